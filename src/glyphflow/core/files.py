@@ -1,0 +1,132 @@
+"""Atomic files: whoever reads a path sees the old content or the new, never a half."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from glyphflow.core.errors import InputError, StorageError
+
+_DISK = {
+    errno.ENOSPC: "the disk is full",
+    errno.EFBIG: "the file would be larger than this process may write",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EACCES: "permission is denied",
+    errno.EROFS: "the file system is read-only",
+}
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals to write ``path`` into one sentence (:class:`StorageError`)."""
+    try:
+        yield
+    except OSError as error:
+        reason = _DISK.get(error.errno or 0)
+        if reason is None:
+            raise
+        raise StorageError(
+            f"Could not write {path}: {reason}; free some room or choose another place, then run the same command again "
+            "(finished work is kept)."
+        ) from error
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary sibling of ``path``; on success it becomes ``path`` (rename), on failure it is removed.
+
+    The body may create a file or a directory there. Refusals of the disk become :class:`StorageError`.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        with storage_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            if temporary.is_dir() and path.is_dir():
+                shutil.rmtree(path)
+            os.replace(temporary, path)
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path`` atomically, creating parent directories."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` as UTF-8 to ``path`` atomically."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON (UTF-8, keys in given order) to ``path`` atomically."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON from ``path``; a missing or broken file is an :class:`InputError` that names it."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist; check the path.") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path} is not valid JSON ({error}); restore the file or make it again.") from error
+
+
+@contextlib.contextmanager
+def exclusive(directory: Path, purpose: str) -> Iterator[None]:
+    """Let one process at a time do ``purpose`` in ``directory``; a second one gets a :class:`StorageError` with the pid.
+
+    The lock is the operating system's own (released when the process dies, however it dies).
+    """
+    directory = Path(directory)
+    with storage_errors(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        file = (directory / ".lock").open("a+")
+    with file:
+        if not _try_lock(file.fileno()):
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            raise StorageError(
+                f"Cannot start {purpose} in {directory}: process {holder} is already at work there; wait for it or choose "
+                "another directory."
+            )
+        file.seek(0)
+        file.truncate()
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def _try_lock(descriptor: int) -> bool:
+    if os.name == "nt":  # pragma: no cover - exercised on Windows only
+        import msvcrt
+
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+        except OSError:
+            return False
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
