@@ -52,7 +52,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
             yield temporary
             if temporary.is_dir() and path.is_dir():
                 shutil.rmtree(path)
-            os.replace(temporary, path)
+            temporary.replace(path)
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)

@@ -24,9 +24,7 @@ def pick_device(name: str | None = None) -> torch.device:
     except RuntimeError as error:
         raise InputError(f"{name!r} is not a device; use cpu, cuda or cuda:0.") from error
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(
-            f"{name!r} was asked for, but this PyTorch ({torch.__version__}) sees no CUDA device; use cpu."
-        )
+        raise InputError(f"{name!r} was asked for, but this PyTorch ({torch.__version__}) sees no CUDA device; use cpu.")
     return device
 
 

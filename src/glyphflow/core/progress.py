@@ -33,15 +33,11 @@ class Progress:
     def __enter__(self) -> Progress:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._bar.close()
 
     def advance(self, n: int = 1, **fields: Any) -> None:
         """Count ``n`` more done; ``fields`` are shown behind the rate (``loss=0.41``)."""
         if fields:
-            self._bar.set_postfix(
-                {k: f"{v:.4g}" if isinstance(v, float) else str(v) for k, v in fields.items()}, refresh=False
-            )
+            self._bar.set_postfix({k: f"{v:.4g}" if isinstance(v, float) else str(v) for k, v in fields.items()}, refresh=False)
         self._bar.update(n)
