@@ -1,0 +1,65 @@
+"""Joint attention of the text and image streams, with the RMS norm of queries and keys."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from glyphflow.models.msrope import rotate
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x^2) + eps) * weight over the last axis; statistics in float32.
+
+    In half precision the normalised value is rounded once before the weight multiplies it, as the released model does.
+    """
+
+    def __init__(self, dim: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.float()
+        normed = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps)
+        return normed.to(self.weight.dtype) * self.weight
+
+
+class JointAttention(nn.Module):
+    """Attention over the sequence [text, image]; each stream has its own projections.
+
+    ``to_*`` and ``norm_q`` / ``norm_k`` belong to the image, ``add_*`` / ``to_add_out`` / ``norm_added_*`` to the text.
+    """
+
+    def __init__(self, dim: int, head_dim: int) -> None:
+        super().__init__()
+        self.head_dim = head_dim
+        self.to_q, self.to_k, self.to_v = (nn.Linear(dim, dim) for _ in range(3))
+        self.add_q_proj, self.add_k_proj, self.add_v_proj = (nn.Linear(dim, dim) for _ in range(3))
+        self.norm_q, self.norm_k, self.norm_added_q, self.norm_added_k = (RMSNorm(head_dim) for _ in range(4))
+        self.to_out = nn.ModuleList([nn.Linear(dim, dim)])
+        self.to_add_out = nn.Linear(dim, dim)
+
+    def forward(
+        self, image_BND: Tensor, text_BLD: Tensor, rotation_Sc: Tensor, key_mask_B11S: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Returns (image (B, N, D), attended text (B, L, D) before its output projection).
+
+        The text projection is left to the caller because the last block has no use for it.
+        """
+        q = self._joint(self.norm_added_q, self.add_q_proj(text_BLD), self.norm_q, self.to_q(image_BND), rotation_Sc)
+        k = self._joint(self.norm_added_k, self.add_k_proj(text_BLD), self.norm_k, self.to_k(image_BND), rotation_Sc)
+        v = torch.cat([self.add_v_proj(text_BLD), self.to_v(image_BND)], dim=1).unflatten(-1, (-1, self.head_dim))
+        out_BHSd = F.scaled_dot_product_attention(
+            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=key_mask_B11S
+        )
+        out_BSD = out_BHSd.transpose(1, 2).flatten(2)
+        length = text_BLD.shape[1]
+        # A strided input would make the linear round its product before adding the bias.
+        return self.to_out[0](out_BSD[:, length:].contiguous()), out_BSD[:, :length].contiguous()
+
+    def _joint(self, text_norm: nn.Module, text: Tensor, image_norm: nn.Module, image: Tensor, rotation: Tensor) -> Tensor:
+        heads = (-1, self.head_dim)
+        x = torch.cat([text_norm(text.unflatten(-1, heads)), image_norm(image.unflatten(-1, heads))], dim=1)
+        return rotate(x, rotation)

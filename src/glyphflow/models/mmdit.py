@@ -1,0 +1,396 @@
+"""The MMDiT of Qwen-Image: text and image as two streams that meet in attention (report, figure of the architecture).
+
+    packed latents ─ img_in ─┐                                   ┌─ norm_out ─ proj_out ─► velocity (noise - picture)
+    prompt ─ txt_norm, txt_in┴─► transformer_blocks x num_layers ┘
+    sigma ─ time_text_embed ──── modulates every block and norm_out
+
+Shapes in names: B batch, N image tokens (the picture being made, then its references), L text tokens, S = L + N, D width,
+R modulation rows. Parameter names are those of the released checkpoints.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from pydantic import model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from glyphflow.core.config import Config
+from glyphflow.core.errors import InputError
+from glyphflow.models import weights
+from glyphflow.models.attention import JointAttention, RMSNorm
+from glyphflow.models.msrope import ImageShape, rotation_table
+
+
+class MMDiTConfig(Config):
+    """Sizes of the network; names and defaults are those of the released transformer/config.json (20.4 B parameters)."""
+
+    patch_size: int = 2
+    in_channels: int = 64
+    out_channels: int | None = 16
+    num_layers: int = 60
+    attention_head_dim: int = 128
+    num_attention_heads: int = 24
+    joint_attention_dim: int = 3584
+    guidance_embeds: bool = False
+    axes_dims_rope: tuple[int, int, int] = (16, 56, 56)
+    zero_cond_t: bool = False
+    use_additional_t_cond: bool = False
+    use_layer3d_rope: bool = False
+
+    @property
+    def width(self) -> int:
+        """D: features of a token inside the network."""
+        return self.num_attention_heads * self.attention_head_dim
+
+    @model_validator(mode="after")
+    def _check(self) -> MMDiTConfig:
+        if sum(self.axes_dims_rope) != self.attention_head_dim or any(d % 2 for d in self.axes_dims_rope):
+            raise InputError(
+                f"axes_dims_rope {self.axes_dims_rope} sums to {sum(self.axes_dims_rope)}, but attention_head_dim is "
+                f"{self.attention_head_dim}; make three even numbers that sum to it."
+            )
+        if self.guidance_embeds:
+            raise InputError("guidance_embeds = true has no released weights and no defined computation; set it to false.")
+        if self.use_additional_t_cond or self.use_layer3d_rope:
+            raise InputError(
+                "This is a Qwen-Image-Layered transformer (use_additional_t_cond / use_layer3d_rope = true), which is not "
+                "supported yet; use a Qwen-Image or Qwen-Image-Edit checkpoint."
+            )
+        return self
+
+
+class Modulation(NamedTuple):
+    """What the timestep says to every layer: shift, scale and gate rows that depend on nothing else.
+
+    ``image[i]`` is (B, R, 6D) and ``text[i]`` (B, 1, 6D) for block i, ``head`` (B, 1, 2D). R is 1, or 2 with ``zero_cond_t``:
+    the second row, evaluated at sigma = 0, is for reference tokens. A third of the released parameters serves only to compute
+    these rows, so a sampler may compute them once per schedule and drop those weights.
+    """
+
+    image: tuple[Tensor, ...]
+    text: tuple[Tensor, ...]
+    head: Tensor
+
+    def row(self, index: int) -> Modulation:
+        """The rows of batch entry ``index``, to broadcast over any batch."""
+        pick = slice(index, index + 1)
+        return Modulation(tuple(t[pick] for t in self.image), tuple(t[pick] for t in self.text), self.head[pick])
+
+
+class MMDiT(nn.Module):
+    """Predicts the velocity ``noise - picture`` of packed latents."""
+
+    def __init__(self, config: MMDiTConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.img_in = nn.Linear(config.in_channels, width)
+        self.txt_norm = RMSNorm(config.joint_attention_dim)
+        self.txt_in = nn.Linear(config.joint_attention_dim, width)
+        self.time_text_embed = TimeEmbedding(width)
+        last = config.num_layers - 1
+        self.transformer_blocks = nn.ModuleList(
+            Block(width, config.attention_head_dim, last=index == last) for index in range(config.num_layers)
+        )
+        self.norm_out = FinalNorm(width)
+        self.proj_out = nn.Linear(width, config.patch_size**2 * (config.out_channels or config.in_channels))
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        timestep: Tensor,
+        img_shapes: Sequence[Sequence[ImageShape]],
+        encoder_hidden_states_mask: Tensor | None = None,
+        *,
+        additional_t_cond: Tensor | None = None,
+        controlnet_block_samples: Sequence[Tensor] | None = None,
+        modulation: Modulation | None = None,
+    ) -> Tensor:
+        """Velocity of every image token: (B, N, patch_size^2 * out_channels).
+
+        hidden_states: (B, N, in_channels) packed latents, the noisy picture first, then clean references.
+        encoder_hidden_states: (B, L, joint_attention_dim) prompt embeddings, padded anywhere.
+        timestep: (B,) sigma in (0, 1], 1 = pure noise.
+        img_shapes: one list per sample of (frames, height / 16, width / 16); all samples of a batch have the same list.
+        encoder_hidden_states_mask: (B, L), true or 1 for real tokens; None when all are real. Padding is never attended.
+        controlnet_block_samples: K residuals (B, N, D); block i adds number i // ceil(num_layers / K).
+        modulation: from :meth:`modulation`, to skip its evaluation (``timestep`` is then not used).
+
+        Raises InputError when shapes contradict each other.
+        """
+        if additional_t_cond is not None:
+            raise InputError("additional_t_cond was given, but this model has use_additional_t_cond = false; leave it out.")
+        shapes = self._check(hidden_states, encoder_hidden_states, img_shapes, encoder_hidden_states_mask)
+        image, text = self.embed(hidden_states, encoder_hidden_states)
+        time = None if modulation is not None else self.embed_time(timestep)
+        image = self.blocks(image, text, time, shapes, encoder_hidden_states_mask, modulation, controlnet_block_samples)
+        return self.head(image, time, modulation)
+
+    def embed(self, hidden_states: Tensor, encoder_hidden_states: Tensor) -> tuple[Tensor, Tensor]:
+        """Packed latents and prompt embeddings -> image (B, N, D) and text (B, L, D)."""
+        return self.img_in(hidden_states), self.txt_in(self.txt_norm(encoder_hidden_states))
+
+    def embed_time(self, timestep: Tensor) -> Tensor:
+        """sigma (B,) -> (B, R, D). The sinusoid is rounded as the weights are, because the released model was run so."""
+        timestep = timestep.to(self.img_in.weight.dtype)
+        if self.config.zero_cond_t:
+            timestep = torch.stack([timestep, torch.zeros_like(timestep)], dim=1)
+        else:
+            timestep = timestep[:, None]
+        return self.time_text_embed(timestep)
+
+    def blocks(
+        self,
+        image: Tensor,
+        text: Tensor,
+        time: Tensor | None,
+        shapes: tuple[ImageShape, ...],
+        text_mask: Tensor | None = None,
+        modulation: Modulation | None = None,
+        controlnet_block_samples: Sequence[Tensor] | None = None,
+    ) -> Tensor:
+        """All transformer blocks: image (B, N, D) -> (B, N, D). Exactly one of ``time`` and ``modulation`` is given."""
+        rotation = rotation_table(shapes, text.shape[1], self.config.axes_dims_rope, image.device)
+        key_mask = None if text_mask is None else joint_key_mask(text_mask, image.shape[1])
+        segments = _segments(shapes, rows=2 if self.config.zero_cond_t else 1)
+        for index, block in enumerate(self.transformer_blocks):
+            rows = None if modulation is None else (modulation.image[index], modulation.text[index])
+            image, text = block(image, text, time, rotation, key_mask, segments, rows)
+            if controlnet_block_samples is not None:
+                every = math.ceil(len(self.transformer_blocks) / len(controlnet_block_samples))
+                image = image + controlnet_block_samples[index // every]
+        return image
+
+    def head(self, image: Tensor, time: Tensor | None, modulation: Modulation | None = None) -> Tensor:
+        """Image (B, N, D) -> velocity (B, N, patch_size^2 * out_channels)."""
+        return self.proj_out(self.norm_out(image, time, None if modulation is None else modulation.head))
+
+    def modulation(self, timestep: Tensor) -> Modulation:
+        """Every modulation row at the sigmas ``timestep`` (B,); ``.row(i)`` then serves any batch at sigma number i."""
+        time = self.embed_time(timestep)
+        rows = [block.modulation_rows(time) for block in self.transformer_blocks]
+        return Modulation(tuple(r[0] for r in rows), tuple(r[1] for r in rows), self.norm_out.rows(time))
+
+    def init_weights(self, generator: torch.Generator | None = None) -> MMDiT:
+        """Start values for training from scratch (adaLN-zero).
+
+        Modulations and the last two linears are zero, so each block begins as the identity and the first prediction is 0;
+        every other matrix is Xavier-uniform, biases are 0 and norm weights 1.
+        """
+        for name, parameter in self.named_parameters():
+            zero = any(part in name for part in ("img_mod", "txt_mod", "norm_out", "proj_out"))
+            if name.endswith("bias") or zero:
+                nn.init.zeros_(parameter)
+            elif parameter.ndim == 1:
+                nn.init.ones_(parameter)
+            else:
+                nn.init.xavier_uniform_(parameter, generator=generator)
+        return self
+
+    @classmethod
+    def from_pretrained(
+        cls, directory: str | Path, dtype: torch.dtype = torch.bfloat16, device: str | torch.device = "cpu"
+    ) -> MMDiT:
+        """Read a released ``transformer`` directory straight to ``device``; gradients are off until asked for."""
+        config = weights.read_config(Path(directory), MMDiTConfig)
+        with torch.device("meta"):
+            model = cls(config)
+        weights.load_weights(model, Path(directory), dtype, torch.device(device))
+        return model.eval().requires_grad_(False)
+
+    def save_pretrained(self, directory: str | Path, max_shard_bytes: int = weights.MAX_SHARD_BYTES) -> None:
+        """Write config.json and safetensors that diffusers' QwenImageTransformer2DModel opens, too."""
+        weights.save_weights(
+            self, Path(directory), weights.released_config("QwenImageTransformer2DModel", self.config), max_shard_bytes
+        )
+
+    def _check(
+        self, image: Tensor, text: Tensor, img_shapes: Sequence[Sequence[ImageShape]], mask: Tensor | None
+    ) -> tuple[ImageShape, ...]:
+        shapes = tuple((int(f), int(h), int(w)) for f, h, w in img_shapes[0])
+        if any(tuple(map(tuple, other)) != shapes for other in img_shapes):
+            raise InputError(f"All samples of a batch need the same image shapes, not {list(img_shapes)}; batch them by size.")
+        tokens = sum(math.prod(shape) for shape in shapes)
+        if tokens != image.shape[1]:
+            raise InputError(f"img_shapes {list(shapes)} are {tokens} tokens, but hidden_states has {image.shape[1]}.")
+        if mask is not None and mask.shape != text.shape[:2]:
+            raise InputError(
+                f"encoder_hidden_states_mask is {tuple(mask.shape)}, but the text is {tuple(text.shape[:2])}; one entry per token."
+            )
+        return shapes
+
+
+class Block(nn.Module):
+    """Two streams side by side: modulated joint attention, then a modulated MLP each, both as gated residuals."""
+
+    def __init__(self, width: int, head_dim: int, last: bool) -> None:
+        super().__init__()
+        self.last = last
+        self.img_mod = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
+        self.txt_mod = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
+        self.attn = JointAttention(width, head_dim)
+        self.img_mlp = MLP(width)
+        self.txt_mlp = MLP(width)
+
+    def modulation_rows(self, time: Tensor) -> tuple[Tensor, Tensor]:
+        """time (B, R, D) -> image rows (B, R, 6D) and text rows (B, 1, 6D); text never sees the row of the references."""
+        return self.img_mod(time), self.txt_mod(time[:, :1])
+
+    def forward(
+        self,
+        image: Tensor,
+        text: Tensor,
+        time: Tensor | None,
+        rotation: Tensor,
+        key_mask: Tensor | None,
+        segments: tuple[int, ...],
+        rows: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """image (B, N, D), text (B, L, D) -> the same; ``rows`` replaces the evaluation of :meth:`modulation_rows`."""
+        image_rows, text_rows = rows if rows is not None else self.modulation_rows(time)  # type: ignore[arg-type]
+        ishift1, iscale1, igate1, ishift2, iscale2, igate2 = image_rows.chunk(6, dim=-1)
+        tshift1, tscale1, tgate1, tshift2, tscale2, tgate2 = text_rows.chunk(6, dim=-1)
+        whole = (text.shape[1],)
+
+        attended_image, attended_text = self.attn(
+            modulate(image, ishift1, iscale1, segments), modulate(text, tshift1, tscale1, whole), rotation, key_mask
+        )
+        image = gated_residual(image, igate1, attended_image, segments)
+        image = gated_residual(image, igate2, self.img_mlp(modulate(image, ishift2, iscale2, segments)), segments)
+        if not self.last:  # nothing reads the text after the last block
+            text = gated_residual(text, tgate1, self.attn.to_add_out(attended_text), whole)
+            text = gated_residual(text, tgate2, self.txt_mlp(modulate(text, tshift2, tscale2, whole)), whole)
+        return _clip_half(image), _clip_half(text)
+
+
+class MLP(nn.Module):
+    """Linear to 4 D, GELU (tanh form), linear back."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.net = nn.ModuleList([GELULinear(width, 4 * width), nn.Identity(), nn.Linear(4 * width, width)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net[2](self.net[0](x))
+
+
+class GELULinear(nn.Module):
+    """A linear followed by the tanh form of GELU (the sigmoid form of some ports differs by up to 0.02)."""
+
+    def __init__(self, width_in: int, width_out: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(width_in, width_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.gelu(self.proj(x), approximate="tanh")
+
+
+class TimeEmbedding(nn.Module):
+    """sigma -> D features: a sinusoid of 1000 sigma, then a two-layer MLP."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.timestep_embedder = nn.ModuleDict({"linear_1": nn.Linear(256, width), "linear_2": nn.Linear(width, width)})
+
+    def forward(self, timestep: Tensor) -> Tensor:
+        embedder = self.timestep_embedder
+        wave = sinusoid(timestep).to(timestep.dtype)
+        return embedder["linear_2"](F.silu(embedder["linear_1"](wave)))
+
+
+def sinusoid(timestep: Tensor, features: int = 256) -> Tensor:
+    """[cos, sin] of 1000 * timestep at 128 geometric frequencies: float32 (..., 256).
+
+    Only ``timestep`` itself carries rounding: in bfloat16 an error of up to 4 of 1000, which the released weights know.
+    """
+    half = features // 2
+    exponent = -math.log(10000) * torch.arange(half, dtype=torch.float32, device=timestep.device) / half
+    angle = 1000 * (timestep[..., None].float() * torch.exp(exponent))
+    return torch.cat([angle.cos(), angle.sin()], dim=-1)
+
+
+class FinalNorm(nn.Module):
+    """LayerNorm modulated by (scale, shift): the order is the reverse of the blocks'."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, 2 * width)
+
+    def rows(self, time: Tensor) -> Tensor:
+        """time (B, R, D) -> (B, 1, 2D), from the first row."""
+        return self.linear(F.silu(time[:, :1]))
+
+    def forward(self, image: Tensor, time: Tensor | None, rows: Tensor | None) -> Tensor:
+        scale, shift = (rows if rows is not None else self.rows(time)).chunk(2, dim=-1)  # type: ignore[arg-type]
+        return modulate(image, shift, scale, (image.shape[1],))
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor, segments: tuple[int, ...]) -> Tensor:
+    """LayerNorm(x) * (1 + scale) + shift; segment i of the tokens takes row i of ``shift`` and ``scale`` (B, R, D).
+
+    Three roundings in half precision, on purpose: a fused multiply-add would be another model.
+    """
+    normed = F.layer_norm(x, x.shape[-1:], eps=1e-6)
+    return _by_segment(lambda part, row: part * (1 + scale[:, row]) + shift[:, row], segments, normed)
+
+
+def gated_residual(x: Tensor, gate: Tensor, update: Tensor, segments: tuple[int, ...]) -> Tensor:
+    """x + gate * update, with the rows of ``gate`` (B, R, D) as in :func:`modulate`."""
+    return x + _by_segment(lambda part, row: gate[:, row] * part, segments, update)
+
+
+def _by_segment(apply: Callable[[Tensor, slice], Tensor], segments: tuple[int, ...], x: Tensor) -> Tensor:
+    if len(segments) == 1:
+        return apply(x, slice(0, 1))
+    return torch.cat([apply(part, slice(i, i + 1)) for i, part in enumerate(x.split(segments, dim=1))], dim=1)
+
+
+def _segments(shapes: tuple[ImageShape, ...], rows: int) -> tuple[int, ...]:
+    """Tokens per modulation row: all of them, or (picture, references)."""
+    tokens = [math.prod(shape) for shape in shapes]
+    return (sum(tokens),) if rows == 1 or len(tokens) == 1 else (tokens[0], sum(tokens[1:]))
+
+
+def joint_key_mask(text_mask: Tensor, image_tokens: int) -> Tensor:
+    """Text mask (B, L) -> boolean key mask of the joint sequence (B, 1, 1, L + image_tokens)."""
+    mask = F.pad(text_mask.to(torch.bool), (0, image_tokens), value=True)
+    return mask[:, None, None]
+
+
+def _clip_half(x: Tensor) -> Tensor:
+    """float16 overflows in the residual streams of the released weights; the reference clips it there and so do we."""
+    return x.clip(-65504, 65504) if x.dtype == torch.float16 else x
+
+
+def pack_latents(z_BChw: Tensor) -> Tensor:
+    """Latents (B, C, h, w) -> tokens (B, h/2 * w/2, 4C) of 2 x 2 patches; feature c * 4 + dy * 2 + dx.
+
+    Raises InputError for odd sizes.
+    """
+    batch, channels, height, width = z_BChw.shape
+    if height % 2 or width % 2:
+        raise InputError(
+            f"Latents of {height} x {width} cannot be cut into 2 x 2 patches; use picture sides that are multiples of 16."
+        )
+    patches = z_BChw.reshape(batch, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
+    return patches.reshape(batch, height // 2 * (width // 2), channels * 4)
+
+
+def unpack_latents(x_BNC: Tensor, height_px: int, width_px: int) -> Tensor:
+    """Tokens (B, N, 4C) of a picture of ``height_px`` x ``width_px`` -> latents (B, C, h, w): inverse of :func:`pack_latents`.
+
+    Sides are rounded down to multiples of 16. Raises InputError when the number of tokens is not that of the picture.
+    """
+    rows, columns = height_px // 16, width_px // 16
+    batch, tokens, features = x_BNC.shape
+    if tokens != rows * columns:
+        raise InputError(f"{tokens} tokens do not fill a picture of {width_px} x {height_px}, which has {rows * columns}.")
+    patches = x_BNC.reshape(batch, rows, columns, features // 4, 2, 2).permute(0, 3, 1, 4, 2, 5)
+    return patches.reshape(batch, features // 4, rows * 2, columns * 2)
