@@ -1,0 +1,58 @@
+"""Text into pictures: fonts, shaping, templates.
+
+:func:`render` is a pure function of a spec and a font library: the same bytes at every call, in every order and thread. A
+corpus therefore stores specs and renders when it reads.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+
+from glyphflow.core.errors import InputError
+from glyphflow.render.emojis import DEMO_EMOJI, Emoji, emoji_catalogue
+from glyphflow.render.fonts import SYSTEM_EMOJI, FontLibrary
+from glyphflow.render.palette import PALETTE, Colour
+from glyphflow.render.scene import Scene
+from glyphflow.render.spec import Rendered, RenderSpec, TextLine
+from glyphflow.render.templates import emoji, word
+from glyphflow.render.texts import is_heldout, sample_text
+
+_TEMPLATES: dict[str, Callable[[Scene], Rendered]] = {
+    "word": word.draw,
+    "emoji": emoji.draw,
+}
+
+TEMPLATES: tuple[str, ...] = tuple(_TEMPLATES)
+"""Names that a spec's ``template`` may have."""
+
+
+def render(spec: RenderSpec, fonts: FontLibrary) -> Rendered:
+    """Draw ``spec``.
+
+    Raises :class:`InputError` for an unknown template or parameter (with the nearest known one) and for text that the fonts
+    do not cover, :class:`MissingError` for a font file or package that is not installed.
+    """
+    if spec.template not in _TEMPLATES:
+        near = difflib.get_close_matches(spec.template, TEMPLATES, 1, 0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(TEMPLATES)}."
+        raise InputError(f"There is no template {spec.template!r}; {hint}")
+    return _TEMPLATES[spec.template](Scene.open(spec, fonts))
+
+
+__all__ = [
+    "DEMO_EMOJI",
+    "PALETTE",
+    "SYSTEM_EMOJI",
+    "TEMPLATES",
+    "Colour",
+    "Emoji",
+    "FontLibrary",
+    "RenderSpec",
+    "Rendered",
+    "TextLine",
+    "emoji_catalogue",
+    "is_heldout",
+    "render",
+    "sample_text",
+]

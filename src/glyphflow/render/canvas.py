@@ -1,0 +1,86 @@
+"""The seam to the raster library: everything that draws goes through one :class:`Canvas`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from glyphflow.core.hardware import require
+from glyphflow.render.fonts import Run
+from glyphflow.render.palette import RGB
+
+Box = tuple[float, float, float, float]
+
+
+class Canvas:
+    """An opaque RGB canvas of width x height pixels, origin at the top left, y downwards, antialiased."""
+
+    def __init__(self, width: int, height: int) -> None:
+        self.skia: Any = require("skia", "corpus")
+        self.width, self.height = width, height
+        self._pixels: npt.NDArray[np.uint8] = np.full((height, width, 4), 255, dtype=np.uint8)
+        # The alpha type must be premultiplied: Skia's raster backend refuses the numpy default.
+        self._surface = self.skia.Surface(
+            self._pixels, self.skia.kRGBA_8888_ColorType, self.skia.kPremul_AlphaType, self.skia.ColorSpace.MakeSRGB()
+        )
+        self.raw: Any = self._surface.getCanvas()
+
+    def paint(self, rgb: RGB, alpha: int = 255, **settings: Any) -> Any:
+        """A fill paint; ``settings`` are Skia's Paint keywords (Shader, MaskFilter, Style, StrokeWidth, ...)."""
+        return self.skia.Paint(AntiAlias=True, Color=self.skia.ColorSetARGB(alpha, *rgb), **settings)
+
+    def fill(self, rgb: RGB) -> None:
+        """Cover everything with one colour."""
+        self.raw.clear(self.skia.ColorSetRGB(*rgb))
+
+    def fill_gradient(self, first: RGB, second: RGB, angle: float, box: Box | None = None) -> None:
+        """Cover ``box`` (default: everything) with a linear gradient running in direction ``angle`` (radians, 0 = right)."""
+        x0, y0, x1, y1 = box or (0, 0, self.width, self.height)
+        dx, dy = math.cos(angle), math.sin(angle)
+        reach = (abs(dx) * (x1 - x0) + abs(dy) * (y1 - y0)) / 2
+        middle_x, middle_y = (x0 + x1) / 2, (y0 + y1) / 2
+        shader = self.skia.GradientShader.MakeLinear(
+            points=[
+                self.skia.Point(middle_x - dx * reach, middle_y - dy * reach),
+                self.skia.Point(middle_x + dx * reach, middle_y + dy * reach),
+            ],
+            colors=[self.skia.ColorSetRGB(*first), self.skia.ColorSetRGB(*second)],
+        )
+        self.raw.drawRect(self.skia.Rect(x0, y0, x1, y1), self.skia.Paint(Shader=shader))
+
+    def rectangle(self, box: Box, rgb: RGB, radius: float = 0.0, alpha: int = 255, **settings: Any) -> None:
+        """Fill ``box``, its corners rounded by ``radius`` pixels."""
+        self.raw.drawRoundRect(self.skia.Rect(*box), radius, radius, self.paint(rgb, alpha, **settings))
+
+    def run(self, run: Run, x: float, y: float, size_px: float, rgb: RGB, **settings: Any) -> tuple[int, int, int, int]:
+        """Draw shaped glyphs with the origin of their baseline at (x, y) and return the ink box, rounded outwards."""
+        skia = self.skia
+        if run.glyphs:
+            font = skia.Font(run.font.typeface, size_px)
+            font.setSubpixel(True)
+            font.setHinting(skia.FontHinting.kNone)
+            font.setEdging(skia.Font.Edging.kAntiAlias)
+            # Advances come from HarfBuzz at full precision, so that a page scales like its outlines.
+            builder = skia.TextBlobBuilder()
+            builder.allocRunPos(font, run.glyphs, [skia.Point(px * size_px, py * size_px) for px, py in run.positions])
+            self.raw.drawTextBlob(builder.make(), x, y, self.paint(rgb, **settings))
+        return outward(shifted(run.ink, x, y, size_px))
+
+    def image(self) -> npt.NDArray[np.uint8]:
+        """A copy of the pixels, (height, width, 3) uint8 RGB."""
+        self._surface.flushAndSubmit()
+        return np.ascontiguousarray(self._pixels[..., :3])
+
+
+def shifted(ink: Box, x: float, y: float, size_px: float) -> Box:
+    """An ink box in em units moved to (x, y) pixels at ``size_px``."""
+    return x + ink[0] * size_px, y + ink[1] * size_px, x + ink[2] * size_px, y + ink[3] * size_px
+
+
+def outward(box: Sequence[float]) -> tuple[int, int, int, int]:
+    """The smallest box of whole pixels around ``box``."""
+    return math.floor(box[0]), math.floor(box[1]), math.ceil(box[2]), math.ceil(box[3])

@@ -1,0 +1,70 @@
+"""What a template understands beside seed and size."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import pydantic
+
+from glyphflow.core.config import Config
+from glyphflow.core.errors import InputError
+
+Language = Literal["en", "zh", "mixed"]
+Level = Literal["char", "word", "phrase", "line", "paragraph"]
+Split = Literal["train", "heldout", "demo"]
+
+
+class Params(Config):
+    """All parameters of all templates; each is optional and a template ignores those that it has no use for.
+
+    text: exact text instead of a sampled one, lines separated by a line break. languages: one is chosen by the seed.
+    level: how much text (default: what suits the template). split: which words and emoji may be drawn ("demo" concerns emoji
+    only; its words are those of "train"). fonts: names to choose from (default: the library's fonts of the split "train").
+    emoji: code points as "1f34e" or "1f468-200d-1f373", one is chosen. palette: English colour names. min_size, max_size:
+    em size of the text, or height of the emoji, as a share of the canvas height. photos: names from render.photos.
+    """
+
+    text: str | None = None
+    languages: tuple[Language, ...] = ("en", "zh")
+    level: Level | None = None
+    split: Split = "train"
+    fonts: tuple[str, ...] | None = None
+    emoji: tuple[str, ...] | None = None
+    background: Literal["plain", "gradient"] | None = None
+    palette: tuple[str, ...] | None = None
+    min_size: float | None = pydantic.Field(default=None, gt=0, le=1)
+    max_size: float | None = pydantic.Field(default=None, gt=0, le=1)
+    photos: tuple[str, ...] | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> Params:
+        for name in ("languages", "fonts", "emoji", "palette", "photos"):
+            if getattr(self, name) is not None and not getattr(self, name):
+                raise ValueError(f"{name} is an empty list; leave it out for the default")
+        if self.min_size and self.max_size and self.min_size > self.max_size:
+            raise ValueError(f"min_size {self.min_size:g} is greater than max_size {self.max_size:g}")
+        if self.text is not None and not self.text.strip():
+            raise ValueError("text is empty; leave it out to have one sampled")
+        return self
+
+    def sizes(self, low: float, high: float) -> tuple[float, float]:
+        """(min_size, max_size) with a template's own defaults where the spec says nothing."""
+        least = self.min_size if self.min_size is not None else min(low, self.max_size or low)
+        return least, self.max_size if self.max_size is not None else max(high, least)
+
+
+def parse_params(params: Mapping[str, Any]) -> Params:
+    """``params`` of a spec as :class:`Params`; an unknown name or a wrong value raises :class:`InputError`."""
+    for name in params:
+        if name not in Params.model_fields:
+            near = difflib.get_close_matches(name, Params.model_fields, 1, 0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(Params.model_fields)}."
+            raise InputError(f"Templates have no parameter {name!r}; {hint}")
+    try:
+        return Params.model_validate(params)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "params"
+        raise InputError(f"The template parameter {where} = {first.get('input')!r} is refused: {first['msg']}.") from error

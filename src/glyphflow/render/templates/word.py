@@ -1,0 +1,77 @@
+"""Pure rendering, small: one to three short lines on a clean ground."""
+
+from __future__ import annotations
+
+from glyphflow.render import captions
+from glyphflow.render.fonts import Font
+from glyphflow.render.layout import draw as draw_lines
+from glyphflow.render.layout import fit_size, has_cjk, join_lines, stack
+from glyphflow.render.palette import pick_pair
+from glyphflow.render.scene import Scene
+from glyphflow.render.spec import Rendered
+
+_MARGIN = 0.05
+_LEADING = 1.15
+
+
+def draw(scene: Scene) -> Rendered:
+    """Text in one colour on a plain or shaded ground, as large as a random share of the canvas, near the middle."""
+    rng, canvas = scene.rng, scene.canvas
+    text_colour, ground = pick_pair(rng, scene.params.palette)
+    lines, faces, size = _choose(scene)
+    facts = scene.paint_ground(ground, text_colour.rgb)
+    placed, width, height = stack(lines, faces, size, rng.choice(("centre", "centre", "centre", "left")), _LEADING)
+    slack_x, slack_y = scene.width * (1 - 2 * _MARGIN) - width, scene.height * (1 - 2 * _MARGIN) - height
+    # Near the middle most of the time: the square of a uniform number in [-1, 1] keeps its sign.
+    along_x, along_y = (u * abs(u) for u in (rng.uniform(-1, 1), rng.uniform(-1, 1)))
+    x = scene.width * _MARGIN + max(slack_x, 0) * (0.5 + 0.5 * along_x)
+    y = scene.height * _MARGIN + max(slack_y, 0) * (0.5 + 0.5 * along_y)
+    drawn = draw_lines(canvas, placed, x, y, text_colour.rgb)
+
+    text, style = join_lines(lines), faces[0].entry.style
+    named_style = not has_cjk(text) and style in captions.STYLES and rng.random() < (0.5 if style == "script" else 0.15)
+    result = {}
+    for language in ("en", "zh"):
+        patterns = _PATTERNS[language, named_style]
+        result[language] = captions.phrase(
+            rng,
+            patterns,
+            q=captions.quote(rng, text, language),
+            fg=getattr(text_colour, language),
+            bg=getattr(ground, language),
+            style=captions.STYLES.get(style, ("", ""))[language == "zh"],
+        )
+    subject = {
+        "text": lines,
+        "text_colour": text_colour.en,
+        "fonts": [face.name for face in faces],
+        "font_style": style,
+        **facts,
+    }
+    return Rendered(canvas.image(), tuple(drawn), result, "poster", "flat", subject)
+
+
+_PATTERNS = {
+    ("en", False): captions.WORD_EN,
+    ("zh", False): captions.WORD_ZH,
+    ("en", True): captions.STYLED_EN,
+    ("zh", True): captions.STYLED_ZH,
+}
+
+
+def _choose(scene: Scene) -> tuple[list[str], list[Font], float]:
+    """Lines, fonts and em size: texts that would be smaller than the least size are sampled again, fewer lines each time.
+
+    An explicit text is shrunk to fit instead.
+    """
+    rng = scene.rng
+    low, high = (share * scene.height for share in scene.params.sizes(0.18, 0.6))
+    inner_width, inner_height = scene.width * (1 - 2 * _MARGIN), scene.height * (1 - 2 * _MARGIN)
+    count = rng.choices((1, 2, 3), (0.68, 0.25, 0.07))[0]
+    for attempt in range(12):
+        lines, faces = scene.sample_lines(max(1, count - attempt // 3), "word")
+        fitting = fit_size(lines, faces, inner_width, inner_height, _LEADING)
+        if fitting >= low or scene.params.text is not None:
+            break
+    size = min(fitting, high) * rng.uniform(0.72, 1.0)
+    return lines, faces, min(fitting, max(size, low))
