@@ -1,0 +1,88 @@
+"""The sigmas that sampling visits, as the released scheduler computes them."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from glyphflow.core.config import Config, load_config
+from glyphflow.core.errors import InputError
+from glyphflow.core.files import read_json, write_json
+
+_REFUSED = ("invert_sigmas", "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "stochastic_sampling")
+
+
+class ScheduleConfig(Config):
+    """The content of ``scheduler/scheduler_config.json``; the fields are the released ones.
+
+    The defaults are what the released scheduler assumes for keys that its file lacks. Released Qwen-Image has dynamic shifting,
+    max_shift 0.9, max_image_seq_len 8192 and shift_terminal 0.02; four-step distillations have
+    base_shift = max_shift = ln 3 and no terminal.
+    """
+
+    num_train_timesteps: int = 1000
+    shift: float = 1.0
+    use_dynamic_shifting: bool = False
+    base_shift: float = 0.5
+    max_shift: float = 1.15
+    base_image_seq_len: int = 256
+    max_image_seq_len: int = 4096
+    shift_terminal: float | None = None
+    time_shift_type: Literal["exponential", "linear"] = "exponential"
+    invert_sigmas: bool = False
+    use_karras_sigmas: bool = False
+    use_exponential_sigmas: bool = False
+    use_beta_sigmas: bool = False
+    stochastic_sampling: bool = False
+
+    @classmethod
+    def from_json(cls, path: str | Path) -> ScheduleConfig:
+        """Read a ``scheduler_config.json``; a schedule of another kind raises :class:`InputError` or ``ConfigError``."""
+        content = read_json(Path(path))
+        config = load_config(cls, {key: value for key, value in content.items() if not key.startswith("_")})
+        for key in _REFUSED:
+            if getattr(config, key):
+                raise InputError(f"{path} asks for {key}, which Qwen-Image's Euler schedule does not have; set it to false.")
+        return config
+
+    def to_json(self, path: str | Path) -> None:
+        """Write a ``scheduler_config.json`` that the reference opens, too."""
+        write_json(Path(path), {"_class_name": "FlowMatchEulerDiscreteScheduler", **self.model_dump()})
+
+    def mu(self, image_tokens: int) -> float:
+        """The shift for pictures of ``image_tokens`` packed tokens ((height / 16) (width / 16)): linear in their number."""
+        slope = (self.max_shift - self.base_shift) / (self.max_image_seq_len - self.base_image_seq_len)
+        return image_tokens * slope + (self.base_shift - slope * self.base_image_seq_len)
+
+
+def sigmas(config: ScheduleConfig, num_inference_steps: int, image_tokens: int) -> torch.Tensor:
+    """The ``num_inference_steps`` + 1 sigmas from 1 to 0, fp32, on the CPU; step i goes from sigma i to sigma i + 1.
+
+    Larger pictures stay longer at high sigma (``mu``). Bit-equal to the reference except for a single step, where the
+    reference divides zero by zero; here one step goes from 1 to 0.
+    """
+    if num_inference_steps < 1:
+        raise InputError(f"num_inference_steps is {num_inference_steps}; it must be at least 1.")
+    s = np.linspace(1.0, 1 / num_inference_steps, num_inference_steps).astype(np.float32)
+    if not config.use_dynamic_shifting:
+        s = config.shift * s / (1 + (config.shift - 1) * s)
+    else:
+        mu = config.mu(image_tokens)
+        weight = math.exp(mu) if config.time_shift_type == "exponential" else mu
+        s = weight / (weight + (1 / s - 1))
+    if config.shift_terminal and num_inference_steps > 1:
+        s = 1 - (1 - s) / ((1 - s[-1]) / (1 - config.shift_terminal))
+    return torch.cat([torch.from_numpy(s.astype(np.float32)), torch.zeros(1)])
+
+
+def model_time(sigma: torch.Tensor, batch: int, dtype: torch.dtype) -> torch.Tensor:
+    """The model's time input (B,) for a 0-dimensional fp32 ``sigma``.
+
+    The reference goes through t = 1000 sigma in the model's dtype; in bf16 that rounding moves t by up to 4 of 1000, and the
+    released weights are sampled with it.
+    """
+    return (sigma * 1000).expand(batch).to(dtype) / 1000
