@@ -51,10 +51,7 @@ class JointAttention(nn.Module):
         q = self._joint(self.norm_added_q, self.add_q_proj(text_BLD), self.norm_q, self.to_q(image_BND), rotation_Sc)
         k = self._joint(self.norm_added_k, self.add_k_proj(text_BLD), self.norm_k, self.to_k(image_BND), rotation_Sc)
         v = torch.cat([self.add_v_proj(text_BLD), self.to_v(image_BND)], dim=1).unflatten(-1, (-1, self.head_dim))
-        out_BHSd = F.scaled_dot_product_attention(
-            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=key_mask_B11S
-        )
-        out_BSD = out_BHSd.transpose(1, 2).flatten(2)
+        out_BSD = attend(q, k, v, key_mask_B11S).flatten(2)
         length = text_BLD.shape[1]
         # A strided input would make the linear round its product before adding the bias.
         return self.to_out[0](out_BSD[:, length:].contiguous()), out_BSD[:, :length].contiguous()
@@ -63,3 +60,16 @@ class JointAttention(nn.Module):
         heads = (-1, self.head_dim)
         x = torch.cat([text_norm(text.unflatten(-1, heads)), image_norm(image.unflatten(-1, heads))], dim=1)
         return rotate(x, rotation)
+
+
+def attend(q_BSHd: Tensor, k_BSHd: Tensor, v_BSHd: Tensor, key_mask_B11S: Tensor | None) -> Tensor:
+    """softmax(q k^T / sqrt(d)) v per head: (B, S, H, d); keys where the mask is false are not attended.
+
+    Under autocast on the CPU the products stay in float32, in which queries and keys arrive from their norms: the bfloat16
+    backward pass there takes twice as long.
+    """
+    q, k, v = (x.transpose(1, 2) for x in (q_BSHd, k_BSHd, v_BSHd))
+    if q.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        with torch.autocast("cpu", enabled=False):
+            return F.scaled_dot_product_attention(q, k, v.to(q.dtype), attn_mask=key_mask_B11S).transpose(1, 2)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=key_mask_B11S).transpose(1, 2)
