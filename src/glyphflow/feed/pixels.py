@@ -1,0 +1,147 @@
+"""The pixel payload: random crops of pictures, for training the VAE."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from glyphflow.core.errors import ConfigError
+from glyphflow.core.hashing import derive_seed
+from glyphflow.feed.buckets import Size, bucket_of, bucket_sizes, fit
+from glyphflow.feed.order import EpochOrder, Interleave, is_heldout
+
+Picture = npt.NDArray[np.uint8]
+"""(height, width, 3) RGB."""
+
+
+class Record(Protocol):
+    """What a feed reads of a corpus record."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def image(self) -> Picture: ...
+    @property
+    def captions(self) -> dict[str, str]: ...
+
+
+class Selection(Protocol):
+    """The records of a corpus view, in a fixed order; ``load`` decodes (or renders) one picture."""
+
+    @property
+    def ids(self) -> Sequence[str]: ...
+    @property
+    def sizes(self) -> Sequence[Size]: ...
+    def __len__(self) -> int: ...
+    def load(self, index: int) -> Record: ...
+
+
+@dataclass(frozen=True)
+class PixelBatch:
+    """Crops of one step."""
+
+    step: int
+    ids: tuple[str, ...]
+    pixels: torch.Tensor
+    """(B, 3, H, W) float32 in [-1, 1], channels last in memory."""
+
+    @property
+    def tokens(self) -> int:
+        """Latent positions of the batch (8 x 8 pixels each)."""
+        return self.pixels.shape[0] * self.pixels.shape[2] * self.pixels.shape[3] // 64
+
+    def to(self, device: torch.device) -> PixelBatch:
+        return replace(self, pixels=self.pixels.to(device, non_blocking=True))
+
+
+class PixelFeed:
+    """Batches of random crops; the batch of a step is a pure function of the sources, the settings and the seed.
+
+    ``sources`` are (selection, weight) pairs: steps are shared among them in proportion to the weights. Each picture is first
+    brought to its bucket of ``area`` pixels, the same way as encoding does, so that the VAE learns on the sharpness it will meet.
+    Up to ``cache_pictures`` prepared pictures stay in memory as uint8 (at most 3 x area bytes each): rendering or decoding one
+    costs more than all its crops. Records whose id falls into ``heldout_share`` are left to :meth:`heldout`.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[tuple[Selection, float]],
+        *,
+        crop: int,
+        area: int,
+        batch_size: int,
+        seed: int,
+        cache_pictures: int = 0,
+        heldout_share: float = 0.0,
+    ) -> None:
+        self._sources = [selection for selection, _ in sources]
+        self._crop = crop
+        self._buckets = bucket_sizes(area)
+        smallest = min(min(size) for size in self._buckets)
+        if crop > smallest or crop % 8:
+            raise ConfigError(
+                f"feed.crop = {crop} does not fit: it must be a multiple of 8 of at most {smallest}, the shortest side of the "
+                f"buckets of feed.area = {area}; lower the crop or raise the area."
+            )
+        self._seed = seed
+        self._limit = cache_pictures
+        self._cache: dict[tuple[int, int], Picture] = {}
+        self._training: list[list[int]] = []
+        self._heldout: list[tuple[int, int]] = []
+        for number, selection in enumerate(self._sources):
+            out = [is_heldout(record_id, heldout_share) for record_id in selection.ids]
+            self._training.append([i for i, held in enumerate(out) if not held])
+            self._heldout += [(number, i) for i, held in enumerate(out) if held]
+            if not self._training[-1]:
+                raise ConfigError(f"Source {number} of the feed holds no record to train on; check its corpus and view.")
+        self._turns = Interleave([weight for _, weight in sources])
+        self._orders = [
+            EpochOrder(len(indices), batch_size, seed, f"pixels-{number}") for number, indices in enumerate(self._training)
+        ]
+
+    def batch(self, step: int) -> PixelBatch:
+        """The crops of ``step`` >= 0."""
+        source, number = self._turns.at(step)
+        crops, ids = [], []
+        for slot, pick in enumerate(self._orders[source].picks(number)):
+            index = self._training[source][pick.position]
+            rng = np.random.default_rng(derive_seed(self._seed, "crop", source, pick.epoch, index, slot))
+            crops.append(self._cut(self._picture(source, index), rng))
+            ids.append(self._sources[source].ids[index])
+        return PixelBatch(step, tuple(ids), to_tensor(np.stack(crops)))
+
+    def heldout(self, count: int) -> list[PixelBatch]:
+        """Up to ``count`` whole held-out pictures, one batch per picture, always the same ones in the same order."""
+        chosen = self._heldout[:: max(1, len(self._heldout) // max(1, count))][:count]
+        return [
+            PixelBatch(0, (self._sources[source].ids[index],), to_tensor(self._picture(source, index)[None]))
+            for source, index in chosen
+        ]
+
+    def _picture(self, source: int, index: int) -> Picture:
+        key = (source, index)
+        if key in self._cache:
+            return self._cache[key]
+        image = self._sources[source].load(index).image
+        picture = fit(image, bucket_of((image.shape[1], image.shape[0]), self._buckets))
+        if len(self._cache) < self._limit:  # first come, first kept: with random access, eviction would gain nothing
+            self._cache[key] = picture
+        return picture
+
+    def _cut(self, picture: Picture, rng: np.random.Generator) -> Picture:
+        height, width = picture.shape[:2]
+        top = int(rng.integers(0, height - self._crop + 1))
+        left = int(rng.integers(0, width - self._crop + 1))
+        return picture[top : top + self._crop, left : left + self._crop]
+
+
+def to_tensor(pictures: Picture) -> torch.Tensor:
+    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in [-1, 1], channels last in memory."""
+    return torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
+
+

@@ -1,0 +1,64 @@
+"""From a run to a pipeline directory in the released layout, at any time, also while the run goes on."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import torch
+
+from glyphflow.core.errors import ConfigError, InputError, StorageError
+from glyphflow.core.files import atomic_path
+from glyphflow.models import VAE, MMDiT
+from glyphflow.train.checkpoint import Checkpoints
+from glyphflow.train.recipe import AnyRecipe, VAERecipe, read_recipe
+from glyphflow.train.run import RECIPE, open_pixels, pipeline_root
+from glyphflow.train.vae import latent_statistics
+
+_DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+_STATISTICS_CROPS = 2048
+
+
+def export_run(run: Path, out: Path, *, average: bool = True, dtype: str = "bfloat16") -> int:
+    """Write the latest checkpoint of ``run`` as the pipeline directory ``out``; returns its step.
+
+    The trained part comes from the checkpoint (its moving average unless ``average`` is false), every other part is copied from
+    the directory that the run started from. A VAE gets latents_mean and latents_std measured on crops of its own feed.
+    ``out`` must not exist.
+    """
+    if dtype not in _DTYPES:
+        raise ConfigError(f"The type {dtype!r} cannot be written; choose {' or '.join(_DTYPES)}.")
+    if Path(out).exists():
+        raise StorageError(f"{out} exists already; choose another directory or remove it first.")
+    recipe = read_recipe(run / RECIPE)
+    checkpoints = Checkpoints(run / "checkpoints", recipe.train.keep)
+    steps = checkpoints.steps()
+    if not steps:
+        raise InputError(f"{run} holds no checkpoint yet; let the run reach step {recipe.train.checkpoint_every} or stop it with Ctrl-C.")
+    root = pipeline_root(recipe.train.init_from)
+    part = "vae" if isinstance(recipe, VAERecipe) else "transformer"
+    model = _model(recipe, root / part)
+    weights = {name: p.detach() for name, p in model.named_parameters()}
+    checkpoints.load_weights(steps[-1], weights, ema=average)
+    if isinstance(recipe, VAERecipe):
+        assert isinstance(model, VAE)
+        model = _standardised(model, recipe)
+    with atomic_path(out) as temporary:
+        shutil.copytree(root, temporary, ignore=lambda folder, names: [part] if Path(folder) == root else [])
+        model.to(_DTYPES[dtype]).save_pretrained(temporary / part)
+    return steps[-1]
+
+
+def _model(recipe: AnyRecipe, directory: Path) -> VAE | MMDiT:
+    kind = VAE if isinstance(recipe, VAERecipe) else MMDiT
+    return kind.from_pretrained(directory, dtype=torch.float32)
+
+
+def _standardised(vae: VAE, recipe: VAERecipe) -> VAE:
+    """The same weights under a configuration that knows the mean and standard deviation of their latents."""
+    feed = open_pixels(recipe)
+    batches = map(feed.batch, range(-(-_STATISTICS_CROPS // recipe.feed.batch_size)))
+    mean, std = latent_statistics(vae, batches)
+    known = VAE(vae.config.model_copy(update={"latents_mean": mean, "latents_std": std}))
+    known.load_state_dict(vae.state_dict())
+    return known

@@ -1,0 +1,181 @@
+"""Training recipes: everything that decides what a run computes, as strict typed objects (a run repeats from this alone)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from glyphflow.core.config import Config, load_config, parse_yaml, to_dict
+from glyphflow.core.errors import ConfigError
+
+Positive = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Source(Config):
+    """One stream of records: a view of a corpus, and the cache that ``glyphflow encode`` makes of it."""
+
+    corpus: Path | None = None
+    view: str | None = None
+    cache: Path | None = None
+    weight: float = Field(default=1.0, gt=0)
+    """Share of the steps that come from here, relative to the other sources."""
+
+
+class FeedConfig(Config):
+    """What both payloads share."""
+
+    sources: Annotated[tuple[Source, ...], Field(min_length=1)]
+    area: Positive = 128 * 128
+    """Pixels of a bucket; pictures are brought to the nearest of nine aspect ratios at this area."""
+    batch_size: Positive = 32
+    heldout_share: Share = 0.02
+    """Records (chosen by a hash of their id) that training never sees; the held-out loss is measured on them."""
+
+
+class PixelFeedConfig(FeedConfig):
+    """The pixel payload of VAE training."""
+
+    crop: Positive = 64
+    cache_pictures: int = Field(default=4000, ge=0)
+    """Prepared pictures kept in memory, at most 3 x area bytes each."""
+
+
+class EncodedFeedConfig(FeedConfig):
+    """The encoded payload of MMDiT training."""
+
+    captions: dict[str, float] = {}
+    """Caption variant -> weight of being chosen for a sample; empty: all variants of the cache alike."""
+    drop_condition: Share = 0.1
+    """Chance of each sample to get the empty prompt instead, which classifier-free guidance needs."""
+    fingerprint: str | None = None
+    """Identity of the encoders; filled in by the first run, and a cache of other encoders is refused from then on."""
+
+
+class TrainConfig(Config):
+    """The loop: optimizer, schedule, precision, and when to write what."""
+
+    init_from: str = "nano"
+    """A pipeline directory in the released layout, or ``nano`` for the weights that ship with the package."""
+    steps: Positive
+    lr: float = Field(default=1e-4, gt=0)
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup_steps: int = Field(default=0, ge=0)
+    lr_floor: float = Field(default=0.0, ge=0, le=1)
+    """Share of ``lr`` that the cosine schedule ends at."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = Field(default=0.001, ge=0)
+    clip: float = Field(default=1.0, gt=0)
+    """Largest norm of the whole gradient."""
+    ema_decay: float = Field(default=0.999, ge=0, lt=1)
+    compute_dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Precision of the forward and backward pass; parameters, gradients, optimizer and EMA are float32 in any case."""
+    device: str | None = None
+    log_every: Positive = 10
+    checkpoint_every: Positive = 500
+    keep: Positive = 2
+    """Latest checkpoints that stay on disk."""
+    heldout_every: Positive = 500
+    heldout_samples: int = Field(default=128, ge=0)
+    preview_every: Positive = 500
+
+
+class VAEObjective(Config):
+    """Weights of the reconstruction loss, see :func:`glyphflow.train.objectives.vae_reconstruction`."""
+
+    edge: float = Field(default=1.0, ge=0)
+    kl: float = Field(default=1e-4, ge=0)
+
+
+class FlowObjective(Config):
+    """Where on the path the model trains: sigma = shifted sigmoid of N(mean, std)."""
+
+    mean: float = 0.0
+    std: float = Field(default=1.0, gt=0)
+    shift: float = Field(default=1.0, gt=0)
+    """Above 1, more noise: larger pictures need it, as neighbouring pixels tell about each other."""
+
+
+class PreviewConfig(Config):
+    """Pictures that show how far training is: always the same prompts and seeds."""
+
+    prompts: tuple[str, ...] = ()
+    seed: int = 0
+    steps: Positive = 20
+    guidance: float = 4.0
+    width: Positive = 128
+    height: Positive = 128
+
+
+class Recipe(Config):
+    """What the recipes of all kinds have."""
+
+    seed: int = 0
+    out: Path
+    """Directory of the run: recipe, checkpoints, metrics, previews."""
+    train: TrainConfig
+
+
+class VAERecipe(Recipe):
+    """Train encoder and decoder of the VAE on pictures."""
+
+    kind: Literal["vae"]
+    feed: PixelFeedConfig
+    objective: VAEObjective = VAEObjective()
+
+
+class MMDiTRecipe(Recipe):
+    """Train the MMDiT on encoded pictures and captions."""
+
+    kind: Literal["mmdit"]
+    feed: EncodedFeedConfig
+    objective: FlowObjective = FlowObjective()
+    preview: PreviewConfig = PreviewConfig()
+
+
+AnyRecipe = VAERecipe | MMDiTRecipe
+_KINDS: dict[str, type[VAERecipe] | type[MMDiTRecipe]] = {"vae": VAERecipe, "mmdit": MMDiTRecipe}
+_MAY_CHANGE = {"steps", "device", "log_every", "checkpoint_every", "keep", "heldout_every", "heldout_samples", "preview_every"}
+
+
+def read_recipe(source: str | Path, overrides: Sequence[str] = ()) -> AnyRecipe:
+    """Read a recipe file, or a packaged one by its name (``nano-vae``), and apply ``dotted.key=value`` overrides."""
+    path = _find(source)
+    try:
+        data = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    except OSError as error:
+        raise ConfigError(f"Cannot read the recipe {path}: {error.strerror}.") from error
+    kind = data.get("kind") if isinstance(data, dict) else None
+    if kind not in _KINDS:
+        raise ConfigError(f"{path}: kind is {kind!r}; training knows the kinds {' and '.join(_KINDS)}.")
+    return load_config(_KINDS[kind], path, overrides)
+
+
+def check_same_run(saved: Recipe, now: Recipe) -> None:
+    """Refuse to continue a run under a recipe that computes something else; lengths and intervals may change."""
+    before, after = _flat(to_dict(saved)), _flat(to_dict(now))
+    for key in sorted(before.keys() | after.keys()):
+        if key.removeprefix("train.") not in _MAY_CHANGE and before.get(key) != after.get(key):
+            raise ConfigError(
+                f"The run in {now.out} was made with {key} = {before.get(key)!r} and the recipe now says {after.get(key)!r}; "
+                "restore the value to continue that run, or choose another directory with out=…"
+            )
+
+
+def _find(source: str | Path) -> Path:
+    path = Path(source)
+    packaged = Path(str(resources.files("glyphflow"))) / "recipes" / f"{path.name.removesuffix('.yaml')}.yaml"
+    return packaged if not path.exists() and packaged.exists() else path
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {prefix: value}
+    found: dict[str, Any] = {}
+    for key, below in value.items():
+        found |= _flat(below, f"{prefix}.{key}" if prefix else str(key))
+    return found
