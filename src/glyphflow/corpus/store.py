@@ -1,0 +1,221 @@
+"""Where a corpus lives: pixels written once, everything learned about them a column, a dataset a query.
+
+::
+
+    corpus.json                        what this directory is
+    sources/<source>.json              which file goes into which shard, decided before the first is written
+    pixels/<shard>.tar                 original bytes, uncompressed, any WebDataset reader opens it
+    specs/<shard>.jsonl                or: one render specification a line, drawn when read
+    index/<shard>.parquet              one row a picture; its existence commits the shard
+    columns/<stage>.json               which fingerprint of a stage counts now, and what it was computed with
+    columns/<stage>@<fp>/<shard>.parquet   row-aligned measurements; existence is the checkpoint
+    views/<name>/<shard>.parquet       for every row: kept, or the first rule that refused it with the value
+    views/<name>/view.json             the recipe that decided, and its fingerprint
+
+Nothing is rewritten in place, so a reader never needs a lock and a killed writer leaves only temporary files behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from glyphflow.core.errors import InputError
+from glyphflow.core.files import exclusive, read_json, write_json
+from glyphflow.core.hashing import fingerprint
+from glyphflow.corpus.tables import read_table, write_table
+
+if TYPE_CHECKING:
+    from glyphflow.corpus.selection import Selection
+
+FORMAT = 1
+PHOTO = "photo"  # a row whose pixels are in pixels/<shard>.tar
+RENDER = "render"  # a row whose specification is in specs/<shard>.jsonl
+
+INDEX_TYPES = {
+    "id": "string",  # 32 hex characters, unique in the corpus, the same in every run
+    "key": "string",  # path below the ingested folder, or the number of the specification
+    "kind": "string",
+    "offset": "int64",  # of the bytes in the tar or of the line in the jsonl; -1 when the file could not be read
+    "size": "int64",
+    "sha256": "string",
+    "width": "int32",  # as stored, before the EXIF turn; 0 when the header could not be read
+    "height": "int32",
+    "format": "string",
+    "orientation": "int8",  # EXIF value 1..8
+    "source": "string",
+    "licence": "string",
+    "captions": "string",  # JSON {"en": ..., "zh": ...}: raw captions that came with the picture
+    "error": "string",  # why there are no bytes, else null
+}
+
+VIEW_TYPES = {
+    "id": "string",
+    "kept": "bool",
+    "stage": "string",  # of the first rule that refused the row
+    "rule": "string",
+    "value": "double",  # the measured value, where it is a number
+    "detail": "string",  # the sentence a person reads
+}
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+
+
+def check_name(name: str, what: str) -> str:
+    """``name`` if it can be part of a file name here, else an :class:`InputError`."""
+    if not _NAME.fullmatch(name):
+        raise InputError(f"{name!r} cannot name a {what}; use letters, digits, - and _ only.")
+    return name
+
+
+def record_id(source: str, key: str, sha256: str) -> str:
+    """The 32 hexadecimal characters that name a row for ever: where it came from and what it holds."""
+    return fingerprint([source, key, sha256]) + fingerprint([sha256, key, source])
+
+
+class Corpus:
+    """A corpus directory. Cheap to open; reading never locks, writing takes :meth:`writing`."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = Path(directory)
+
+    @classmethod
+    def create(cls, directory: Path | str) -> Corpus:
+        """Make ``directory`` a corpus, or open it if it is one; a directory of anything else is refused."""
+        directory = Path(directory)
+        if not (directory / "corpus.json").exists():
+            if directory.exists() and any(child.name != ".lock" for child in directory.iterdir()):
+                raise InputError(f"{directory} holds other files and is not a corpus; choose an empty or new directory.")
+            write_json(directory / "corpus.json", {"glyphflow_corpus": FORMAT})
+        return cls.open(directory)
+
+    @classmethod
+    def open(cls, directory: Path | str) -> Corpus:
+        """Open an existing corpus."""
+        directory = Path(directory)
+        if not (directory / "corpus.json").exists():
+            raise InputError(f"{directory} is not a corpus (it has no corpus.json); make one with: glyphflow corpus ingest.")
+        found = read_json(directory / "corpus.json").get("glyphflow_corpus")
+        if found != FORMAT:
+            raise InputError(f"{directory} has corpus format {found}, this version reads {FORMAT}; use the matching version.")
+        return cls(directory)
+
+    @contextlib.contextmanager
+    def writing(self, purpose: str) -> Iterator[None]:
+        """One writer at a time; what a killed one left half written is swept away first."""
+        with exclusive(self.directory, purpose):
+            for leftover in self.directory.rglob(".*.tmp"):
+                leftover.unlink(missing_ok=True)
+            yield
+
+    # -- rows ---------------------------------------------------------------------------------------------------------
+
+    def shards(self) -> list[str]:
+        """The committed shards, in the order in which every table of the corpus lists them."""
+        return sorted(path.stem for path in (self.directory / "index").glob("*.parquet") if not path.name.startswith("."))
+
+    def index_path(self, shard: str) -> Path:
+        return self.directory / "index" / f"{shard}.parquet"
+
+    def pixels_path(self, shard: str) -> Path:
+        return self.directory / "pixels" / f"{shard}.tar"
+
+    def specs_path(self, shard: str) -> Path:
+        return self.directory / "specs" / f"{shard}.jsonl"
+
+    def index(self, shard: str, columns: Sequence[str] | None = None) -> dict[str, list[Any]]:
+        """Columns of the index of one shard (see INDEX_TYPES)."""
+        return read_table(self.index_path(shard), columns)
+
+    def write_index(self, shard: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Commit a shard whose payload is already on disk."""
+        write_table(self.index_path(shard), {name: [row[name] for row in rows] for name in INDEX_TYPES}, INDEX_TYPES)
+
+    def payload(self, shard: str, kind: str, offset: int, size: int) -> bytes:
+        """The original bytes of a picture, or the line of a specification: one positioned read."""
+        path = self.pixels_path(shard) if kind == PHOTO else self.specs_path(shard)
+        try:
+            with path.open("rb", buffering=0) as file:
+                file.seek(offset)
+                data = file.read(size)
+        except FileNotFoundError as error:
+            raise InputError(f"{path} is gone while its index is still there; restore it or remove the index file.") from error
+        if len(data) != size:
+            raise InputError(
+                f"{path} ends at byte {os.path.getsize(path)}, the index expects {offset + size}; restore the file."
+            )  # noqa: PTH202
+        return data
+
+    def records(self, view: str | None = None) -> Selection:
+        """The rows that ``view`` keeps (all rows that hold a picture when None), ready to be loaded by number."""
+        from glyphflow.corpus.selection import select
+
+        return select(self, view)
+
+    # -- columns ------------------------------------------------------------------------------------------------------
+
+    def begin_stage(self, stage: str, operator: Mapping[str, Any]) -> str:
+        """Declare what ``stage`` is computed with from now on; gives its fingerprint. Old columns stay on disk."""
+        mark = fingerprint(dict(operator))
+        path = self.directory / "columns" / f"{check_name(stage, 'stage')}.json"
+        current = {"fingerprint": mark, "operator": dict(operator)}
+        if not path.exists() or read_json(path) != current:
+            write_json(path, current)
+        return mark
+
+    def stages(self) -> list[str]:
+        """Names of the stages that have columns."""
+        return sorted(path.stem for path in (self.directory / "columns").glob("*.json") if not path.name.startswith("."))
+
+    def stage_fingerprint(self, stage: str) -> str | None:
+        """The fingerprint that counts for ``stage`` now, None if it never ran."""
+        path = self.directory / "columns" / f"{stage}.json"
+        return str(read_json(path)["fingerprint"]) if path.exists() else None
+
+    def column_path(self, stage: str, mark: str, shard: str) -> Path:
+        return self.directory / "columns" / f"{stage}@{mark}" / f"{shard}.parquet"
+
+    def missing(self, stage: str, mark: str) -> list[str]:
+        """The shards for which ``stage`` has no columns yet: the work list."""
+        return [shard for shard in self.shards() if not self.column_path(stage, mark, shard).exists()]
+
+    def columns(self, stage: str, shard: str, names: Sequence[str] | None = None) -> dict[str, list[Any]] | None:
+        """The current columns of ``stage`` for one shard, row-aligned with its index; None if not computed."""
+        mark = self.stage_fingerprint(stage)
+        if mark is None or not self.column_path(stage, mark, shard).exists():
+            return None
+        return read_table(self.column_path(stage, mark, shard), names)
+
+    # -- views --------------------------------------------------------------------------------------------------------
+
+    def views(self) -> list[str]:
+        """Names of the views."""
+        return sorted(path.parent.name for path in (self.directory / "views").glob("*/view.json"))
+
+    def view_path(self, view: str, shard: str) -> Path:
+        return self.directory / "views" / view / f"{shard}.parquet"
+
+    def view_info(self, view: str) -> dict[str, Any]:
+        """What ``view`` was decided with; an unknown name is an :class:`InputError` that lists the known ones."""
+        path = self.directory / "views" / view / "view.json"
+        if not path.exists():
+            known = ", ".join(self.views()) or "none yet"
+            raise InputError(
+                f"The corpus {self.directory} has no view {view!r} (views: {known}); run: glyphflow corpus curate."
+            )
+        info: dict[str, Any] = read_json(path)
+        return info
+
+    def view(self, view: str, shard: str) -> dict[str, list[Any]]:
+        """The decisions of ``view`` for one shard (see VIEW_TYPES), row-aligned with its index."""
+        self.view_info(view)
+        path = self.view_path(view, shard)
+        if not path.exists():
+            raise InputError(
+                f"The view {view!r} was decided before the shard {shard!r} was added; run glyphflow corpus measure and curate again."
+            )
+        return read_table(path)
