@@ -1,8 +1,8 @@
 """Reading text in pictures: one wrapper for the packaged PP-OCRv6 small models of rapidocr (English and Chinese).
 
-The models ship inside the rapidocr package and are named by path, so nothing is ever downloaded. What this wrapper adds to the
-engine: RGB input, small pictures enlarged before they are read, a reading order that follows rows, a recogniser-only second look
-at pictures in which no line was found, and an identity that changes when anything that can change a reading changes.
+The models ship inside the rapidocr package and are named by path, so nothing is ever downloaded. What this wrapper adds to
+the engine: RGB input, small pictures enlarged before they are read, a reading order that follows rows, a recogniser-only second
+look at pictures in which no line was found, and an identity that changes when anything that can change a reading changes.
 """
 
 from __future__ import annotations
@@ -50,8 +50,9 @@ class OCR:
     """Reads English and Chinese text in pictures.
 
     ``OCR()`` reads pages: the engine's defaults (detection at 736 px on the short side at least, orientation classifier on).
-    ``OCR(fast=True)`` is for generated pictures, whose text stands upright: no orientation classifier, and pictures whose short
-    side is below 512 px are enlarged by a whole factor (bicubic) until they reach it, so that the recogniser sees smooth strokes.
+    ``OCR(fast=True)`` is for generated pictures, whose text stands upright: no orientation classifier, and pictures whose
+    short side is below 512 px are enlarged by a whole factor (bicubic) until they reach it, so that the recogniser sees smooth
+    strokes.
     ``threads`` for the inference engine: None takes every core.
     """
 

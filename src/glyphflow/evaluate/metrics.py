@@ -1,0 +1,124 @@
+"""How well a reading matches the text that was asked for.
+
+Two choices hold for every metric here and are part of their identities. Text is compared after NFKC, without upper and lower
+case, with runs of white space as one space. And a sample keeps *counts*, not a ratio, so that a whole benchmark is their sum
+(micro average): a prompt with ten words weighs ten times one with a single word.
+
+==================  =======================================================================================
+word_accuracy       units of the target found in the reading, each at most as often as it was read (multiset),
+                    over all units of the target. A unit is a word between spaces, or one Han character. Order
+                    and extra text are not punished.
+character_accuracy  longest common subsequence of target and reading, both without spaces, over the target's
+                    length: order counts, extra text is not punished.
+edit_similarity     1 - Levenshtein distance / longer length, both without spaces: order and extra text count.
+                    Averaged with the longer length as weight. (Often published as "NED".)
+exact               share of samples whose reading is the target and nothing else, spaces ignored.
+==================  =======================================================================================
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from glyphflow.perception import normalise_text
+
+IDENTITIES = {
+    "word_accuracy": "word_accuracy/1 (multiset recall of words and single Han characters; NFKC, caseless; micro)",
+    "character_accuracy": "character_accuracy/1 (LCS over target length; NFKC, caseless, no spaces; micro)",
+    "edit_similarity": "edit_similarity/1 (1 - Levenshtein / longer length; NFKC, caseless, no spaces; length-weighted)",
+    "exact": "exact/1 (reading equals target; NFKC, caseless, no spaces; share of samples)",
+}
+
+
+class Count(NamedTuple):
+    """``hits`` out of ``total``; counts add up over samples."""
+
+    hits: int
+    total: int
+
+
+@dataclass(frozen=True)
+class SampleScore:
+    """The four metrics of one sample as counts (see the table above)."""
+
+    word_accuracy: Count
+    character_accuracy: Count
+    edit_similarity: Count
+    exact: Count
+
+
+def score_text(targets: Sequence[str], reading: Sequence[str]) -> SampleScore:
+    """Compare the ``targets`` of a prompt with the lines that a judge read, each in reading order."""
+    target, read = normalise_text(" ".join(targets), casefold=True), normalise_text(" ".join(reading), casefold=True)
+    wanted, got = Counter(units(target)), Counter(units(read))
+    a, b = target.replace(" ", ""), read.replace(" ", "")
+    longer = max(len(a), len(b))
+    return SampleScore(
+        word_accuracy=Count(sum((wanted & got).values()), sum(wanted.values())),
+        character_accuracy=Count(sum(matched_characters(a, b)), len(a)),
+        edit_similarity=Count(longer - levenshtein(a, b), longer),
+        exact=Count(int(a == b), 1),
+    )
+
+
+def aggregate(scores: Iterable[SampleScore]) -> dict[str, float | None]:
+    """Sum of hits over sum of totals, metric by metric; None where there is nothing to divide by."""
+    rows = list(scores)
+    result: dict[str, float | None] = {}
+    for name in IDENTITIES:
+        counts: list[Count] = [getattr(row, name) for row in rows]
+        total = sum(count.total for count in counts)
+        result[name] = sum(count.hits for count in counts) / total if total else None
+    return result
+
+
+def units(text: str) -> list[str]:
+    """Words of normalised ``text``: Han characters stand alone, everything else is split at spaces."""
+    spaced = "".join(f" {char} " if is_han(char) else char for char in text)
+    return spaced.split()
+
+
+def is_han(char: str) -> bool:
+    """Whether ``char`` is a Chinese character (unified ideographs, extensions A to H, compatibility, and the zero 〇)."""
+    code = ord(char)
+    return (
+        0x4E00 <= code <= 0x9FFF
+        or 0x3400 <= code <= 0x4DBF
+        or 0x20000 <= code <= 0x323AF
+        or code in (0x3007,)
+        or (0xF900 <= code <= 0xFAFF)
+    )
+
+
+def levenshtein(a: str, b: str) -> int:
+    """Fewest insertions, deletions and substitutions of one character that turn ``a`` into ``b``."""
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        diagonal, row[0] = row[0], i
+        for j, y in enumerate(b, 1):
+            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (x != y))
+    return row[-1]
+
+
+def matched_characters(target: str, reading: str) -> list[bool]:
+    """For each character of ``target``, whether it is part of one longest common subsequence with ``reading``."""
+    n, m = len(target), len(reading)
+    length = [[0] * (m + 1) for _ in range(n + 1)]  # length[i][j]: of target[i:] and reading[j:]
+    for i in range(n - 1, -1, -1):
+        for j in range(m - 1, -1, -1):
+            same = target[i] == reading[j]
+            length[i][j] = 1 + length[i + 1][j + 1] if same else max(length[i + 1][j], length[i][j + 1])
+    matched = [False] * n
+    i = j = 0
+    while i < n and j < m:
+        if target[i] == reading[j]:
+            matched[i] = True
+            i, j = i + 1, j + 1
+        elif length[i + 1][j] >= length[i][j + 1]:
+            i += 1
+        else:
+            j += 1
+    return matched
