@@ -66,7 +66,7 @@ def check_size(header: Header) -> None:
     """Refuse what would take too much memory to decode."""
     if max(header.width, header.height) > MAX_SIDE or header.width * header.height > MAX_PIXELS:
         raise PictureError(
-            f"{header.width}x{header.height} pixels is over the guard of {MAX_SIDE} a side and {MAX_PIXELS // 1_000_000} million"
+            f"{header.width}x{header.height} pixels is over the guard of {MAX_SIDE} a side, {MAX_PIXELS // 1_000_000} million in all"
         )
 
 

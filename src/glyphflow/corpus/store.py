@@ -18,7 +18,6 @@ Nothing is rewritten in place, so a reader never needs a lock and a killed write
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -145,9 +144,7 @@ class Corpus:
         except FileNotFoundError as error:
             raise InputError(f"{path} is gone while its index is still there; restore it or remove the index file.") from error
         if len(data) != size:
-            raise InputError(
-                f"{path} ends at byte {os.path.getsize(path)}, the index expects {offset + size}; restore the file."
-            )  # noqa: PTH202
+            raise InputError(f"{path} ends at byte {path.stat().st_size}, the index expects {offset + size}; restore the file.")
         return data
 
     def records(self, view: str | None = None) -> Selection:
@@ -205,7 +202,7 @@ class Corpus:
         if not path.exists():
             known = ", ".join(self.views()) or "none yet"
             raise InputError(
-                f"The corpus {self.directory} has no view {view!r} (views: {known}); run: glyphflow corpus curate."
+                f"The corpus {self.directory} has no view {view!r} (there are: {known}); run glyphflow corpus curate."
             )
         info: dict[str, Any] = read_json(path)
         return info
@@ -216,6 +213,7 @@ class Corpus:
         path = self.view_path(view, shard)
         if not path.exists():
             raise InputError(
-                f"The view {view!r} was decided before the shard {shard!r} was added; run glyphflow corpus measure and curate again."
+                f"The view {view!r} was decided before the shard {shard!r} was added; run glyphflow corpus measure and "
+                "glyphflow corpus curate again."
             )
         return read_table(path)
