@@ -15,11 +15,15 @@ from glyphflow.render.fonts import SYSTEM_EMOJI, FontLibrary
 from glyphflow.render.palette import PALETTE, Colour
 from glyphflow.render.scene import Scene
 from glyphflow.render.spec import Rendered, RenderSpec, TextLine
-from glyphflow.render.templates import emoji, word
+from glyphflow.render.templates import emoji, paragraph, photo_text, poster, slide, word
 from glyphflow.render.texts import is_heldout, sample_text
 
 _TEMPLATES: dict[str, Callable[[Scene], Rendered]] = {
     "word": word.draw,
+    "paragraph": paragraph.draw,
+    "photo_text": photo_text.draw,
+    "poster": poster.draw,
+    "slide": slide.draw,
     "emoji": emoji.draw,
 }
 

@@ -56,6 +56,27 @@ class Canvas:
         """Fill ``box``, its corners rounded by ``radius`` pixels."""
         self.raw.drawRoundRect(self.skia.Rect(*box), radius, radius, self.paint(rgb, alpha, **settings))
 
+    def polygon(self, corners: Sequence[tuple[float, float]], rgb: RGB, alpha: int = 255, **settings: Any) -> None:
+        """Fill the polygon with these corners."""
+        path = self.skia.Path()
+        path.addPoly([self.skia.Point(x, y) for x, y in corners], True)
+        self.raw.drawPath(path, self.paint(rgb, alpha, **settings))
+
+    def picture(self, pixels: npt.NDArray[np.uint8]) -> None:
+        """Cover everything with the middle of a picture (height, width, 3) uint8 RGB, scaled smoothly without distortion."""
+        skia = self.skia
+        height, width = pixels.shape[:2]
+        scale = max(self.width / width, self.height / height)
+        part_width, part_height = self.width / scale, self.height / scale
+        left, top = (width - part_width) / 2, (height - part_height) / 2
+        opaque = np.dstack([pixels, np.full((height, width), 255, np.uint8)])
+        image = skia.Image.fromarray(opaque, colorType=skia.kRGBA_8888_ColorType)
+        smooth = skia.SamplingOptions(skia.FilterMode.kLinear, skia.MipmapMode.kLinear)
+        if scale > 1:
+            smooth = skia.SamplingOptions(skia.CubicResampler.Mitchell())
+        source = skia.Rect.MakeXYWH(left, top, part_width, part_height)
+        self.raw.drawImageRect(image, source, skia.Rect.MakeWH(self.width, self.height), smooth)
+
     def run(self, run: Run, x: float, y: float, size_px: float, rgb: RGB, **settings: Any) -> tuple[int, int, int, int]:
         """Draw shaped glyphs with the origin of their baseline at (x, y) and return the ink box, rounded outwards."""
         skia = self.skia

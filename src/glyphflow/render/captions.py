@@ -13,11 +13,12 @@ _QUOTES_EN = (('"', '"'),) * 7 + (("'", "'"),) * 2 + (("“", "”"),)
 _QUOTES_ZH = (('"', '"'),) * 5 + (("“", "”"),) * 4 + (("「", "」"),)
 
 
-def quote(rng: random.Random, text: str, language: str) -> str:
-    """``text`` in quotation marks that it does not contain itself."""
-    marks = [pair for pair in (_QUOTES_EN if language == "en" else _QUOTES_ZH) if pair[0] not in text and pair[1] not in text]
+def quote(rng: random.Random, texts: Sequence[str], language: str) -> list[str]:
+    """Each text in the same kind of quotation marks, one that none of them contains."""
+    joined = "".join(texts)
+    marks = [pair for pair in (_QUOTES_EN if language == "en" else _QUOTES_ZH) if not any(mark in joined for mark in pair)]
     left, right = rng.choice(marks) if marks else ("«", "»")
-    return f"{left}{text}{right}"
+    return [f"{left}{text}{right}" for text in texts]
 
 
 def article(noun: str) -> str:
@@ -92,6 +93,66 @@ COLOUR_EMOJI_ZH: tuple[tuple[float, str], ...] = (
     (3, "{bg}背景上的{name}表情符号"),
     (1, "{bg}背景上的{name}"),
     (1, "{name}表情符号"),
+)
+
+
+PARAGRAPH_EN: dict[str, tuple[tuple[float, str], ...]] = {
+    "printed": (
+        (3, "{a_bg} page with {fg} text that reads {q}"),
+        (1, "{fg} paragraph on {a_bg} background: {q}"),
+        (1, "a page of text that reads {q}"),
+    ),
+    "handwritten": (
+        (3, "{a_bg} page with handwritten {fg} text that reads {q}"),
+        (1, "a handwritten note that reads {q}"),
+    ),
+}
+PARAGRAPH_ZH: dict[str, tuple[tuple[float, str], ...]] = {
+    "printed": (
+        (3, "{bg}页面上的{fg}文字，内容是{q}"),
+        (1, "{bg}背景上的一段{fg}文字：{q}"),
+        (1, "一页文字，写着{q}"),
+    ),
+    "handwritten": (
+        (3, "{bg}页面上的{fg}手写文字，内容是{q}"),
+        (1, "一张手写便条，写着{q}"),
+    ),
+}
+PHOTO_EN: tuple[tuple[float, str], ...] = (
+    (2, "{a_medium} with the {fg} text {q} in front of {place}"),
+    (2, "a photo of {place} with {a_medium} that says {q}"),
+    (1, "{a_medium} that reads {q}, in the background {place}"),
+)
+PHOTO_ZH: tuple[tuple[float, str], ...] = (
+    (2, "一{unit}{medium}，上面写着{fg}文字{q}，背景是{place}"),
+    (2, "照片里有{place}和一{unit}写着{q}的{medium}"),
+    (1, "写着{q}的{medium}，背景是{place}"),
+)
+POSTER_EN: tuple[tuple[float, str], ...] = (
+    (2, "{a_bg} poster with the title {q} in {fg}, the subtitle {q2} and {a_extra}"),
+    (1, "a poster that says {q} and below it {q2}, with {a_extra}, {fg} on {bg}"),
+)
+POSTER_ZH: tuple[tuple[float, str], ...] = (
+    (2, "{bg}海报，{fg}标题{q}，副标题{q2}，配有{extra}"),
+    (1, "一张{bg}底{fg}字的海报，写着{q}，下面是{q2}，还有{extra}"),
+)
+TITLE_EN: tuple[tuple[float, str], ...] = (
+    (2, "{a_bg} poster with the title {q} in {fg} and {a_extra}"),
+    (1, "a poster that says {q}, with {a_extra}"),
+)
+TITLE_ZH: tuple[tuple[float, str], ...] = (
+    (2, "{bg}海报，{fg}标题{q}，配有{extra}"),
+    (1, "一张写着{q}的海报，配有{extra}"),
+)
+EMPTY_SLIDE_EN: tuple[tuple[float, str], ...] = ((1, "a presentation slide titled {q}, {fg} text on {bg}"),)
+EMPTY_SLIDE_ZH: tuple[tuple[float, str], ...] = ((1, "一页{bg}底{fg}字的幻灯片，标题是{q}"),)
+SLIDE_EN: tuple[tuple[float, str], ...] = (
+    (2, "a presentation slide titled {q} with the bullet points {q2}, {fg} text on {bg}"),
+    (1, "{a_bg} slide, title {q}, bullets {q2}"),
+)
+SLIDE_ZH: tuple[tuple[float, str], ...] = (
+    (2, "一页{bg}底{fg}字的幻灯片，标题是{q}，要点是{q2}"),
+    (1, "{bg}幻灯片，标题{q}，列出{q2}"),
 )
 
 

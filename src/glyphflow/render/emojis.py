@@ -1,4 +1,4 @@
-"""Emoji with their English and Chinese names (Unicode CLDR, through the ``emoji`` package), split for training and evaluation."""
+"""Emoji with their English and Chinese names (Unicode CLDR, by way of the ``emoji`` package), split by code point."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ _COLOUR_ZH = re.compile(r"^(红|绿|蓝|黄|橙|紫|黑|白|棕|灰|青)色?(?=.
 # Buttons, clocks and the like hold text of their own or are told apart by details too small to draw at toy size.
 _UNWANTED = re.compile(
     r"flag|skin tone|keycap|button|square|circle|hair|’clock|o'clock|thirty|arrow|Japanese|zodiac|piece|mark|sign$|trigram|"
-    r"cigarette|middle finger|syringe|gun|pistol|bomb|pile of poo|kiss|bikini|brief|drop of blood|dagger|coffin|urn|knife|beer|wine|diamond|mahjong"
+    r"cigarette|middle finger|syringe|gun|pistol|bomb|pile of poo|kiss|bikini|brief|drop of blood|dagger|coffin|urn|knife|"
+    r"beer|wine|diamond|mahjong"
 )
 
 
@@ -92,6 +93,12 @@ def _split(code: str) -> str:
 
 
 @cache
+def drawable_emoji(font: Font, split: str) -> tuple[Emoji, ...]:
+    """The part of :func:`emoji_catalogue` that ``font`` can draw."""
+    return tuple(one for one in emoji_catalogue(split) if drawable(font, one))
+
+
+@cache
 def emoji_catalogue(split: str) -> tuple[Emoji, ...]:
     """The single-glyph emoji of ``split``: "train", "heldout" (one in ten) or "demo" (:data:`DEMO_EMOJI`), by code point."""
     return tuple(one for code, one in _named().items() if _split(code) == split)
@@ -101,9 +108,7 @@ def find_emoji(codepoints: str) -> Emoji:
     """The emoji of ``codepoints`` ("1f34e"), of any split; unknown ones raise :class:`InputError`."""
     key = codepoints.lower().removeprefix("u+").replace("-fe0f", "")
     if key not in _named():
-        raise InputError(
-            f"{codepoints!r} is not the code point of an emoji with one glyph and two names; use for example 1f34e."
-        )
+        raise InputError(f"{codepoints!r} is not the code point of an emoji with one glyph and two names; use one like 1f34e.")
     return _named()[key]
 
 

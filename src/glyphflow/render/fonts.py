@@ -14,6 +14,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
+import pydantic
+
 from glyphflow.core.config import Config, parse_yaml
 from glyphflow.core.errors import InputError, MissingError
 from glyphflow.core.hardware import require
@@ -40,8 +42,9 @@ class FontEntry(Config):
     style: Literal["sans", "serif", "slab", "script", "display", "mono", "symbol", "colour"]
     scripts: tuple[str, ...]
     split: Literal["train", "heldout", "demo"]
-    axes: dict[str, float] = {}
+    axes: dict[str, float] = pydantic.Field(default_factory=dict)
     face_index: int = 0
+    caps_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ class Font:
         typeface = skia.FontMgr.New_Custom_Empty().makeFromFile(str(path), entry.face_index)
         if typeface is None:
             raise InputError(
-                f"The font file {path} of {entry.name} cannot be read; reinstall it with: pip install --force-reinstall {entry.pip}"
+                f"The font file {path} of {entry.name} cannot be read; run: pip install --force-reinstall {entry.pip}"
             )
         self.typeface: Any = _with_axes(skia, typeface, entry)
         face = harfbuzz.Face(harfbuzz.Blob.from_file_path(str(path)), entry.face_index)
@@ -89,16 +92,10 @@ class Font:
         self.shape = lru_cache(maxsize=8192)(self._shape)
 
     def covers(self, text: str) -> bool:
-        """Whether every character of ``text`` that leaves ink has a glyph here."""
+        """Whether every character of ``text`` that leaves ink has a glyph here that looks like that character."""
+        if self.entry.caps_only and text != text.upper():
+            return False
         return all(ord(char) in self.coverage for char in text if not char.isspace())
-
-    def require_coverage(self, text: str) -> None:
-        """Raise :class:`InputError` naming the characters of ``text`` that this font would draw as empty boxes."""
-        lacking = sorted({char for char in text if not char.isspace() and ord(char) not in self.coverage})
-        if lacking:
-            raise InputError(
-                f"The font {self.name} has no glyph for {' '.join(lacking[:8])} in {text[:40]!r}; choose a font that covers it."
-            )
 
     def _shape(self, text: str) -> Run:
         harfbuzz, upem = self._harfbuzz, self._upem

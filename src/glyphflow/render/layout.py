@@ -109,10 +109,11 @@ def fit_size(lines: Sequence[str], faces: Sequence[Font], width: float, height: 
 
 def draw(canvas: Canvas, placed: Sequence[Placed], dx: float, dy: float, rgb: RGB) -> list[TextLine]:
     """Draw placed lines moved by (dx, dy) and return what was drawn, with ink boxes in pixels."""
-    return [
-        TextLine(p.text, canvas.run(p.run, p.x + dx, p.y + dy, p.size, rgb), p.run.font.name, round(p.size, 2), rgb)
-        for p in placed
-    ]
+    drawn = []
+    for p in placed:
+        box = canvas.run(p.run, p.x + dx, p.y + dy, p.size, rgb)
+        drawn.append(TextLine(p.text, box, p.run.font.name, round(p.size, 2), rgb))
+    return drawn
 
 
 def tokens(text: str) -> list[str]:
@@ -147,3 +148,25 @@ def join_lines(lines: Sequence[str]) -> str:
     for line in lines[1:]:
         text += line if CJK.match(text[-1]) and CJK.match(line[0]) else f" {line}"
     return text
+
+
+def fit_paragraph(
+    text: str, face: Font, box: tuple[float, float], sizes: tuple[float, float], leading: float
+) -> tuple[list[str], float]:
+    """Lines and em size in pixels at which ``text`` fills a box (width, height): the largest size within ``sizes`` that fits.
+
+    When even the least size is too large, whole sentences are cut from the end; when one sentence is left, it gets smaller.
+    """
+    low, high = sizes
+    while True:
+        size = high
+        while size >= low * 0.999:
+            lines = wrap(text, face, size, box[0])
+            if lines is not None and ((len(lines) - 1) * leading + face.ascent + face.descent) * size <= box[1]:
+                return lines, size
+            size *= 0.94
+        shorter = re.match(r"(.*[.!?。！？])\s*[^.!?。！？]+[.!?。！？]*$", text, re.DOTALL)
+        if shorter is not None:
+            text = shorter.group(1)
+        else:
+            low *= 0.8

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from glyphflow.core.errors import InputError
 
@@ -44,6 +45,7 @@ PALETTE: tuple[Colour, ...] = (
 _BY_NAME = {colour.en: colour for colour in PALETTE}
 
 
+@cache
 def luminance(rgb: RGB) -> float:
     """WCAG relative luminance in [0, 1] of an 8-bit sRGB colour."""
     linear = [c / 255 / 12.92 if c / 255 <= 0.04045 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in rgb]
@@ -66,15 +68,21 @@ def colours(names: Sequence[str] | None) -> tuple[Colour, ...]:
     return tuple(_BY_NAME[name] for name in names)
 
 
-def pick_pair(rng: random.Random, names: Sequence[str] | None, ratio: float = MIN_CONTRAST) -> tuple[Colour, Colour]:
-    """(text colour, ground colour) with a contrast of at least ``ratio``, uniformly over the pairs that have it."""
+@cache
+def _pairs(names: tuple[str, ...] | None, ratio: float) -> tuple[tuple[Colour, Colour], ...]:
     choice = colours(names)
-    pairs = [(text, ground) for text in choice for ground in choice if contrast(text.rgb, ground.rgb) >= ratio]
+    pairs = tuple((text, ground) for text in choice for ground in choice if contrast(text.rgb, ground.rgb) >= ratio)
     if not pairs:
         raise InputError(
-            f"No two of the colours {', '.join(c.en for c in choice)} have the contrast {ratio:g}:1 that text needs; add black or white."
+            f"No two of the colours {', '.join(c.en for c in choice)} have the contrast {ratio:g}:1 that text needs; "
+            "add black or white."
         )
-    return rng.choice(pairs)
+    return pairs
+
+
+def pick_pair(rng: random.Random, names: Sequence[str] | None, ratio: float = MIN_CONTRAST) -> tuple[Colour, Colour]:
+    """(text colour, ground colour) with a contrast of at least ``ratio``, uniformly over the pairs that have it."""
+    return rng.choice(_pairs(None if names is None else tuple(names), ratio))
 
 
 def shade(rgb: RGB, amount: float) -> RGB:

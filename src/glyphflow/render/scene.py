@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from glyphflow.core.errors import InputError
 from glyphflow.core.hashing import derive_seed
 from glyphflow.render.canvas import Canvas
-from glyphflow.render.emojis import Emoji, drawable, emoji_catalogue, find_emoji
+from glyphflow.render.emojis import Emoji, drawable, drawable_emoji, find_emoji
 from glyphflow.render.fonts import Font, FontLibrary
 from glyphflow.render.layout import pick_fonts, require_fonts
 from glyphflow.render.palette import RGB, Colour, contrast, shade
@@ -48,10 +49,10 @@ class Scene:
     def height(self) -> int:
         return self.spec.height
 
-    def sample_lines(self, count: int, level: Level) -> tuple[list[str], list[Font]]:
-        """``count`` texts of one language with a font for each; all are sampled anew when a glyph is missing.
+    def sample_lines(self, levels: Sequence[Level]) -> tuple[list[str], list[Font]]:
+        """One text of one language per level, with a font for each; all are sampled anew when a glyph is missing.
 
-        ``params.text`` and ``params.level`` come before ``count`` and ``level``.
+        The lines of ``params.text`` come instead, however many they are; ``params.level`` overrides every level.
         """
         rng, params = self.rng, self.params
         if params.text is not None:
@@ -60,7 +61,7 @@ class Scene:
         language = rng.choice(params.languages)
         lines = []
         for _ in range(_ATTEMPTS):
-            lines = [sample_text(rng, language, params.level or level, params.split) for _ in range(count)]
+            lines = [sample_text(rng, language, params.level or level, params.split) for level in levels]
             faces = pick_fonts(rng, self.fonts, params.fonts, lines)
             if faces is not None:
                 return lines, faces
@@ -76,7 +77,7 @@ class Scene:
                     f"The font {font.name} has no glyph for the emoji {one.codepoints} ({one.name_en}); leave it out."
                 )
             return one
-        choice = [one for one in emoji_catalogue(self.params.split) if drawable(font, one)]
+        choice = drawable_emoji(font, self.params.split)
         if not choice:
             raise InputError(f"The font {font.name} draws no emoji of the split {self.params.split!r}; use noto-emoji.")
         return self.rng.choice(choice)

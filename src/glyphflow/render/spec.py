@@ -44,7 +44,8 @@ class RenderSpec:
             )
         except (ValueError, TypeError, KeyError) as error:
             raise InputError(
-                f"{text[:80]!r} is not a render spec ({type(error).__name__}: {error}); it needs template, seed, width and height."
+                f"{text[:80]!r} is not a render spec ({type(error).__name__}: {error}); "
+                "it needs template, seed, width and height."
             ) from error
 
 

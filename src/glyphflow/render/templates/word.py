@@ -36,7 +36,7 @@ def draw(scene: Scene) -> Rendered:
         result[language] = captions.phrase(
             rng,
             patterns,
-            q=captions.quote(rng, text, language),
+            q=captions.quote(rng, [text], language)[0],
             fg=getattr(text_colour, language),
             bg=getattr(ground, language),
             style=captions.STYLES.get(style, ("", ""))[language == "zh"],
@@ -69,7 +69,7 @@ def _choose(scene: Scene) -> tuple[list[str], list[Font], float]:
     inner_width, inner_height = scene.width * (1 - 2 * _MARGIN), scene.height * (1 - 2 * _MARGIN)
     count = rng.choices((1, 2, 3), (0.68, 0.25, 0.07))[0]
     for attempt in range(12):
-        lines, faces = scene.sample_lines(max(1, count - attempt // 3), "word")
+        lines, faces = scene.sample_lines(["word"] * max(1, count - attempt // 3))
         fitting = fit_size(lines, faces, inner_width, inner_height, _LEADING)
         if fitting >= low or scene.params.text is not None:
             break
