@@ -1,0 +1,7 @@
+"""Making pictures with a model directory in the released layout."""
+
+from glyphflow.generate.directory import ModelFacts
+from glyphflow.generate.metadata import Metadata, describe, read_metadata, write_png
+from glyphflow.generate.pipeline import GenerateResult, Pipeline
+
+__all__ = ["GenerateResult", "Metadata", "ModelFacts", "Pipeline", "describe", "read_metadata", "write_png"]

@@ -47,7 +47,7 @@ class ConditionEncoder:
 
     @classmethod
     def from_pretrained(
-        cls, directory: str | Path, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+        cls, directory: str | Path, dtype: torch.dtype = torch.bfloat16, device: torch.device | str = "cpu"
     ) -> ConditionEncoder:
         """Read ``directory/text_encoder`` and ``directory/tokenizer`` (the released layout, old or new parameter names).
 

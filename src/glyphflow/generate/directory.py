@@ -1,0 +1,124 @@
+"""Model directories: where one is found, what it says about itself, and who it is.
+
+A model directory has the released layout (model_index.json, transformer, vae, text_encoder, tokenizer, scheduler). It may carry
+one more file, ``glyphflow.json``, with what the released files cannot say: ``native_area`` (pixels of the pictures that the
+model was trained on last) and ``default_steps``.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import math
+import os
+from pathlib import Path
+
+from glyphflow.core.config import Config, load_config
+from glyphflow.core.errors import GlyphFlowError, InputError, MissingError
+from glyphflow.core.files import read_json, write_json
+from glyphflow.core.hashing import fingerprint
+from glyphflow.models.weights import weights_hash
+
+NANO = "nano"
+COMPONENTS = ("transformer", "vae", "text_encoder")
+INDEX = {
+    "_class_name": "QwenImagePipeline",
+    "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+    "text_encoder": ["transformers", "Qwen2_5_VLForConditionalGeneration"],
+    "tokenizer": ["transformers", "Qwen2Tokenizer"],
+    "transformer": ["diffusers", "QwenImageTransformer2DModel"],
+    "vae": ["diffusers", "AutoencoderKLQwenImage"],
+}
+_PATTERNS = ["model_index.json", "glyphflow.json", *(f"{part}/*" for part in (*COMPONENTS, "tokenizer", "scheduler"))]
+_REMEMBER_ABOVE = 2**30  # bytes; hashing 1 GiB takes about a second, 58 GB of released weights most of a minute
+
+
+class ModelFacts(Config):
+    """The content of ``glyphflow.json``; the defaults are for released weights, which have no such file."""
+
+    native_area: int = 1024 * 1024
+    default_steps: int = 50
+
+    @classmethod
+    def read(cls, directory: Path) -> ModelFacts:
+        """What ``directory`` says; keys of other readers are skipped."""
+        path = directory / "glyphflow.json"
+        content = read_json(path) if path.exists() else {}
+        return load_config(cls, {key: value for key, value in content.items() if key in cls.model_fields})
+
+    @property
+    def native_side(self) -> int:
+        """Side in pixels of the square of the native area, a multiple of 16."""
+        return max(16, round(math.sqrt(self.native_area) / 16) * 16)
+
+
+def locate(source: str | Path | None) -> Path:
+    """The local directory that ``source`` names: a directory, ``owner/name`` on the Hugging Face hub, or the nano weights.
+
+    None and ``"nano"`` mean the weights shipped with this package. A hub name is downloaded once (``huggingface_hub``'s cache).
+    Raises :class:`MissingError` when there is no such thing.
+    """
+    if source is None or str(source) == NANO:
+        return _nano()
+    directory = Path(source)
+    if directory.is_dir():
+        absent = [part for part in (*COMPONENTS, "scheduler") if not (directory / part).is_dir()]
+        if absent:
+            raise MissingError(f"{directory} has no directory {absent[0]!r}; give a model directory in the released layout.")
+        return directory
+    if directory.is_absolute() or len(directory.parts) != 2 or str(source).startswith("."):
+        raise MissingError(f"There is no model directory {source}; check the path, or give a hub name such as Qwen/Qwen-Image.")
+    return _download(str(source))
+
+
+def _nano() -> Path:
+    directory = Path(str(importlib.resources.files("glyphflow"))) / "assets" / "nano"
+    if not (directory / "model_index.json").exists():
+        raise MissingError(
+            f"The nano weights are not in this installation ({directory} is empty); install the package again, or pass the "
+            "directory of another model."
+        )
+    return directory
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=_PATTERNS))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise MissingError(f"{name} is no directory here and the Hugging Face hub does not give it: {reason}") from error
+
+
+def directory_hash(directory: Path) -> str:
+    """16 hexadecimal characters: the contents of the transformer's, the VAE's and the text encoder's weights.
+
+    Hashes of large directories are remembered in the user's cache directory under the files' sizes and times.
+    """
+    files = sorted(path for part in COMPONENTS for path in (directory / part).glob("*.safetensors"))
+    if sum(path.stat().st_size for path in files) < _REMEMBER_ABOVE:
+        return _hash(directory)
+    state = [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "glyphflow" / "weights" / fingerprint(state)
+    if cache.exists():
+        return str(read_json(cache))
+    value = _hash(directory)
+    try:
+        write_json(cache, value)
+    except (GlyphFlowError, OSError):
+        return value  # a cache that cannot be written costs time only
+    return value
+
+
+def _hash(directory: Path) -> str:
+    return fingerprint({part: weights_hash(directory / part) for part in COMPONENTS})
+
+
+def check_size(height: int, width: int) -> None:
+    """Refuse picture sides that cannot be cut into tokens of 16 x 16 pixels."""
+    if height % 16 or width % 16 or min(height, width) < 16:
+        near = [max(16, round(side / 16) * 16) for side in (width, height)]
+        raise InputError(
+            f"The size {width}x{height} (width x height) is not made of multiples of 16; nearest is {near[0]}x{near[1]}."
+        )
