@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from torch.nn import functional as F
 from glyphflow.core.config import Config
 from glyphflow.core.errors import InputError
 from glyphflow.models import weights
+from glyphflow.models.channelnorm import ChannelNorm
 
 _MEAN = (-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508) + (
     0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921,
@@ -139,14 +141,15 @@ class VAE(nn.Module):
             )
         if x.ndim != 4 or x.shape[1] != self.config.input_channels:
             raise InputError(
-                f"Pictures of shape {tuple(x.shape)} do not fit; this VAE takes (batch, {self.config.input_channels}, height, width)."
+                f"Pictures of shape {tuple(x.shape)} do not fit; this VAE takes (batch, {self.config.input_channels}, height, "
+                "width)."
             )
         height, width = x.shape[-2:]
         factor = self.config.spatial_factor
         if height % factor or width % factor:
             raise InputError(
-                f"A picture of height {height} and width {width} cannot be encoded; both must be multiples of {factor}: crop or "
-                "resize it."
+                f"A picture of height {height} and width {width} cannot be encoded; both must be multiples of {factor}: crop "
+                "or resize it."
             )
 
     def init_weights(self, generator: torch.Generator | None = None) -> VAE:
@@ -192,7 +195,7 @@ class Encoder(nn.Module):
         dims = [config.base_dim * multiple for multiple in (1, *config.dim_mult)]
         self.conv_in = CausalConv(config.input_channels, dims[0], 3)
         self.down_blocks = nn.ModuleList()
-        for level, (dim_in, dim_out) in enumerate(zip(dims[:-1], dims[1:], strict=True)):
+        for level, (dim_in, dim_out) in enumerate(pairwise(dims)):
             for index in range(config.num_res_blocks):
                 self.down_blocks.append(ResBlock(dim_in if index == 0 else dim_out, dim_out))
             if level < len(config.dim_mult) - 1:
@@ -205,7 +208,7 @@ class Encoder(nn.Module):
         x = self.conv_in(x)
         for block in self.down_blocks:
             x = block(x)
-        return self.conv_out(F.silu(self.norm_out(self.mid_block(x))))
+        return self.conv_out(self.norm_out(self.mid_block(x)))
 
 
 class Decoder(nn.Module):
@@ -218,7 +221,7 @@ class Decoder(nn.Module):
         self.conv_in = CausalConv(config.z_dim, dims[0], 3)
         self.mid_block = MidBlock(dims[0])
         self.up_blocks = nn.ModuleList()
-        for level, (dim_in, dim_out) in enumerate(zip(dims[:-1], dims[1:], strict=True)):
+        for level, (dim_in, dim_out) in enumerate(pairwise(dims)):
             temporal = config.temperal_downsample[::-1][level] if level < steps else None
             # The upsampler of the level before has halved the channels.
             self.up_blocks.append(UpBlock(dim_in if level == 0 else dim_in // 2, dim_out, config.num_res_blocks + 1, temporal))
@@ -229,7 +232,7 @@ class Decoder(nn.Module):
         x = self.mid_block(self.conv_in(z))
         for block in self.up_blocks:
             x = block(x)
-        return self.conv_out(F.silu(self.norm_out(x)))
+        return self.conv_out(self.norm_out(x))
 
 
 class CausalConv(nn.Module):
@@ -246,18 +249,6 @@ class CausalConv(nn.Module):
         return F.conv2d(x, self.weight[:, :, -1], self.bias, padding=self.weight.shape[-1] // 2)
 
 
-class ChannelNorm(nn.Module):
-    """x / |x| * sqrt(C) * gamma over the channels of each position; ``axes`` 3 for video layers, 2 for picture layers."""
-
-    def __init__(self, channels: int, axes: int) -> None:
-        super().__init__()
-        self.gamma = nn.Parameter(torch.ones(channels, *(1,) * axes))
-
-    def forward(self, x: Tensor) -> Tensor:
-        normed = F.normalize(x.float(), dim=1).to(x.dtype)
-        return normed * math.sqrt(x.shape[1]) * self.gamma.reshape(-1, 1, 1)
-
-
 class ResBlock(nn.Module):
     """norm, SiLU, conv, norm, SiLU, conv, plus the input (through a 1 x 1 conv when the channels change)."""
 
@@ -270,8 +261,8 @@ class ResBlock(nn.Module):
         self.conv_shortcut = CausalConv(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = self.conv2(F.silu(self.norm2(h)))
+        h = self.conv1(self.norm1(x))
+        h = self.conv2(self.norm2(h))
         return h + self.conv_shortcut(x)
 
 
@@ -292,15 +283,16 @@ class PositionAttention(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norm = ChannelNorm(channels, 2)
+        self.norm = ChannelNorm(channels, 2, silu=False)
         self.to_qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.proj = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         qkv = self.to_qkv(self.norm(x)).flatten(2).transpose(1, 2)[:, None].contiguous()
         q, k, v = qkv.chunk(3, dim=-1)
-        out = F.scaled_dot_product_attention(q, k, v)
-        return x + self.proj(out[:, 0].transpose(1, 2).reshape(x.shape))
+        out = F.scaled_dot_product_attention(q, k, v)[:, 0].transpose(1, 2).unflatten(2, x.shape[2:])
+        last = x.is_contiguous(memory_format=torch.channels_last)
+        return x + self.proj(out.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format))
 
 
 class Downsample(nn.Module):

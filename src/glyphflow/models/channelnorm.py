@@ -1,0 +1,77 @@
+"""The VAE's normalisation over channels with its SiLU: exact for inference, few passes over memory for training.
+
+At the sizes of a VAE this pair moves more memory than the convolutions between which it stands compute: written with plain
+operations it takes 40 % of a training step on a CPU.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class ChannelNorm(nn.Module):
+    """x / |x| * sqrt(C) * gamma over the channels of each position, then SiLU if asked for.
+
+    ``axes`` is the number of trailing ones in the shape of gamma: 3 for layers of the video path, 2 for picture layers.
+    """
+
+    def __init__(self, channels: int, axes: int, silu: bool = True) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(channels, *(1,) * axes))
+        self.silu = silu
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, C, H, W) -> the same shape and dtype."""
+        fast = torch.is_autocast_enabled(x.device.type) and x.is_contiguous(memory_format=torch.channels_last)
+        if fast and self.silu:
+            return _NormSiLU.apply(x, self.gamma.flatten())  # type: ignore[no-any-return, no-untyped-call]
+        # Three roundings in half precision, as in the released model.
+        normed = F.normalize(x.float(), dim=1).to(x.dtype) * math.sqrt(x.shape[1]) * self.gamma.reshape(-1, 1, 1)
+        return F.silu(normed) if self.silu else normed
+
+
+class _NormSiLU(torch.autograd.Function):
+    """SiLU(x * r * gamma) with r = sqrt(C) / |x|, over rows of channels.
+
+    Broadcasts of r and gamma are outer products of a matrix multiplication, which on a CPU is ten times faster than a
+    broadcast along rows as short as 24 channels. With g the gradient after SiLU and p = g * x, the gradients are
+    r^T p for gamma and g * (r gamma) - x * (r^3 (p gamma) / C) for x.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gamma: Tensor) -> Tensor:
+        rows, channels = _rows(x), x.shape[1]
+        norm = torch.linalg.vector_norm(rows, dim=1, keepdim=True, dtype=torch.float32)
+        r = (math.sqrt(channels) / norm.clamp_min_(1e-12)).to(x.dtype)
+        gamma = gamma.to(x.dtype)
+        y = rows * torch.mm(r, gamma[None])
+        ctx.save_for_backward(x, r, gamma, y)
+        return _picture(F.silu(y), x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        x, r, gamma, y = ctx.saved_tensors
+        rows = _rows(x)
+        g = torch.ops.aten.silu_backward(_rows(grad.contiguous(memory_format=torch.channels_last)), y)
+        p = g * rows
+        grad_gamma = torch.mm(r.t(), p)[0].float()
+        pull = r.float().pow(3) * torch.mv(p, gamma).float()[:, None] / x.shape[1]
+        g.mul_(torch.mm(r, gamma[None]))
+        g.addcmul_(rows, torch.mm(pull.to(x.dtype), torch.ones_like(gamma)[None]), value=-1)
+        return _picture(g, x), grad_gamma
+
+
+def _rows(x: Tensor) -> Tensor:
+    """channels_last (B, C, H, W) -> (B * H * W, C), a view."""
+    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+
+
+def _picture(rows: Tensor, like: Tensor) -> Tensor:
+    """Inverse of :func:`_rows`."""
+    batch, channels, height, width = like.shape
+    return rows.view(batch, height, width, channels).permute(0, 3, 1, 2)
