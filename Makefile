@@ -1,0 +1,53 @@
+# Two commands matter: `make demo` and `make test`. Both make .venv first; the second time that takes no time.
+#
+# PYTHON  the Python 3.11+ that makes the environment
+# TORCH   what pip installs first: the PyTorch build of your choice (README, "Choosing the PyTorch build")
+# ARGS    goes to `glyphflow demo`, for example: make demo ARGS="--pictures ~/Pictures"
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+ARGS ?=
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+PINS := pyproject.toml constraints.txt requirements.txt requirements-no-deps.txt
+
+.PHONY: demo test check lint types clean venv
+
+demo: .venv/.demo
+	$(BIN)/glyphflow demo $(ARGS)
+
+test: .venv/.dev lint types
+	$(BIN)/python -m pytest
+
+check: .venv/.dev lint types
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: .venv/.dev
+	$(BIN)/mypy
+
+venv: .venv/.demo
+
+# The stamps are newer than the files that say what to install, or the step runs again.
+.venv/.torch:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else f"GlyphFlow needs Python 3.11 or newer and $(PYTHON) is {sys.version.split()[0]}; run: make PYTHON=python3.11 $(MAKECMDGOALS)")'
+	$(PYTHON) -m venv .venv
+	@echo "Installing PyTorch and the pinned packages into .venv (a few minutes the first time) …"
+	$(PIP) -c constraints.txt $(TORCH)
+	@touch $@
+
+.venv/.demo: .venv/.torch $(PINS)
+	$(PIP) -c constraints.txt -r requirements.txt
+	$(PIP) --no-deps -r requirements-no-deps.txt
+	@touch $@
+
+.venv/.dev: .venv/.demo
+	$(PIP) -c constraints.txt -e ".[dev]"
+	@touch $@
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist src/*.egg-info

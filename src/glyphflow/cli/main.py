@@ -1,0 +1,88 @@
+"""The command line: every verb is one module with ``register(app)``; this file joins them and turns errors into sentences.
+
+Verb modules import their rooms inside the functions, so that ``glyphflow --help`` loads neither PyTorch nor a database.
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import glyphflow
+from glyphflow.cli import doctor, train
+from glyphflow.core.errors import GlyphFlowError, InterruptedRun, StorageError
+from glyphflow.core.files import storage_errors
+
+EXIT_ERROR = 1
+EXIT_INTERRUPTED = 130
+_NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS)
+
+app = typer.Typer(
+    name="glyphflow",
+    help="Image models that write: the whole Qwen-Image system in the open. Start with: glyphflow demo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"glyphflow {glyphflow.__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and leave.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+for _verb in (train, doctor):
+    _verb.register(app)
+
+
+def main() -> None:
+    """Run the command line of this process.
+
+    A :class:`GlyphFlowError`, or the disk's refusal to take a file, is one sentence on standard error and exit code 1; Ctrl-C
+    is one sentence and 130. Any other exception is a bug of ours and keeps its traceback.
+    """
+    try:
+        app()
+    except InterruptedRun as error:
+        _leave(str(error), EXIT_INTERRUPTED)
+    except KeyboardInterrupt:
+        _leave("", EXIT_INTERRUPTED)
+    except GlyphFlowError as error:
+        _leave(str(error), EXIT_ERROR)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        _leave(_storage_sentence(error), EXIT_ERROR)
+    except SystemExit as stop:  # typer turns Ctrl-C into this exit
+        if stop.code != EXIT_INTERRUPTED:
+            raise
+        _leave("", EXIT_INTERRUPTED)
+
+
+def _leave(sentence: str, code: int) -> None:
+    print(sentence or "Stopped; what was finished is kept, and the same command continues.", file=sys.stderr, flush=True)
+    raise SystemExit(code)
+
+
+def _storage_sentence(error: OSError) -> str:
+    """The sentence for a full disk met outside core.files, for example by a library that writes its own file."""
+    try:
+        with storage_errors(Path(error.filename or Path.cwd())):
+            raise error
+    except StorageError as sentence:
+        return str(sentence)

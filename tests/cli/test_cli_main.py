@@ -1,0 +1,87 @@
+"""The command line's manners: help, version, and one sentence for whatever goes wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from glyphflow import __version__
+from glyphflow.cli import main as cli
+from glyphflow.core.errors import InputError, InterruptedRun
+
+
+def glyphflow(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "glyphflow", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
+
+
+def test_version() -> None:
+    done = glyphflow("--version")
+    assert (done.returncode, done.stdout.strip()) == (0, f"glyphflow {__version__}")
+
+
+def test_help_names_the_verbs() -> None:
+    done = glyphflow("--help")
+    assert done.returncode == 0
+    assert all(verb in done.stdout for verb in ("train", "export", "doctor"))
+
+
+def test_unknown_verb_is_a_usage_error() -> None:
+    done = glyphflow("generat")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def failing(error: BaseException) -> typer.Typer:
+    app = typer.Typer(pretty_exceptions_enable=False)
+
+    @app.command()
+    def fail() -> None:
+        raise error
+
+    return app
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "sentence"),
+    [
+        (InputError("The picture a.png is empty; give another."), 1, "The picture a.png is empty; give another."),
+        (InterruptedRun("Stopped at step 7."), 130, "Stopped at step 7."),
+        (KeyboardInterrupt(), 130, "Stopped; what was finished is kept, and the same command continues."),
+    ],
+)
+def test_errors_are_sentences(
+    error: BaseException,
+    code: int,
+    sentence: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(cli, "app", failing(error))
+    monkeypatch.setattr(sys, "argv", ["glyphflow"])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == code
+    assert capsys.readouterr().err.strip() == sentence
+
+
+def test_full_disk_outside_our_own_writers(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    import errno
+
+    monkeypatch.setattr(cli, "app", failing(OSError(errno.ENOSPC, "No space left on device", "big.bin")))
+    monkeypatch.setattr(sys, "argv", ["glyphflow"])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 1
+    assert "big.bin: the disk is full" in capsys.readouterr().err
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "app", failing(ZeroDivisionError("ours")))
+    monkeypatch.setattr(sys, "argv", ["glyphflow"])
+    with pytest.raises(ZeroDivisionError):
+        cli.main()
