@@ -13,6 +13,7 @@ import math
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -155,20 +156,19 @@ class VAE(nn.Module):
     def init_weights(self, generator: torch.Generator | None = None) -> VAE:
         """Start values for training from scratch on pictures.
 
-        Kernels are uniform with variance 1 / (3 fan-in) of the 2-D slice that pictures use, the other temporal slices and all
-        biases are 0 (a video then starts as independent frames), norm weights 1.
+        Kernels and biases are uniform, with variance 1 / fan-in and 1 / (3 fan-in) of the 2-D slice that pictures use; the other
+        temporal slices are 0 (a video then starts as independent frames), norm weights 1. Two choices make training start at
+        once instead of after hundreds of steps: the last layer of every residual is 0, so that colours pass the norms, which
+        know directions only; and log-variances start at -6, so that the decoder sees latents and not their noise.
         """
-        for name, parameter in self.named_parameters():
-            if name.endswith("gamma"):
-                nn.init.ones_(parameter)
-            elif parameter.ndim == 1:
-                nn.init.zeros_(parameter)
-            elif "time_conv" in name or parameter.ndim == 4:
-                nn.init.kaiming_uniform_(parameter, a=math.sqrt(5), generator=generator)
-            else:
-                nn.init.zeros_(parameter)
-                with torch.no_grad():
-                    nn.init.kaiming_uniform_(parameter[:, :, -1], a=math.sqrt(5), generator=generator)
+        for name, module in self.named_modules():
+            if isinstance(module, ChannelNorm):
+                nn.init.ones_(module.gamma)
+            elif isinstance(module, CausalConv | nn.Conv2d):
+                last = name.endswith(("conv2", "attentions.0.proj"))
+                _init_convolution(module, 0.0 if last else 1.0, generator)
+        with torch.no_grad():
+            cast(Tensor, self.quant_conv.bias)[self.config.z_dim :] = -6.0
         return self
 
     @classmethod
@@ -247,6 +247,15 @@ class CausalConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.conv2d(x, self.weight[:, :, -1], self.bias, padding=self.weight.shape[-1] // 2)
+
+
+@torch.no_grad()
+def _init_convolution(module: CausalConv | nn.Conv2d, scale: float, generator: torch.Generator | None) -> None:
+    nn.init.zeros_(module.weight)
+    kernel = module.weight[:, :, -1] if module.weight.ndim == 5 else module.weight
+    bound = scale / math.sqrt(kernel[0].numel())
+    kernel.uniform_(-math.sqrt(3) * bound, math.sqrt(3) * bound, generator=generator)
+    cast(Tensor, module.bias).uniform_(-bound, bound, generator=generator)
 
 
 class ResBlock(nn.Module):
