@@ -15,6 +15,9 @@ from glyphflow.render.palette import RGB
 
 Box = tuple[float, float, float, float]
 
+# Skia draws a glyph at the nearest quarter of a pixel, so that it can reuse the raster of the last one.
+_PLACING = 0.125
+
 
 class Canvas:
     """An opaque RGB canvas of width x height pixels, origin at the top left, y downwards, antialiased."""
@@ -83,13 +86,15 @@ class Canvas:
         if run.glyphs:
             font = skia.Font(run.font.typeface, size_px)
             font.setSubpixel(True)
+            font.setBaselineSnap(False)
             font.setHinting(skia.FontHinting.kNone)
             font.setEdging(skia.Font.Edging.kAntiAlias)
             # Advances come from HarfBuzz at full precision, so that a page scales like its outlines.
             builder = skia.TextBlobBuilder()
             builder.allocRunPos(font, run.glyphs, [skia.Point(px * size_px, py * size_px) for px, py in run.positions])
             self.raw.drawTextBlob(builder.make(), x, y, self.paint(rgb, **settings))
-        return outward(shifted(run.ink, x, y, size_px))
+        x0, y0, x1, y1 = shifted(run.ink, x, y, size_px)
+        return outward((x0 - _PLACING, y0 - _PLACING, x1 + _PLACING, y1 + _PLACING))
 
     def image(self) -> npt.NDArray[np.uint8]:
         """A copy of the pixels, (height, width, 3) uint8 RGB."""

@@ -84,11 +84,11 @@ class Font:
         self._font: Any = harfbuzz.Font(face)
         if entry.axes:
             self._font.set_variations(entry.axes)
-        self._upem = face.upem
+        self.upem = face.upem
         self.coverage: frozenset[int] = frozenset(face.unicodes)
         extents = self._font.get_font_extents("ltr")
-        self.ascent = extents.ascender / self._upem
-        self.descent = -extents.descender / self._upem
+        self.ascent = extents.ascender / self.upem
+        self.descent = -extents.descender / self.upem
         self.shape = lru_cache(maxsize=8192)(self._shape)
 
     def covers(self, text: str) -> bool:
@@ -97,8 +97,12 @@ class Font:
             return False
         return all(ord(char) in self.coverage for char in text if not char.isspace())
 
+    def draw_outline(self, glyph: int, pen: Any) -> None:
+        """Draw a glyph's outline in font units, y upwards, with a pen of the fontTools kind."""
+        self._font.draw_glyph_with_pen(glyph, pen)
+
     def _shape(self, text: str) -> Run:
-        harfbuzz, upem = self._harfbuzz, self._upem
+        harfbuzz, upem = self._harfbuzz, self.upem
         buffer = harfbuzz.Buffer()
         buffer.add_str(text)
         buffer.guess_segment_properties()

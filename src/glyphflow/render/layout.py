@@ -24,6 +24,11 @@ def has_cjk(text: str) -> bool:
     return CJK.search(text) is not None
 
 
+def split_scripts(text: str) -> list[str]:
+    """``text`` cut where it changes between Chinese and anything else."""
+    return [piece.strip() for piece in re.findall(f"(?:{CJK.pattern})+|(?:(?!{CJK.pattern}).)+", text) if piece.strip()]
+
+
 def pick_fonts(rng: random.Random, fonts: FontLibrary, names: Sequence[str] | None, lines: Sequence[str]) -> list[Font] | None:
     """A font for each line: one Latin face for all Latin lines, one CJK face for the others.
 
@@ -33,11 +38,12 @@ def pick_fonts(rng: random.Random, fonts: FontLibrary, names: Sequence[str] | No
     order: dict[str, list[str]] = {}
     for script in ("latin", "cjk"):
         pool = list(names) if names is not None else list(fonts.names(script=script, split="train"))
-        # Half of the Latin choices by family style, so that twenty sans faces do not drown two scripts.
         rng.shuffle(pool)
-        if names is None and rng.random() < 0.5:
-            style = rng.choice(sorted({fonts.entry(name).style for name in pool} or {""}))
-            pool.sort(key=lambda name, style=style: fonts.entry(name).style != style)  # type: ignore[misc]
+        # Half of the choices by style, so that twenty sans families do not drown two handwritten ones.
+        if names is None and pool and rng.random() < 0.5:
+            styles = {name: fonts.entry(name).style for name in pool}
+            wanted = rng.choice(sorted(set(styles.values())))
+            pool.sort(key=lambda name: styles[name] != wanted)
         # The CJK faces also draw Latin; without a wish for them they are the last resort for a Latin line.
         if script == "latin":
             pool.sort(key=lambda name: "cjk" in fonts.entry(name).scripts)

@@ -37,7 +37,7 @@ PHOTOS: tuple[Photo, ...] = (
     Photo("motorcycle", "skimage", "scikit-image", "data/motorcycle_left.png", "a motorcycle in a workshop", "车间里的摩托车"),
     Photo("rocket", "skimage", "scikit-image", "data/rocket.jpg", "a rocket on its launch pad", "发射台上的火箭"),
     Photo("palace", "sklearn", "scikit-learn", "datasets/images/china.jpg", "a Chinese palace", "中国古建筑"),
-    Photo("flower", "sklearn", "scikit-learn", "datasets/images/flower.jpg", "a pink flower", "一朵粉色的花"),
+    Photo("flower", "sklearn", "scikit-learn", "datasets/images/flower.jpg", "an orange dahlia", "橙色的大丽花"),
 )
 
 _BY_NAME = {photo.name: photo for photo in PHOTOS}

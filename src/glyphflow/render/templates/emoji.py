@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from glyphflow.render import captions
-from glyphflow.render.canvas import shifted
+from glyphflow.render.canvas import outward
 from glyphflow.render.palette import colours, pick_pair
 from glyphflow.render.scene import Scene
 from glyphflow.render.spec import Rendered
@@ -32,9 +32,10 @@ def draw(scene: Scene) -> Rendered:
     width, height = (x1 - x0) * size, (y1 - y0) * size
     left = scene.width * _MARGIN + (scene.width * (1 - 2 * _MARGIN) - width) * (0.5 + 0.25 * rng.uniform(-1, 1))
     top = scene.height * _MARGIN + (scene.height * (1 - 2 * _MARGIN) - height) * (0.5 + 0.25 * rng.uniform(-1, 1))
-    canvas.run(run, left - x0 * size, top - y0 * size, size, ink_colour.rgb)
+    box = canvas.run(run, left - x0 * size, top - y0 * size, size, ink_colour.rgb)
+    if coloured:
+        box = outward((left, top, left + width, top + height))
 
-    box = shifted((x0, y0, x1, y1), left - x0 * size, top - y0 * size, size)
     patterns = (captions.COLOUR_EMOJI_EN, captions.COLOUR_EMOJI_ZH) if coloured else (captions.EMOJI_EN, captions.EMOJI_ZH)
     caption_en = captions.phrase(rng, patterns[0], name=one.name_en, fg=ink_colour.en, bg=ground.en)
     caption_zh = captions.phrase(rng, patterns[1], name=one.name_zh, fg=ink_colour.zh, bg=ground.zh)
@@ -43,7 +44,7 @@ def draw(scene: Scene) -> Rendered:
         "name_en": one.name_en,
         "name_zh": one.name_zh,
         "emoji_colour": None if coloured else ink_colour.en,
-        "emoji_box": [round(v, 1) for v in box],
+        "emoji_box": list(box),
         "fonts": [font.name],
         **facts,
     }

@@ -87,7 +87,7 @@ def draw(scene: Scene) -> Rendered:
         "fonts": [face.name for face in faces],
         "medium": medium.en,
         "photo": photo.name,
-        "photo_licence_package": photo.pip,
+        "photo_package": photo.pip,
     }
     return Rendered(canvas.image(), tuple(drawn), result, "photograph", "realistic", subject)
 
@@ -130,6 +130,7 @@ def _surface(scene: Scene, medium: Medium, width: float, height: float) -> None:
     rng, canvas = scene.rng, scene.canvas
     radius = medium.radius * min(width, height)
     canvas.rectangle((0, 0, width, height), medium.frame or medium.rgb, radius)
+    edge = 0.0
     if medium.frame is not None:
         edge = 0.025 * min(width, height)
         canvas.rectangle((edge, edge, width - edge, height - edge), medium.rgb, max(0.0, radius - edge))
@@ -138,10 +139,11 @@ def _surface(scene: Scene, medium: Medium, width: float, height: float) -> None:
     noise = skia.PerlinNoiseShader.MakeFractalNoise(
         0.004 if stretched else 0.4, 0.11 if stretched else 0.4, 4, rng.randrange(1, 10_000)
     )
-    # Luminance of the noise as a grey of mean 1/2, laid over softly: overlay leaves the colour's name true.
-    grey = skia.ColorFilters.Matrix([0.9, 0.9, 0, 0, -0.4, 0.9, 0.9, 0, 0, -0.4, 0.9, 0.9, 0, 0, -0.4, 0, 0, 0, 0, 1])
+    # Two channels of the noise as an opaque grey of mean 1/2; as an overlay it leaves the colour's name true.
+    grey = skia.ColorFilters.Matrix([*[0.5, 0.5, 0, 0, 0] * 3, 0, 0, 0, 0, 1])
     paint = skia.Paint(Shader=noise, ColorFilter=grey, BlendMode=skia.BlendMode.kOverlay, Alphaf=medium.grain * 2)
-    canvas.raw.drawRoundRect(skia.Rect(0, 0, width, height), radius, radius, paint)
+    inner = max(0.0, radius - edge)
+    canvas.raw.drawRoundRect(skia.Rect(edge, edge, width - edge, height - edge), inner, inner, paint)
 
 
 def _light(scene: Scene, corners: list[Corner]) -> None:

@@ -7,6 +7,7 @@ from glyphflow.render.fonts import Font
 from glyphflow.render.layout import Placed, fit_size, wrap
 from glyphflow.render.layout import draw as draw_lines
 from glyphflow.render.palette import RGB, pick_pair
+from glyphflow.render.params import Level
 from glyphflow.render.scene import Scene
 from glyphflow.render.spec import Rendered, TextLine
 
@@ -21,7 +22,9 @@ def draw(scene: Scene) -> Rendered:
     """Title and two to five bullets (``params.text``: first line and the rest), left-aligned, one size for all bullets."""
     rng, canvas = scene.rng, scene.canvas
     ink, ground = pick_pair(rng, scene.params.palette, ratio=4.5)
-    lines, faces = scene.sample_lines(["phrase", *["line"] * rng.randint(2, 5)])
+    levels: list[Level] = ["phrase"]
+    levels += ["line"] * rng.randint(2, 5)
+    lines, faces = scene.sample_lines(levels)
     canvas.fill(ground.rgb)
     layout = rng.choice(_LAYOUTS)
     width, height = scene.width, scene.height

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 from glyphflow.render import captions
 from glyphflow.render.fonts import Font
 from glyphflow.render.layout import draw as draw_lines
-from glyphflow.render.layout import fit_size, has_cjk, join_lines, stack
+from glyphflow.render.layout import fit_size, has_cjk, join_lines, pick_fonts, split_scripts, stack
 from glyphflow.render.palette import pick_pair
 from glyphflow.render.scene import Scene
 from glyphflow.render.spec import Rendered
@@ -70,8 +72,19 @@ def _choose(scene: Scene) -> tuple[list[str], list[Font], float]:
     count = rng.choices((1, 2, 3), (0.68, 0.25, 0.07))[0]
     for attempt in range(12):
         lines, faces = scene.sample_lines(["word"] * max(1, count - attempt // 3))
+        lines, faces = _split_mixed(scene, lines, faces)
         fitting = fit_size(lines, faces, inner_width, inner_height, _LEADING)
         if fitting >= low or scene.params.text is not None:
             break
     size = min(fitting, high) * rng.uniform(0.72, 1.0)
     return lines, faces, min(fitting, max(size, low))
+
+
+def _split_mixed(scene: Scene, lines: list[str], faces: list[Font]) -> tuple[list[str], list[Font]]:
+    """A sampled line of both languages mostly becomes two lines, so that each has a typeface of its own script."""
+    both = [line for line in lines if has_cjk(line) and re.search("[A-Za-z]", line)]
+    if scene.params.text is not None or not both or scene.rng.random() < 0.35:
+        return lines, faces
+    pieces = [piece for line in lines for piece in split_scripts(line)][:3]
+    found = pick_fonts(scene.rng, scene.fonts, scene.params.fonts, pieces)
+    return (pieces, found) if found is not None else (lines, faces)
