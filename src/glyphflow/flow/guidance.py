@@ -12,6 +12,6 @@ def true_cfg(cond: torch.Tensor, uncond: torch.Tensor, scale: float) -> torch.Te
     reference; where the combination is zero (a model whose head is still zero) the result is zero and not 0 / 0.
     """
     combined = uncond + scale * (cond - uncond)
-    wanted = torch.norm(cond, dim=-1, keepdim=True)
-    length = torch.norm(combined, dim=-1, keepdim=True)
+    wanted: torch.Tensor = torch.norm(cond, dim=-1, keepdim=True)
+    length: torch.Tensor = torch.norm(combined, dim=-1, keepdim=True)
     return combined * (wanted / length.clamp_min(torch.finfo(length.dtype).tiny))

@@ -67,7 +67,7 @@ def sigmas(config: ScheduleConfig, num_inference_steps: int, image_tokens: int) 
     """
     if num_inference_steps < 1:
         raise InputError(f"num_inference_steps is {num_inference_steps}; it must be at least 1.")
-    s = np.linspace(1.0, 1 / num_inference_steps, num_inference_steps).astype(np.float32)
+    s: np.ndarray = np.linspace(1.0, 1 / num_inference_steps, num_inference_steps).astype(np.float32)
     if not config.use_dynamic_shifting:
         s = config.shift * s / (1 + (config.shift - 1) * s)
     else:

@@ -248,7 +248,7 @@ class Pipeline:
         self._residency.use("VAE")
         z = z_BChw.to(next(self.vae.parameters()).dtype)
         at_once = max(1, _DECODE_PIXELS // (64 * z.shape[-1] * z.shape[-2]))
-        return torch.cat([self.vae.decode(self.vae.unstandardise(part)) for part in z.split(at_once)])
+        return torch.cat([self.vae.decode(self.vae.unstandardise(part)) for part in torch.split(z, at_once)])
 
 
 def _as_type(pixels: torch.Tensor, output_type: str) -> Any:

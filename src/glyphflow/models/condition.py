@@ -96,12 +96,17 @@ class ConditionEncoder:
     @property
     def device(self) -> torch.device:
         """Where the language model is."""
-        return next(iter(self._language.parameters())).device
+        return self._any_weight.device
 
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of the weights and of the embeddings."""
-        return next(iter(self._language.parameters())).dtype
+        return self._any_weight.dtype
+
+    @property
+    def _any_weight(self) -> torch.Tensor:
+        weight: torch.Tensor = next(iter(self._language.parameters()))
+        return weight
 
     @property
     def hidden_size(self) -> int:
