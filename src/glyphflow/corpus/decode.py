@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from glyphflow.core.errors import InputError
 from glyphflow.core.hardware import require
@@ -58,6 +58,8 @@ def read_header(data: bytes) -> Header:
                 )
     except Image.DecompressionBombError as error:
         raise PictureError(f"larger than {MAX_PIXELS // 1_000_000} million pixels") from error
+    except UnidentifiedImageError as error:
+        raise PictureError("not a picture in a known format") from error
     except Exception as error:  # damaged bytes make the parsers raise anything: ValueError, SyntaxError, struct.error, ...
         raise PictureError(_reason("no readable header", error)) from error
 
@@ -66,7 +68,7 @@ def check_size(header: Header) -> None:
     """Refuse what would take too much memory to decode."""
     if max(header.width, header.height) > MAX_SIDE or header.width * header.height > MAX_PIXELS:
         raise PictureError(
-            f"{header.width}x{header.height} pixels is over the guard of {MAX_SIDE} a side, {MAX_PIXELS // 1_000_000} million in all"
+            f"{header.width}x{header.height} is over the guard ({MAX_SIDE} a side, {MAX_PIXELS // 1_000_000} million in all)"
         )
 
 

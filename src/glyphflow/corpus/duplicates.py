@@ -38,7 +38,8 @@ def group_duplicates(candidates: Sequence[Candidate], distance: int) -> dict[str
     """Columns (see DUPLICATE_TYPES) for the ids that have duplicates.
 
     Of a group the picture with the largest area stays, then the larger file, then the first key, so the choice does not depend
-    on the order of the rows. Groups are connected components, and a row may be further than ``distance`` from the one that stays.
+    on the order of the rows. Groups are connected components, so a row may be further than ``distance`` from the one that
+    stays.
     """
     if distance >= BANDS:
         raise ValueError(f"distance {distance} needs more than {BANDS} bands")

@@ -1,11 +1,12 @@
 """Measure once: the operators whose columns every later decision reads.
 
-``header`` asks the bytes without decoding, ``pixels`` decodes each picture once, small and strictly, ``duplicates`` looks at the
-hashes of the whole corpus. A stage works shard by shard; the shards without its file are the work that is left.
+``header`` asks the bytes without decoding, ``pixels`` decodes each picture once, small and strictly, ``duplicates`` looks at
+the hashes of the whole corpus. A stage works shard by shard; the shards without its file are the work that is left.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -42,7 +43,9 @@ PIXEL_TYPES = {
 }
 HEADER_OPERATOR = {"stage": "header", "version": 1}
 PIXEL_OPERATOR = {"stage": "pixels", "version": 1, "short_side": SHORT_SIDE}
-DUPLICATE_OPERATOR = {"stage": "duplicates", "version": 1, "distance": 3, "min_entropy": 1.0}
+HASH_DISTANCE = 3  # bits
+MIN_ENTROPY = 1.0  # bits: nearly flat pictures share one hash whatever they show, so only their bytes are compared
+DUPLICATE_OPERATOR = {"stage": "duplicates", "version": 1, "distance": HASH_DISTANCE, "min_entropy": MIN_ENTROPY}
 
 Row = Mapping[str, Any]
 
@@ -52,9 +55,7 @@ def measure(corpus: Corpus, workers: int | None = None) -> dict[str, int]:
     renderer = Renderer()
     with corpus.writing("measuring"):
         header = run_stage(corpus, "header", HEADER_OPERATOR, HEADER_TYPES, _header_row, workers)
-        pixels = run_stage(
-            corpus, "pixels", PIXEL_OPERATOR, PIXEL_TYPES, lambda row, data: _pixel_row(row, data, renderer), workers
-        )
+        pixels = run_stage(corpus, "pixels", PIXEL_OPERATOR, PIXEL_TYPES, functools.partial(_pixel_row, renderer), workers)
         return {"header": header, "pixels": pixels, "duplicates": _duplicates(corpus)}
 
 
@@ -122,7 +123,7 @@ def _sizes(width: int, height: int) -> dict[str, Any]:
     return {"width": width, "height": height, "short_side": short, "aspect": long / max(1, short)}
 
 
-def _pixel_row(row: Row, data: bytes, renderer: Renderer) -> Mapping[str, Any]:
+def _pixel_row(renderer: Renderer, row: Row, data: bytes) -> Mapping[str, Any]:
     if row["kind"] != PHOTO:
         return pixel_metrics(renderer.draw(data).image)
     try:
@@ -141,16 +142,15 @@ def _duplicates(corpus: Corpus) -> int:
     if not corpus.missing("duplicates", mark):
         return 0
     candidates: list[Candidate] = []
-    kinds: dict[str, list[str]] = {}
     ids: dict[str, list[str]] = {}
     for shard in shards:
         index = corpus.index(shard, ("id", "kind", "key", "sha256", "size", "width", "height"))
         pixels = corpus.columns("pixels", shard, ("phash", "entropy")) or {}
-        ids[shard], kinds[shard] = index["id"], index["kind"]
+        ids[shard] = index["id"]
         for number, kind in enumerate(index["kind"]):
             if kind == PHOTO and index["size"][number]:
                 candidates.append(_candidate(index, pixels, number))
-    found = group_duplicates(candidates, int(DUPLICATE_OPERATOR["distance"]))  # type: ignore[call-overload]
+    found = group_duplicates(candidates, HASH_DISTANCE)
     for shard in shards:
         nothing = {"first_of_group": None, "duplicate_of": None, "distance": None, "group_size": 1}
         rows = [found.get(each, nothing | {"first_of_group": each}) for each in ids[shard]]
@@ -164,9 +164,8 @@ def _duplicates(corpus: Corpus) -> int:
 
 
 def _candidate(index: dict[str, list[Any]], pixels: dict[str, list[Any]], number: int) -> Candidate:
-    # Nearly flat pictures share one hash whatever they show, so only their bytes are compared.
     entropy = pixels["entropy"][number]
-    comparable = entropy is not None and entropy >= float(DUPLICATE_OPERATOR["min_entropy"])  # type: ignore[arg-type]
+    comparable = entropy is not None and entropy >= MIN_ENTROPY
     return Candidate(
         id=index["id"][number],
         sha256=index["sha256"][number],

@@ -28,7 +28,7 @@ class RenderSet(Config):
     seed: int = 0
     width: int = pydantic.Field(128, ge=16)
     height: int = pydantic.Field(128, ge=16)
-    params: dict[str, Any] = {}
+    params: dict[str, Any] = pydantic.Field(default_factory=dict)
 
     def specs(self) -> list[RenderSpec]:
         """The specifications of the set."""

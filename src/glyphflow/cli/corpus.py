@@ -1,0 +1,138 @@
+"""``glyphflow corpus``: pictures and text into a corpus, verb by verb; each verb does only what is not done yet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_CORPUS = typer.Argument(help="The corpus directory.")
+_RECIPE = typer.Option(help="A recipe file, or a packaged one by name: demo-corpus, nano-corpus.")
+_WORKERS = typer.Option(min=1, help="Threads (default: every core).")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group ``corpus`` with its verbs to ``app``."""
+    group = typer.Typer(no_args_is_help=True, help="Collect, ingest, measure, annotate, curate and look at image-text pairs.")
+    group.command("collect")(collect)
+    group.command("ingest")(ingest)
+    group.command("render")(render)
+    group.command("measure")(measure)
+    group.command("curate")(curate)
+    group.command("annotate")(annotate)
+    group.command("report")(report)
+    group.command("sql")(sql)
+    app.add_typer(group, name="corpus")
+
+
+def collect(directory: Annotated[Path, typer.Argument(help="Folder to write the pictures to.")]) -> None:
+    """Write the photographs that scikit-image and scikit-learn bring, parts of them, and damaged copies, with captions."""
+    from glyphflow.corpus.sources import collect as run
+
+    done = run(directory)
+    typer.echo(f"{done.pictures} pictures, {done.crops} parts of them and {done.faults} damaged copies are in {directory}.")
+
+
+def ingest(
+    corpus: Annotated[Path, _CORPUS],
+    directory: Annotated[Path, typer.Argument(help="Folder of pictures, with captions in .txt or .json beside them.")],
+    source: Annotated[str, typer.Option(help="Name of this source in the corpus.")],
+    licence: Annotated[str, typer.Option(help="Licence of pictures that do not state their own.")] = "unknown",
+) -> None:
+    """Store the pictures of a folder in the corpus; a damaged file becomes a row with a reason."""
+    from glyphflow.corpus import Corpus
+    from glyphflow.corpus.ingest import ingest_folder
+
+    done = ingest_folder(Corpus.create(corpus), directory, source, licence)
+    typer.echo(f"{done.added} new rows of {source!r}, {done.total} in all.")
+
+
+def render(
+    corpus: Annotated[Path, _CORPUS],
+    recipe: Annotated[str, _RECIPE],
+    override: Annotated[list[str] | None, typer.Argument(help="key=value, changes the recipe.")] = None,
+) -> None:
+    """Add the renders of a recipe as specifications; they are drawn whenever they are read."""
+    from glyphflow.corpus import Corpus, add_specs
+    from glyphflow.corpus.recipe import load_recipe
+
+    plan = load_recipe(recipe, override or ())
+    store = Corpus.create(corpus)
+    added = sum(add_specs(store, part.name, part.specs()) for part in plan.render)
+    typer.echo(f"{added} new renders, {sum(part.count for part in plan.render)} in all.")
+
+
+def measure(corpus: Annotated[Path, _CORPUS], workers: Annotated[int | None, _WORKERS] = None) -> None:
+    """Measure what has not been measured: headers, pixels (one small strict decode), duplicates."""
+    from glyphflow.corpus import Corpus
+    from glyphflow.corpus.measure import measure as run
+
+    done = run(Corpus.open(corpus), workers)
+    typer.echo(f"Measured now: {done['header']} headers, {done['pixels']} pictures; {done['duplicates']} compared.")
+
+
+def curate(
+    corpus: Annotated[Path, _CORPUS],
+    recipe: Annotated[str, _RECIPE],
+    view: Annotated[str, typer.Option(help="Name of the view to write.")],
+    through: Annotated[str | None, typer.Option(help="Last stage to apply, such as F2 (default: all).")] = None,
+    override: Annotated[list[str] | None, typer.Argument(help="key=value, changes the recipe.")] = None,
+) -> None:
+    """Decide which rows a view keeps, from what was measured; no picture is opened."""
+    from glyphflow.corpus import Corpus
+    from glyphflow.corpus.curate import curate as run
+    from glyphflow.corpus.recipe import load_recipe
+
+    done = run(Corpus.open(corpus), load_recipe(recipe, override or ()).through(through), view)
+    for (stage, rule), count in done.refused.items():
+        waits = "  (not measured yet)" if rule in done.skipped else ""
+        typer.echo(f"  {stage}  {rule:<18} {count:>8}{waits}")
+    typer.echo(f"{view}: {done.kept} of {done.total} rows kept.")
+
+
+def annotate(
+    corpus: Annotated[Path, _CORPUS],
+    view: Annotated[str, typer.Option(help="The rows to annotate.")],
+    ocr: Annotated[bool, typer.Option(help="Read the text in photographs.")] = True,
+    workers: Annotated[int | None, _WORKERS] = None,
+) -> None:
+    """Write caption and metadata of every kept row: ground truth of renders, names and OCR for photographs."""
+    from glyphflow.corpus import Corpus
+    from glyphflow.corpus.annotate import annotate as run
+
+    store = Corpus.open(corpus)
+    store.view_info(view)  # a wrong name shows before the models are loaded
+    if ocr:
+        from glyphflow.perception.ocr import OCR
+
+        reader = OCR()
+        done = run(store, view, reader.read, reader.identity, workers)
+    else:
+        done = run(store, view, None, "none", workers)
+    typer.echo(f"{done} rows annotated now.")
+
+
+def report(
+    corpus: Annotated[Path, _CORPUS],
+    view: Annotated[str, typer.Option(help="The view to show.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The HTML file to write.")] = Path("corpus.html"),
+) -> None:
+    """Write one page: what was kept, what every filter refused (with pictures), and a histogram of every measured value."""
+    from glyphflow.core.files import write_text
+    from glyphflow.corpus import Corpus
+    from glyphflow.corpus.page import page
+
+    write_text(output, page(Corpus.open(corpus), view))
+    typer.echo(str(output))
+
+
+def sql(
+    corpus: Annotated[Path, _CORPUS],
+    query: Annotated[str, typer.Argument(help='Such as: select source, count(*) from "index" group by all')],
+) -> None:
+    """Query the corpus. Tables: "index", each stage by its name (header, pixels, ...), and each view as view_NAME."""
+    from glyphflow.corpus import Corpus
+    from glyphflow.corpus.query import query as run
+
+    typer.echo(run(Corpus.open(corpus), query))
