@@ -38,7 +38,7 @@ def register(app: typer.Typer) -> None:
         except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise InputError(f"{picture} cannot be read as a picture: {error}.") from error
         result = Pipeline.from_pretrained(model, device=device).reconstruct(image)
-        error = np.square(np.asarray(image, np.float64) - np.asarray(result, np.float64)).mean()
+        squared = np.square(np.asarray(image, np.float64) - np.asarray(result, np.float64)).mean()
         with atomic_path(out) as temporary:
             result.save(temporary, format=writable[out.suffix.lower()])
-        typer.echo(f"{out}: PSNR {10 * np.log10(255**2 / max(error, 1e-12)):.2f} dB")
+        typer.echo(f"{out}: PSNR {10 * np.log10(255**2 / max(squared, 1e-12)):.2f} dB")
