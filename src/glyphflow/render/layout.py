@@ -6,6 +6,7 @@ import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from glyphflow.core.errors import InputError
 from glyphflow.render.canvas import Box, Canvas, shifted
@@ -122,7 +123,8 @@ def draw(canvas: Canvas, placed: Sequence[Placed], dx: float, dy: float, rgb: RG
     return drawn
 
 
-def tokens(text: str) -> list[str]:
+@lru_cache(maxsize=512)
+def tokens(text: str) -> tuple[str, ...]:
     """``text`` in pieces between which a line may break: Latin words with the space behind them, Chinese characters singly,
     punctuation kept with the piece that it closes or opens."""
     pieces: list[str] = []
@@ -131,21 +133,27 @@ def tokens(text: str) -> list[str]:
             pieces[-1] += piece
         else:
             pieces.append(piece)
-    return pieces
+    return tuple(pieces)
 
 
 def wrap(text: str, face: Font, size: float, width: float) -> list[str] | None:
     """``text`` broken into lines at most ``width`` pixels wide, or None when a single piece is wider than that."""
+    # Pieces are measured one by one, so that their shapes are found again at every other size; what kerning between two
+    # pieces adds is checked on the whole line.
     lines: list[str] = []
-    current = ""
+    current, used = "", 0.0
     for piece in tokens(text):
-        if current and face.shape((current + piece).rstrip()).advance * size > width:
+        advance, bare = face.shape(piece).advance * size, face.shape(piece.rstrip()).advance * size
+        if current and used + bare > width:
             lines.append(current.rstrip())
-            current = ""
-        if not current and face.shape(piece.rstrip()).advance * size > width:
+            current, used = "", 0.0
+        if bare > width:
             return None
         current += piece
-    return [*lines, current.rstrip()] if current.strip() else lines
+        used += advance
+    if current.strip():
+        lines.append(current.rstrip())
+    return lines if all(face.shape(line).advance * size <= width * 1.01 for line in lines) else None
 
 
 def join_lines(lines: Sequence[str]) -> str:

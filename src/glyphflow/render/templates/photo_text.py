@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from glyphflow.render import captions
 from glyphflow.render.canvas import Canvas, outward
 from glyphflow.render.layout import draw as draw_lines
@@ -15,6 +17,7 @@ from glyphflow.render.scene import Scene
 from glyphflow.render.spec import Rendered, TextLine
 
 Corner = tuple[float, float]
+_TILE = 128
 
 
 @dataclass(frozen=True)
@@ -135,13 +138,18 @@ def _surface(scene: Scene, medium: Medium, width: float, height: float) -> None:
         edge = 0.025 * min(width, height)
         canvas.rectangle((edge, edge, width - edge, height - edge), medium.rgb, max(0.0, radius - edge))
     skia = canvas.skia
-    stretched = medium.en == "wooden board"
-    noise = skia.PerlinNoiseShader.MakeFractalNoise(
-        0.004 if stretched else 0.4, 0.11 if stretched else 0.4, 4, rng.randrange(1, 10_000)
+    # A tile of random greys, repeated and enlarged; as an overlay of mean 1/2 it leaves the colour's name true.
+    grey = np.frombuffer(rng.randbytes(_TILE * _TILE), np.uint8).reshape(_TILE, _TILE)
+    tile = skia.Image.fromarray(np.dstack([grey, grey, grey, np.full_like(grey, 255)]), colorType=skia.kRGBA_8888_ColorType)
+    unit = max(0.5, min(scene.width, scene.height) / 400)
+    scale = (60 * unit, 2 * unit) if medium.en == "wooden board" else (unit, unit)
+    noise = tile.makeShader(
+        skia.TileMode.kRepeat,
+        skia.TileMode.kRepeat,
+        skia.SamplingOptions(skia.FilterMode.kLinear),
+        skia.Matrix.Scale(*scale),
     )
-    # Two channels of the noise as an opaque grey of mean 1/2; as an overlay it leaves the colour's name true.
-    grey = skia.ColorFilters.Matrix([*[0.5, 0.5, 0, 0, 0] * 3, 0, 0, 0, 0, 1])
-    paint = skia.Paint(Shader=noise, ColorFilter=grey, BlendMode=skia.BlendMode.kOverlay, Alphaf=medium.grain * 2)
+    paint = skia.Paint(Shader=noise, BlendMode=skia.BlendMode.kOverlay, Alphaf=medium.grain)
     inner = max(0.0, radius - edge)
     canvas.raw.drawRoundRect(skia.Rect(edge, edge, width - edge, height - edge), inner, inner, paint)
 
