@@ -71,6 +71,19 @@ def test_equals_the_reference_pipeline(pipeline: Pipeline, reference: Any, case:
     assert torch.equal(one.get_state(), other.get_state())  # as many random numbers drawn
 
 
+def test_bf16_latents_are_the_reference_pipelines_to_the_bit(directory: Path) -> None:
+    from diffusers import QwenImagePipeline
+
+    ours = Pipeline.from_pretrained(directory, dtype=torch.bfloat16, device="cpu")
+    theirs = QwenImagePipeline.from_pretrained(directory, dtype=torch.bfloat16)
+    theirs.set_progress_bar_config(disable=True)
+    call: dict[str, Any] = {"prompt_embeds": embeds().bfloat16(), "negative_prompt_embeds": embeds(length=4, seed=6).bfloat16()}
+    call |= {"height": 64, "width": 64, "num_inference_steps": 6, "output_type": "latent"}
+    first, second = (p(**call, generator=seeded(3)).images for p in (ours.generate, theirs))
+    assert first.dtype == torch.bfloat16
+    assert torch.equal(first, second)
+
+
 def test_prompts_equal_the_reference_pipeline(pipeline: Pipeline, reference: Any) -> None:
     reference.prompt_template_encode_start_idx = pipeline.condition_encoder.prefix_tokens()
     call = {"prompt": ['a sign "HI"', "你好"], "height": 48, "width": 64, "num_inference_steps": 3}
