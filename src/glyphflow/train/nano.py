@@ -1,0 +1,159 @@
+"""The starting point of the nano family: a whole pipeline directory with fresh weights.
+
+``init_nano`` writes the released directory layout at toy size. The MMDiT and the VAE start random. The condition encoder has the
+Qwen2.5-VL architecture and is used frozen; nothing has taught it language yet, so its token embeddings are given what a model
+that writes needs most: the look of each character. The embedding of a one-character token is its glyph, drawn once and projected
+on the principal components of all glyphs, so that the MMDiT can learn "draw what the token looks like" as one rule for every
+letter and every Chinese character instead of thousands of facts. Other tokens get random vectors.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from transformers import Qwen2_5_VLConfig
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLForConditionalGeneration
+
+from glyphflow.core.errors import StorageError
+from glyphflow.core.files import atomic_path, write_json
+from glyphflow.core.hardware import require
+from glyphflow.core.hashing import derive_seed
+from glyphflow.core.progress import Progress
+from glyphflow.flow import ScheduleConfig
+from glyphflow.models import MMDiT, VAE
+from glyphflow.models.condition import T2I_TEMPLATE
+from glyphflow.models.presets import NANO_MMDIT, NANO_VAE
+from glyphflow.render import FontLibrary, RenderSpec, render
+from glyphflow.train.tokenizer import PUNCTUATION, build_tokenizer, save_tokenizer, standard_characters, vocabulary_texts
+
+GLYPH_FONT = "noto-sans-cjk-sc-regular"
+GLYPH_PX = 32
+HIDDEN = NANO_MMDIT.joint_attention_dim
+_IDENTITY_SHARE = 0.3  # how much of an embedding is random, so that look-alikes (O, 0) stay apart
+
+
+def init_nano(directory: Path, seed: int = 0, captions: int = 4000) -> None:
+    """Write a fresh nano pipeline to ``directory`` (released layout); ``captions`` rendered ones teach the tokenizer.
+
+    Needs the fonts of the ``demo`` extra. Raises :class:`StorageError` when ``directory`` exists already.
+    """
+    directory = Path(directory)
+    if directory.exists():
+        raise StorageError(f"{directory} exists already; choose another directory or remove it first.")
+    fonts = FontLibrary.from_manifest()
+    tokenizer = build_tokenizer([*_captions(fonts, captions, seed), *[T2I_TEMPLATE.replace("{}", "")] * 10])
+    generator = torch.Generator().manual_seed(derive_seed(seed, "nano"))
+    transformer = MMDiT(NANO_MMDIT)
+    transformer.init_weights(generator)
+    vae = VAE(NANO_VAE).init_weights(generator)
+    language = _condition_encoder(tokenizer, fonts, seed)
+    with atomic_path(directory) as temporary:
+        transformer.save_pretrained(temporary / "transformer")
+        vae.save_pretrained(temporary / "vae")
+        language.save_pretrained(temporary / "text_encoder")
+        save_tokenizer(tokenizer, temporary / "tokenizer")
+        ScheduleConfig().to_json(temporary / "scheduler" / "scheduler_config.json")
+        write_json(
+            temporary / "model_index.json",
+            {
+                "_class_name": "QwenImagePipeline",
+                "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+                "text_encoder": ["transformers", "Qwen2_5_VLForConditionalGeneration"],
+                "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
+                "transformer": ["diffusers", "QwenImageTransformer2DModel"],
+                "vae": ["diffusers", "AutoencoderKLQwenImage"],
+            },
+        )
+        write_json(temporary / "glyphflow.json", {"native_area": 128 * 128, "default_steps": 20})
+
+
+def _captions(fonts: FontLibrary, count: int, seed: int) -> list[str]:
+    """Captions of small renders: the language that the tokenizer's merges are learned from."""
+    found: list[str] = []
+    with Progress("captions", count, "caption") as progress:
+        for n in range(count):
+            template = ("word", "emoji")[n % 2]
+            spec = RenderSpec(template, derive_seed(seed, "caption", n), 64, 64, {})
+            found += render(spec, fonts).captions.values()
+            progress.advance()
+    return found
+
+
+def _condition_encoder(tokenizer: Tokenizer, fonts: FontLibrary, seed: int) -> Qwen2_5_VLForConditionalGeneration:
+    vocabulary = -(-tokenizer.get_vocab_size() // 64) * 64
+    config = Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": vocabulary,
+            "hidden_size": HIDDEN,
+            "intermediate_size": 2 * HIDDEN,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 4096,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [8, 12, 12]},
+            "tie_word_embeddings": True,
+        },
+        vision_config={
+            "depth": 2,
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_heads": 2,
+            "out_hidden_size": HIDDEN,
+            "window_size": 112,
+            "fullatt_block_indexes": [1],
+        },
+        image_token_id=tokenizer.token_to_id("<|image_pad|>"),
+        video_token_id=tokenizer.token_to_id("<|video_pad|>"),
+        vision_start_token_id=tokenizer.token_to_id("<|vision_start|>"),
+        vision_end_token_id=tokenizer.token_to_id("<|vision_end|>"),
+        tie_word_embeddings=True,
+    )
+    torch.manual_seed(derive_seed(seed, "nano-condition"))
+    model = Qwen2_5_VLForConditionalGeneration(config)
+    with torch.no_grad():
+        model.get_input_embeddings().weight.copy_(_embeddings(tokenizer, fonts, vocabulary, seed))
+    return model
+
+
+def _embeddings(tokenizer: Tokenizer, fonts: FontLibrary, vocabulary: int, seed: int) -> torch.Tensor:
+    """(vocabulary, HIDDEN) with root-mean-square 1 per row: glyphs for one-character tokens, noise for the others."""
+    rows = np.random.default_rng(derive_seed(seed, "embeddings")).standard_normal((vocabulary, HIDDEN))
+    drawable = set(standard_characters()) | set(PUNCTUATION) | {chr(code) for code in range(33, 127)}
+    single = {index: text for index, text in vocabulary_texts(tokenizer).items() if text in drawable}
+    look = _principal_components(_glyphs(fonts, list(single.values())), HIDDEN)
+    for index, row in zip(single, look, strict=True):
+        rows[index] = _unit(row) + _IDENTITY_SHARE * rows[index]
+    return torch.from_numpy(np.stack([_unit(row) for row in rows]).astype(np.float32))
+
+
+def _glyphs(fonts: FontLibrary, characters: list[str]) -> np.ndarray:
+    """(n, GLYPH_PX**2) coverage in [0, 1]: each character on the same baseline, centred by its advance."""
+    skia = require("skia", "corpus")
+    font = fonts.font(GLYPH_FONT)
+    size = GLYPH_PX * 0.8
+    drawn = np.zeros((len(characters), GLYPH_PX, GLYPH_PX), np.uint8)
+    for canvas, character in zip(drawn, characters, strict=True):
+        surface = skia.Surface.MakeRasterDirect(skia.ImageInfo.MakeA8(GLYPH_PX, GLYPH_PX), canvas)
+        x = (GLYPH_PX - font.shape(character).advance * size) / 2
+        skia_font = skia.Font(font.typeface, size)
+        surface.getCanvas().drawString(character, x, GLYPH_PX * 0.82, skia_font, skia.Paint(AntiAlias=True))
+    return drawn.reshape(len(characters), -1).astype(np.float64) / 255
+
+
+def _principal_components(values: np.ndarray, count: int) -> np.ndarray:
+    """Project (n, d) ``values`` on their first ``count`` components, each divided by the root of its standard deviation.
+
+    Full weight would let a few coarse components drown the strokes, full whitening would blow up noise; half-way keeps both.
+    """
+    centred = values - values.mean(0)
+    _, scale, axes = np.linalg.svd(centred, full_matrices=False)
+    kept: np.ndarray = centred @ axes[:count].T / np.sqrt(scale[:count] / np.sqrt(len(values)) + 1e-6)
+    return kept
+
+
+def _unit(row: np.ndarray) -> np.ndarray:
+    scaled: np.ndarray = row / np.sqrt(np.mean(row**2) + 1e-12)
+    return scaled
