@@ -112,7 +112,7 @@ class CorpusRecipe(Config):
 def load_recipe(name: Path | str, overrides: Sequence[str] = ()) -> CorpusRecipe:
     """Read a recipe file, or one of the packaged ones by name ("demo-corpus")."""
     path = Path(name)
-    if not path.exists():
+    if not path.is_file():
         folder = importlib.resources.files("glyphflow") / "recipes"
         packaged = sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith("-corpus.yaml"))
         if str(name) not in packaged:

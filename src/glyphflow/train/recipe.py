@@ -169,7 +169,7 @@ def check_same_run(saved: Recipe, now: Recipe) -> None:
 def _find(source: str | Path) -> Path:
     path = Path(source)
     packaged = Path(str(resources.files("glyphflow"))) / "recipes" / f"{path.name.removesuffix('.yaml')}.yaml"
-    return packaged if not path.exists() and packaged.exists() else path
+    return packaged if not path.is_file() and packaged.exists() else path
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
