@@ -50,16 +50,18 @@ class JointAttention(nn.Module):
         """
         q = self._joint(self.norm_added_q, self.add_q_proj(text_BLD), self.norm_q, self.to_q(image_BND), rotation_Sc)
         k = self._joint(self.norm_added_k, self.add_k_proj(text_BLD), self.norm_k, self.to_k(image_BND), rotation_Sc)
-        v = torch.cat([self.add_v_proj(text_BLD), self.to_v(image_BND)], dim=1).unflatten(-1, (-1, self.head_dim))
+        v = self._heads(torch.cat([self.add_v_proj(text_BLD), self.to_v(image_BND)], dim=1))
         out_BSD = attend(q, k, v, key_mask_B11S).flatten(2)
         length = text_BLD.shape[1]
         # A strided input would make the linear round its product before adding the bias.
         return self.to_out[0](out_BSD[:, length:].contiguous()), out_BSD[:, :length].contiguous()
 
     def _joint(self, text_norm: nn.Module, text: Tensor, image_norm: nn.Module, image: Tensor, rotation: Tensor) -> Tensor:
-        heads = (-1, self.head_dim)
-        x = torch.cat([text_norm(text.unflatten(-1, heads)), image_norm(image.unflatten(-1, heads))], dim=1)
+        x = torch.cat([text_norm(self._heads(text)), image_norm(self._heads(image))], dim=1)
         return rotate(x, rotation)
+
+    def _heads(self, x_BSD: Tensor) -> Tensor:
+        return x_BSD.reshape(*x_BSD.shape[:2], -1, self.head_dim)
 
 
 def attend(q_BSHd: Tensor, k_BSHd: Tensor, v_BSHd: Tensor, key_mask_B11S: Tensor | None) -> Tensor:

@@ -54,7 +54,7 @@ class _NormSiLU(torch.autograd.Function):
         return _picture(F.silu(y), x)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         x, r, gamma, y = ctx.saved_tensors
         rows = _rows(x)
         g = torch.ops.aten.silu_backward(_rows(grad.contiguous(memory_format=torch.channels_last)), y)

@@ -68,5 +68,5 @@ def rotation_table(
 
 def rotate(x_BSHd: Tensor, table_Sc: Tensor) -> Tensor:
     """Turn adjacent feature pairs (2k, 2k + 1) of ``x`` by ``table``, in float32; the result has the dtype of ``x``."""
-    pairs = torch.view_as_complex(x_BSHd.float().unflatten(-1, (-1, 2)))
+    pairs = torch.view_as_complex(x_BSHd.float().reshape(*x_BSHd.shape[:-1], -1, 2))
     return torch.view_as_real(pairs * table_Sc[:, None]).flatten(-2).type_as(x_BSHd)

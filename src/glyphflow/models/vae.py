@@ -52,7 +52,7 @@ class VAEConfig(Config):
     @property
     def spatial_factor(self) -> int:
         """Pixels per latent position along a side (8 for the released network)."""
-        return 2 ** (len(self.dim_mult) - 1)
+        return 1 << (len(self.dim_mult) - 1)
 
     @model_validator(mode="after")
     def _check(self) -> VAEConfig:
@@ -118,7 +118,7 @@ class VAE(nn.Module):
                 f"Latents of shape {tuple(z_BChw.shape)} cannot be decoded; this VAE takes (batch, {self.config.z_dim}, h, w) "
                 "(video comes with the video path)."
             )
-        x = self.decoder(self.post_quant_conv(z_BChw))
+        x: Tensor = self.decoder(self.post_quant_conv(z_BChw))
         return x if x.requires_grad else x.clamp(-1.0, 1.0)
 
     def standardise(self, z_BChw: Tensor) -> Tensor:
@@ -156,9 +156,9 @@ class VAE(nn.Module):
     def init_weights(self, generator: torch.Generator | None = None) -> VAE:
         """Start values for training from scratch on pictures.
 
-        Kernels and biases are uniform, with variance 1 / fan-in and 1 / (3 fan-in) of the 2-D slice that pictures use; the other
-        temporal slices are 0 (a video then starts as independent frames), norm weights 1. Two choices make training start at
-        once instead of after hundreds of steps: the last layer of every residual is 0, so that colours pass the norms, which
+        Kernels and biases are uniform, with variance 1 / fan-in and 1 / (3 fan-in) of the 2-D slice that pictures use; the
+        other temporal slices are 0 (a video then starts as independent frames), norm weights 1. Two choices make training start
+        at once instead of after hundreds of steps: the last layer of every residual is 0, so that colours pass the norms, which
         know directions only; and log-variances start at -6, so that the decoder sees latents and not their noise.
         """
         for name, module in self.named_modules():
@@ -208,7 +208,8 @@ class Encoder(nn.Module):
         x = self.conv_in(x)
         for block in self.down_blocks:
             x = block(x)
-        return self.conv_out(self.norm_out(self.mid_block(x)))
+        out: Tensor = self.conv_out(self.norm_out(self.mid_block(x)))
+        return out
 
 
 class Decoder(nn.Module):
@@ -232,7 +233,8 @@ class Decoder(nn.Module):
         x = self.mid_block(self.conv_in(z))
         for block in self.up_blocks:
             x = block(x)
-        return self.conv_out(self.norm_out(x))
+        out: Tensor = self.conv_out(self.norm_out(x))
+        return out
 
 
 class CausalConv(nn.Module):
@@ -271,8 +273,8 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv1(self.norm1(x))
-        h = self.conv2(self.norm2(h))
-        return h + self.conv_shortcut(x)
+        update: Tensor = self.conv2(self.norm2(h))
+        return update + self.conv_shortcut(x)
 
 
 class MidBlock(nn.Module):
@@ -284,7 +286,8 @@ class MidBlock(nn.Module):
         self.attentions = nn.ModuleList([PositionAttention(channels)])
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.resnets[1](self.attentions[0](self.resnets[0](x)))
+        out: Tensor = self.resnets[1](self.attentions[0](self.resnets[0](x)))
+        return out
 
 
 class PositionAttention(nn.Module):
@@ -299,9 +302,11 @@ class PositionAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         qkv = self.to_qkv(self.norm(x)).flatten(2).transpose(1, 2)[:, None].contiguous()
         q, k, v = qkv.chunk(3, dim=-1)
-        out = F.scaled_dot_product_attention(q, k, v)[:, 0].transpose(1, 2).unflatten(2, x.shape[2:])
+        out = F.scaled_dot_product_attention(q, k, v)[:, 0].transpose(1, 2)
+        out = out.view(*out.shape[:2], *x.shape[2:])
         last = x.is_contiguous(memory_format=torch.channels_last)
-        return x + self.proj(out.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format))
+        update: Tensor = self.proj(out.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format))
+        return x + update
 
 
 class Downsample(nn.Module):
@@ -314,7 +319,8 @@ class Downsample(nn.Module):
             self.time_conv = CausalConv(channels, channels, (3, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.resample(x)
+        out: Tensor = self.resample(x)
+        return out
 
 
 class Upsample(nn.Module):
@@ -329,7 +335,8 @@ class Upsample(nn.Module):
             self.time_conv = CausalConv(channels, 2 * channels, (3, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.resample(x)
+        out: Tensor = self.resample(x)
+        return out
 
 
 class UpBlock(nn.Module):

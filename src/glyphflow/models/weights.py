@@ -131,7 +131,8 @@ def _check_names(directory: Path, wanted: set[str], stored: set[str]) -> None:
     if missing or unexpected:
         raise InputError(
             f"The weights in {directory} do not fit config.json: {len(missing)} tensors are missing "
-            f"({', '.join(missing[:2]) or 'none'}) and {len(unexpected)} are unexpected ({', '.join(unexpected[:2]) or 'none'})."
+            f"({', '.join(missing[:2]) or 'none'}) and {len(unexpected)} are not part of the model "
+            f"({', '.join(unexpected[:2]) or 'none'}); use the weights that belong to this config.json."
         )
 
 

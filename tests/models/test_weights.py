@@ -1,0 +1,153 @@
+"""Weights on disk: what we save diffusers opens and the reverse; what does not fit is refused with both values."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from glyphflow.core.errors import InputError
+from glyphflow.models import VAE, MMDiT, MMDiTConfig, VAEConfig, load_weights, weights_hash
+
+CONFIG = MMDiTConfig(
+    in_channels=16,
+    out_channels=4,
+    num_layers=2,
+    attention_head_dim=16,
+    num_attention_heads=2,
+    joint_attention_dim=24,
+    axes_dims_rope=(8, 4, 4),
+)
+
+
+@pytest.fixture
+def model() -> MMDiT:
+    torch.manual_seed(0)
+    return MMDiT(CONFIG).eval()
+
+
+def call(model: Any) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    latents, text = torch.randn(1, 4, 16, generator=generator), torch.randn(1, 3, 24, generator=generator)
+    with torch.no_grad():
+        out = model(hidden_states=latents, encoder_hidden_states=text, timestep=torch.tensor([0.5]), img_shapes=[[(1, 2, 2)]])
+    return out if isinstance(out, torch.Tensor) else out.sample
+
+
+def test_diffusers_opens_what_we_save(model: MMDiT, tmp_path: Path) -> None:
+    diffusers = pytest.importorskip("diffusers")
+    model.save_pretrained(tmp_path, max_shard_bytes=100_000)
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    theirs = diffusers.QwenImageTransformer2DModel.from_pretrained(tmp_path)
+    torch.testing.assert_close(call(theirs), call(model), atol=1e-6, rtol=0)
+
+
+def test_we_open_what_diffusers_saves(tmp_path: Path) -> None:
+    diffusers = pytest.importorskip("diffusers")
+    torch.manual_seed(0)
+    theirs = diffusers.QwenImageTransformer2DModel(**CONFIG.model_dump()).eval()
+    theirs.save_pretrained(tmp_path, max_shard_size="100KB")
+    torch.testing.assert_close(call(MMDiT.from_pretrained(tmp_path, dtype=torch.float32)), call(theirs), atol=1e-6, rtol=0)
+
+
+def test_vae_goes_to_diffusers_and_back(tmp_path: Path) -> None:
+    diffusers = pytest.importorskip("diffusers")
+    ours = VAE(VAEConfig(base_dim=8, dim_mult=(1, 1, 1, 1), num_res_blocks=1)).init_weights()
+    layer = ours.encoder.down_blocks[1].resample[1].to(memory_format=torch.channels_last)
+    assert not layer.weight.is_contiguous()  # as a training in channels_last may leave it
+    ours.save_pretrained(tmp_path / "a")
+    theirs = diffusers.AutoencoderKLQwenImage.from_pretrained(tmp_path / "a")
+    theirs.save_pretrained(tmp_path / "b")
+    back = VAE.from_pretrained(tmp_path / "b", dtype=torch.float32)
+    assert back.config == ours.config
+    for (name, a), (_, b) in zip(ours.state_dict().items(), back.state_dict().items(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_loading_sets_dtype_and_leaves_gradients_off(model: MMDiT, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path)
+    loaded = MMDiT.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert {p.dtype for p in loaded.parameters()} == {torch.bfloat16}
+    assert not any(p.requires_grad for p in loaded.parameters()) and not loaded.training
+
+
+def test_existing_parameters_are_overwritten_in_place(model: MMDiT, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path)
+    other = MMDiT(CONFIG)
+    kept = other.proj_out.weight
+    load_weights(other, tmp_path, torch.bfloat16, torch.device("cpu"))
+    assert other.proj_out.weight is kept and kept.dtype == torch.float32 and torch.equal(kept, model.proj_out.weight)
+
+
+def test_saving_again_with_other_shards_leaves_one_set(model: MMDiT, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path, max_shard_bytes=100_000)
+    model.save_pretrained(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["config.json", "diffusion_pytorch_model.safetensors"]
+
+
+def test_hash_follows_the_values(model: MMDiT, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path / "a")
+    model.save_pretrained(tmp_path / "b")
+    assert weights_hash(tmp_path / "a") == weights_hash(tmp_path / "b") and len(weights_hash(tmp_path / "a")) == 16
+    with torch.no_grad():
+        model.proj_out.bias[0] += 1
+    model.save_pretrained(tmp_path / "b")
+    assert weights_hash(tmp_path / "a") != weights_hash(tmp_path / "b")
+    (tmp_path / "c").mkdir()
+    with pytest.raises(InputError, match=r"no \.safetensors"):
+        weights_hash(tmp_path / "c")
+
+
+def test_wrong_shape_names_both_and_changes_nothing(model: MMDiT, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path)
+    file = tmp_path / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(file)
+    tensors["proj_out.weight"] = torch.zeros(8, 32)
+    save_file(tensors, file)
+    before = model.img_in.weight.clone()
+    with pytest.raises(InputError, match=r"proj_out.weight .* \(8, 32\), but config.json describes \(16, 32\)"):
+        load_weights(model, tmp_path, torch.float32, torch.device("cpu"))
+    assert torch.equal(model.img_in.weight, before)
+
+
+def test_missing_and_unexpected_tensors_are_named(model: MMDiT, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path)
+    file = tmp_path / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(file)
+    tensors["stranger"] = tensors.pop("proj_out.bias")
+    save_file(tensors, file)
+    with pytest.raises(InputError, match=r"1 tensors are missing \(proj_out.bias\) and 1 .*\(stranger\)"):
+        MMDiT.from_pretrained(tmp_path)
+
+
+def test_broken_or_absent_files_are_one_sentence(model: MMDiT, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        MMDiT.from_pretrained(tmp_path)
+    model.save_pretrained(tmp_path)
+    file = tmp_path / "diffusion_pytorch_model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(InputError, match="cannot be read"):
+        MMDiT.from_pretrained(tmp_path)
+    file.unlink()
+    with pytest.raises(InputError, match="holds neither"):
+        MMDiT.from_pretrained(tmp_path)
+
+
+def test_keys_of_a_writer_that_nothing_reads_are_said(model: MMDiT, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"pooled_projection_dim": 768}))
+    with pytest.warns(UserWarning, match="pooled_projection_dim"):
+        MMDiT.from_pretrained(tmp_path)
+
+
+def test_models_import_without_transformers() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys, glyphflow.models; sys.exit('transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
