@@ -36,14 +36,17 @@ def sample(
     folder begun with another model, prompts or settings raises :class:`ConfigError` with both values.
     """
     steps = pipeline.facts.default_steps if num_inference_steps is None else num_inference_steps
-    size = {"width": width or pipeline.facts.native_side, "height": height or pipeline.facts.native_side}
-    choices = {
+    width, height = width or pipeline.facts.native_side, height or pipeline.facts.native_side
+    settings = {
         "num_inference_steps": steps,
         "true_cfg_scale": float(true_cfg_scale),
         "negative_prompt": negative_prompt,
+        "width": width,
+        "height": height,
+        "dtype": str(pipeline.dtype).removeprefix("torch."),
+        "device": pipeline.device.type,
     }
-    place = {"dtype": str(pipeline.dtype).removeprefix("torch."), "device": pipeline.device.type}
-    manifest = Manifest(benchmark.name, benchmark.prompts, pipeline.weights_hash, {**choices, **size, **place})
+    manifest = Manifest(benchmark.name, benchmark.prompts, pipeline.weights_hash, settings)
     with exclusive(folder, "sampling"):
         write_manifest(folder, manifest)
         todo = [prompt for prompt in benchmark.prompts if not picture_path(folder, prompt).exists()]
@@ -55,7 +58,8 @@ def sample(
                     negative_prompt,
                     num_inference_steps=steps,
                     true_cfg_scale=true_cfg_scale,
-                    **size,
+                    width=width,
+                    height=height,
                     generator=torch.Generator().manual_seed(prompt.seed),
                     progress=False,
                 ).images[0]
@@ -67,7 +71,8 @@ def sample(
                     seed=prompt.seed,
                     num_inference_steps=steps,
                     true_cfg_scale=true_cfg_scale,
-                    **size,
+                    width=width,
+                    height=height,
                 )
                 write_png(image, picture_path(folder, prompt), facts)
                 progress.advance()

@@ -14,7 +14,7 @@ from PIL import Image
 from glyphflow.core.errors import InputError
 from glyphflow.core.files import atomic_path, exclusive, read_json, write_json
 from glyphflow.evaluate.folder import Manifest, load_picture, picture_path, read_manifest
-from glyphflow.evaluate.judge import Case, Judge
+from glyphflow.evaluate.judge import Case, Judge, Verdict
 from glyphflow.evaluate.metrics import IDENTITIES, Count, SampleScore, aggregate, score_text
 from glyphflow.evaluate.prompts import Prompt
 from glyphflow.evaluate.verdicts import Entry, VerdictBook
@@ -55,7 +55,7 @@ def read_scores(folder: Path) -> dict[str, Any]:
 
 def summarise(manifest: Manifest, identity: str, entries: dict[str, Entry], perfect: dict[str, Entry] | None) -> dict[str, Any]:
     """The content of scores.json: settings and identities, averages by group, one row per prompt."""
-    rows = [_row(prompt, entries[prompt.id], perfect and perfect[prompt.id]) for prompt in manifest.prompts]
+    rows = [_row(prompt, entries[prompt.id], perfect[prompt.id] if perfect else None) for prompt in manifest.prompts]
     languages = list(dict.fromkeys(row["language"] for row in rows))
     groups = {"all": rows, **({name: [row for row in rows if row["language"] == name] for name in languages})}
     return {
@@ -105,14 +105,22 @@ def _row(prompt: Prompt, entry: Entry, perfect: Entry | None) -> dict[str, Any]:
 def _judged(prompt: Prompt, entry: Entry) -> dict[str, Any]:
     verdict = entry.verdict
     status, reason = verdict.status, str(verdict.raw.get("reason", ""))
-    reading = [line.get("text") for line in verdict.raw.get("lines", [None]) if isinstance(line, dict)]
-    if status == "ok" and ("lines" not in verdict.raw or not all(isinstance(text, str) for text in reading)):
+    reading = _reading(verdict)
+    if status == "ok" and reading is None:
         status, reason = "failed", "The judge gave a verdict without the lines that it read."
     result = {"picture_sha256": entry.picture_sha256, "status": status}
-    if status != "ok":
+    if status != "ok" or reading is None:
         return {**result, "value": None, "reason": reason}
     counts = {name: list(count) for name, count in vars(score_text(prompt.targets, reading)).items()}
     return {**result, "value": verdict.value, "reading": reading, "counts": counts}
+
+
+def _reading(verdict: Verdict) -> list[str] | None:
+    """The lines that a reading judge saw; None when its verdict holds no such thing."""
+    lines = verdict.raw.get("lines")
+    if not isinstance(lines, list) or not all(isinstance(line, dict) and isinstance(line.get("text"), str) for line in lines):
+        return None
+    return [str(line["text"]) for line in lines]
 
 
 def _group(rows: Sequence[dict[str, Any]], with_ceiling: bool) -> dict[str, Any]:

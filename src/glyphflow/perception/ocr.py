@@ -61,7 +61,7 @@ class OCR:
         require("onnxruntime", "corpus")
         if threads is not None and threads < 1:
             raise InputError(f"OCR cannot run on {threads} threads; give a number from 1 to {os.cpu_count()}.")
-        directory = Path(rapidocr.__file__).parent / "models"
+        directory = Path(str(rapidocr.__file__)).parent / "models"
         parameters: dict[str, Any] = {
             "Global.log_level": "critical",
             "Global.text_score": MIN_CONFIDENCE,
