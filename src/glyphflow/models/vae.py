@@ -273,8 +273,8 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv1(self.norm1(x))
-        update: Tensor = self.conv2(self.norm2(h))
-        return update + self.conv_shortcut(x)
+        update, shortcut = self.conv2(self.norm2(h)), self.conv_shortcut(x)
+        return torch.add(update, shortcut)
 
 
 class MidBlock(nn.Module):
