@@ -101,6 +101,13 @@ def test_a_missing_package_is_one_sentence_with_the_command(monkeypatch: pytest.
         FontLibrary.from_manifest(["lato-regular", "lato-bold", "anton-regular"])
 
 
+def test_a_missing_colour_font_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fonts, "_system_emoji_file", lambda: None)
+    with pytest.raises(MissingError, match="no colour emoji font"):
+        FontLibrary.from_manifest([fonts.SYSTEM_EMOJI], system=True)
+    assert fonts.SYSTEM_EMOJI not in FontLibrary.from_manifest(system=True).names()
+
+
 def test_another_file_than_the_manifests_is_refused(tmp_path: Path) -> None:
     entry = next(entry for entry in fonts.manifest() if entry.name == "lato-regular")
     path = tmp_path / "Lato-Regular.ttf"

@@ -155,6 +155,17 @@ def test_given_text_fonts_and_sizes_are_used(library: FontLibrary) -> None:
         assert all(line.size_px + 0.01 >= 40 and line.size_px - 0.01 <= 50 for line in sized.lines)
 
 
+def test_named_fonts_make_the_rest_of_the_library_irrelevant(library: FontLibrary) -> None:
+    names = ["lato-bold", "noto-sans-cjk-sc-bold", "noto-emoji"]
+    small = FontLibrary.from_manifest(names)
+    for spec in specs(6, fonts=names):
+        if spec.template == "emoji":
+            spec = RenderSpec("emoji", spec.seed, 96, 96, {"fonts": ["noto-emoji"]})
+        one, two = render(spec, library), render(spec, small)
+        assert one.image.tobytes() == two.image.tobytes() and one.captions == two.captions
+        assert {line.font for line in one.lines} <= set(names[:2])
+
+
 def test_no_default_font_is_held_out(library: FontLibrary) -> None:
     allowed = set(library.names(split="train"))
     for spec in specs(12):

@@ -152,9 +152,15 @@ class FontLibrary:
         if missing:
             raise MissingError(f"{len(missing)} font package(s) are not installed; run: pip install {' '.join(missing)}")
         paths = {entry.name: root / entry.file for entry in chosen if (root := roots[entry.package]) is not None}
-        if system and (path := _system_emoji_file()) is not None:
+        path = _system_emoji_file() if system else None
+        if path is not None:
             chosen.append(_system_entry(path))
             paths[SYSTEM_EMOJI] = path
+        elif SYSTEM_EMOJI in (names or ()):
+            raise MissingError(
+                f"This system has no colour emoji font, or was not asked for one, and {SYSTEM_EMOJI!r} is listed; "
+                "install one (Debian: fonts-noto-color-emoji) or use 'noto-emoji'."
+            )
         return cls(chosen, paths)
 
     def names(self, script: str | None = None, split: str | None = None, style: str | None = None) -> tuple[str, ...]:

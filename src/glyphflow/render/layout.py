@@ -39,6 +39,8 @@ def pick_fonts(rng: random.Random, fonts: FontLibrary, names: Sequence[str] | No
     order: dict[str, list[str]] = {}
     for script in ("latin", "cjk"):
         pool = list(names) if names is not None else list(fonts.names(script=script, split="train"))
+        # Emoji fonts have digits, as parts of key caps; they are not for text.
+        pool = [name for name in pool if "emoji" not in fonts.entry(name).scripts]
         rng.shuffle(pool)
         # Half of the choices by style, so that twenty sans families do not drown two handwritten ones.
         if names is None and pool and rng.random() < 0.5:

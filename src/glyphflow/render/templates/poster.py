@@ -82,7 +82,9 @@ def _mark(scene: Scene, box: Box, rgb: RGB) -> dict[str, str]:
     rng, canvas = scene.rng, scene.canvas
     side = min(box[2] - box[0], box[3] - box[1])
     left, top = (box[0] + box[2] - side) / 2, (box[1] + box[3] - side) / 2
-    emoji_fonts = scene.fonts.names(script="emoji", style="symbol")
+    # Fonts that the spec names decide alone, so that the picture does not depend on what else the library holds.
+    listed = scene.params.fonts or scene.fonts.names()
+    emoji_fonts = [name for name in listed if scene.fonts.entry(name).style == "symbol"]
     if emoji_fonts and (scene.params.emoji or rng.random() < 0.75):
         font = scene.fonts.font(emoji_fonts[0])
         one = scene.pick_emoji(font)
