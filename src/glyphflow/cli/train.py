@@ -18,11 +18,15 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Train by a recipe; the same command continues a run that was stopped."""
         from glyphflow.train.recipe import VAERecipe, read_recipe
-        from glyphflow.train.run import train_vae
+        from glyphflow.train.run import train_mmdit, train_vae
 
         read = read_recipe(recipe, overrides or ())
         if isinstance(read, VAERecipe):
             train_vae(read)
+        else:
+            from glyphflow.train.preview import preview_sheet
+
+            train_mmdit(read, preview_sheet(read) if read.preview.prompts else None)
         typer.echo(f"Trained to step {read.train.steps} in {read.out}; glyphflow export {read.out} OUT makes a pipeline directory.")
 
     @app.command()

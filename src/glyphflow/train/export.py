@@ -9,10 +9,11 @@ import torch
 
 from glyphflow.core.errors import ConfigError, InputError, StorageError
 from glyphflow.core.files import atomic_path
+from glyphflow.generate.directory import locate
 from glyphflow.models import VAE, MMDiT
 from glyphflow.train.checkpoint import Checkpoints
 from glyphflow.train.recipe import AnyRecipe, VAERecipe, read_recipe
-from glyphflow.train.run import RECIPE, open_pixels, pipeline_root
+from glyphflow.train.run import RECIPE, open_pixels
 from glyphflow.train.vae import latent_statistics
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -35,7 +36,7 @@ def export_run(run: Path, out: Path, *, average: bool = True, dtype: str = "bflo
     steps = checkpoints.steps()
     if not steps:
         raise InputError(f"{run} holds no checkpoint yet; let the run reach step {recipe.train.checkpoint_every} or stop it with Ctrl-C.")
-    root = pipeline_root(recipe.train.init_from)
+    root = locate(recipe.train.init_from)
     part = "vae" if isinstance(recipe, VAERecipe) else "transformer"
     model = _model(recipe, root / part)
     weights = {name: p.detach() for name, p in model.named_parameters()}

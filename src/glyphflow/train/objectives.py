@@ -8,12 +8,36 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from glyphflow.feed.feed import EncodedBatch
 from glyphflow.feed.pixels import PixelBatch
+from glyphflow.flow import interpolate, logit_normal_sigmas, velocity_target
 from glyphflow.models import VAE
-from glyphflow.train.recipe import VAEObjective
+from glyphflow.train.recipe import FlowObjective, VAEObjective
 
 EDGE_SCALES = 3
 """Gradients are compared at full, half and quarter resolution."""
+
+
+def flow_matching(
+    model: nn.Module, batch: EncodedBatch, rng: torch.Generator, *, times: FlowObjective
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Mean squared error of the predicted velocity, every image token alike; each sample has its own sigma and noise."""
+    sigma = logit_normal_sigmas(len(batch.ids), rng, times.mean, times.std, times.shift)
+    errors = velocity_errors(model, batch, sigma, rng)
+    return errors.mean(), {}
+
+
+def velocity_errors(model: nn.Module, batch: EncodedBatch, sigma: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+    """Squared error per sample, mean over its tokens and features: (B,) float32, for noise levels ``sigma`` (B,).
+
+    The samples of a batch have one shape, so the mean over (B,) weighs every token alike. ``rng`` lives on the CPU: the noise is
+    the same on every device.
+    """
+    x0 = batch.latents.float()
+    noise = torch.randn(x0.shape, generator=rng).to(x0.device)
+    sigma = sigma.to(x0.device)
+    predicted = model(interpolate(x0, noise, sigma), batch.embeds.float(), sigma, batch.shapes, batch.mask)
+    return (predicted.float() - velocity_target(x0, noise)).square().flatten(1).mean(1)
 
 
 def vae_reconstruction(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from importlib import resources
 from pathlib import Path
 
 import torch
@@ -12,16 +11,21 @@ from PIL import Image
 from torch import nn
 
 from glyphflow.core.config import dump_config, load_config
-from glyphflow.core.errors import ConfigError, MissingError
+from glyphflow.core.errors import ConfigError
 from glyphflow.core.files import exclusive
 from glyphflow.core.hardware import pick_device
+from glyphflow.feed.encode import Encoders, encode_selection, encoder_fingerprint
+from glyphflow.feed.feed import EncodedFeed
 from glyphflow.feed.pixels import PixelFeed, Selection
-from glyphflow.models import VAE
+from glyphflow.generate.directory import locate
+from glyphflow.models import VAE, MMDiT
+from glyphflow.train.heldout import heldout_velocity
 from glyphflow.train.loop import Loop
-from glyphflow.train.objectives import vae_reconstruction
-from glyphflow.train.recipe import Source, VAERecipe, check_same_run
+from glyphflow.train.objectives import flow_matching, vae_reconstruction
+from glyphflow.train.recipe import AnyRecipe, MMDiTRecipe, Source, VAERecipe, check_same_run
 from glyphflow.train.vae import heldout_reconstruction, preview_reconstruction
 
+Preview = Callable[[nn.Module], Image.Image]
 RECIPE = "recipe.yaml"
 _PREVIEW_PICTURES = 8
 
@@ -31,7 +35,7 @@ def train_vae(recipe: VAERecipe) -> None:
     with exclusive(recipe.out, "training"):
         save_recipe(recipe)
         device = pick_device(recipe.train.device)
-        vae = VAE.from_pretrained(pipeline_root(recipe.train.init_from) / "vae", dtype=torch.float32, device=device)
+        vae = VAE.from_pretrained(locate(recipe.train.init_from) / "vae", dtype=torch.float32, device=device)
         vae.requires_grad_(True)
         feed = open_pixels(recipe)
         heldout = [batch.to(device) for batch in feed.heldout(recipe.train.heldout_samples)]
@@ -45,6 +49,57 @@ def train_vae(recipe: VAERecipe) -> None:
             heldout=heldout_reconstruction(heldout) if heldout else None,
             preview=preview_reconstruction(heldout[:_PREVIEW_PICTURES]) if heldout else None,
         ).run()
+
+
+def train_mmdit(recipe: MMDiTRecipe, preview: Preview | None = None) -> None:
+    """Train the MMDiT of ``recipe.train.init_from`` on latent caches, in ``recipe.out``; continues what is there.
+
+    ``preview`` draws with the averaged weights; it is passed in because sampling belongs to another room.
+    """
+    with exclusive(recipe.out, "training"):
+        root = locate(recipe.train.init_from)
+        recipe = _with_fingerprint(recipe, root)
+        feed = open_encoded(recipe)
+        save_recipe(recipe)
+        device = pick_device(recipe.train.device)
+        mmdit = MMDiT.from_pretrained(root / "transformer", dtype=torch.float32, device=device)
+        mmdit.requires_grad_(True)
+        heldout = [batch.to(device) for batch in feed.heldout(recipe.train.heldout_samples)]
+        Loop(
+            mmdit,
+            functools.partial(flow_matching, times=recipe.objective),
+            lambda step: feed.batch(step).to(device),
+            recipe.train,
+            recipe.out,
+            seed=recipe.seed,
+            heldout=functools.partial(heldout_velocity, batches=heldout, seed=recipe.seed) if heldout else None,
+            preview=preview,
+        ).run()
+
+
+def encode_sources(recipe: MMDiTRecipe) -> list[tuple[Path, int]]:
+    """Make the cache of every source of ``recipe`` with the encoders of ``recipe.train.init_from``: (cache, records) each."""
+    compute = torch.bfloat16 if recipe.train.compute_dtype == "bfloat16" else torch.float32
+    encoders = Encoders(locate(recipe.train.init_from), pick_device(recipe.train.device), compute)
+    made = []
+    for number, source in enumerate(recipe.feed.sources):
+        cache = _cache(source, number)
+        made.append((cache, encode_selection(open_selection(source, number), encoders, cache, recipe.feed.area)))
+    return made
+
+
+def open_encoded(recipe: MMDiTRecipe) -> EncodedFeed:
+    """The encoded feed of a recipe."""
+    feed = recipe.feed
+    return EncodedFeed(
+        [(_cache(source, number), source.weight) for number, source in enumerate(feed.sources)],
+        batch_size=feed.batch_size,
+        seed=recipe.seed,
+        captions=feed.captions,
+        drop_condition=feed.drop_condition,
+        heldout_share=feed.heldout_share,
+        fingerprint=feed.fingerprint,
+    )
 
 
 def open_pixels(recipe: VAERecipe) -> PixelFeed:
@@ -70,23 +125,27 @@ def open_selection(source: Source, number: int) -> Selection:
     return Corpus.open(source.corpus).records(source.view)
 
 
-def pipeline_root(name: str) -> Path:
-    """The pipeline directory that ``name`` means: a path, or ``nano`` for the weights in the package."""
-    root = Path(str(resources.files("glyphflow"))) / "assets" / "nano" if name == "nano" else Path(name)
-    if not (root / "model_index.json").is_file():
-        raise MissingError(
-            f"train.init_from = {name!r} is no pipeline directory ({root / 'model_index.json'} is not there); give one in the "
-            "released layout, or make a fresh one with glyphflow init."
+def _cache(source: Source, number: int) -> Path:
+    if source.cache is None:
+        raise ConfigError(f"feed.sources[{number}] names no cache; add cache: with the directory that glyphflow encode shall fill.")
+    return source.cache
+
+
+def _with_fingerprint(recipe: MMDiTRecipe, root: Path) -> MMDiTRecipe:
+    """The recipe bound to the encoders in ``root``: latents of other encoders would teach the model another language."""
+    found = encoder_fingerprint(root)
+    wanted = recipe.feed.fingerprint or found
+    if wanted != found:
+        raise ConfigError(
+            f"The recipe is bound to the encoders {wanted} and those in {root} are {found}; start from the directory that the cache "
+            "was made with, or encode again and remove feed.fingerprint."
         )
-    return root
+    return recipe.model_copy(update={"feed": recipe.feed.model_copy(update={"fingerprint": wanted})})
 
 
-def save_recipe(recipe: VAERecipe) -> None:
+def save_recipe(recipe: AnyRecipe) -> None:
     """Write the resolved recipe beside the outputs, unless a run that computes something else is there."""
     path = recipe.out / RECIPE
     if path.exists():
         check_same_run(load_config(type(recipe), path), recipe)
     dump_config(recipe, path)
-
-
-Draw = Callable[[nn.Module], Image.Image]

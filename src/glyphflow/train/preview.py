@@ -1,0 +1,53 @@
+"""Preview pictures of a training run: fixed prompts and seeds, drawn by the pipeline that users draw with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+import torch
+from PIL import Image
+from torch import nn
+
+from glyphflow.core.hardware import pick_device
+from glyphflow.core.hashing import derive_seed
+from glyphflow.feed.feed import pad_texts
+from glyphflow.flow import ScheduleConfig
+from glyphflow.generate.directory import ModelFacts, locate
+from glyphflow.generate.pipeline import Pipeline
+from glyphflow.models import VAE, ConditionEncoder, MMDiT
+from glyphflow.train.recipe import MMDiTRecipe
+from glyphflow.train.vae import contact_sheet
+
+_COLUMNS = 4
+
+
+def preview_sheet(recipe: MMDiTRecipe) -> Callable[[nn.Module], Image.Image]:
+    """A callable that draws the prompts of ``recipe.preview`` with the MMDiT it is given, one contact sheet a time.
+
+    Prompts are embedded once, here; the condition encoder is not kept.
+    """
+    settings = recipe.preview
+    root, device = locate(recipe.train.init_from), pick_device(recipe.train.device)
+    condition = ConditionEncoder.from_pretrained(root, torch.float32, device)
+    embeds, mask = pad_texts(condition.encode(settings.prompts))
+    empty, _ = pad_texts(condition.encode([""]) * len(settings.prompts))
+    vae = VAE.from_pretrained(root / "vae", torch.float32, device)
+    schedule, facts = ScheduleConfig.from_json(root / "scheduler" / "scheduler_config.json"), ModelFacts.read(root)
+
+    def draw(model: nn.Module) -> Image.Image:
+        seeds = (derive_seed(settings.seed, "preview", number) for number in range(len(settings.prompts)))
+        result = Pipeline(cast(MMDiT, model), vae, None, schedule, facts, device=device).generate(
+            prompt_embeds=embeds,
+            prompt_embeds_mask=mask,
+            negative_prompt_embeds=empty,
+            true_cfg_scale=settings.guidance,
+            num_inference_steps=settings.steps,
+            width=settings.width,
+            height=settings.height,
+            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+            progress=False,
+        )
+        return contact_sheet(result.images, _COLUMNS)
+
+    return draw
