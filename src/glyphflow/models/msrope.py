@@ -49,6 +49,7 @@ def _image_positions(index: int, shape: ImageShape) -> Tensor:
 
 
 @functools.lru_cache(maxsize=64)
+@torch.inference_mode(False)  # what sampling makes first, training reads later: it must be an ordinary tensor
 def rotation_table(
     shapes: tuple[ImageShape, ...], text_length: int, axes_dims: tuple[int, ...], device: torch.device
 ) -> Tensor:
