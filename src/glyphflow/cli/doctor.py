@@ -10,7 +10,6 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Literal
 
@@ -142,10 +141,10 @@ def _fonts() -> Iterator[Finding]:
 
 def _nano_weights() -> Finding:
     from glyphflow.core.errors import GlyphFlowError
-    from glyphflow.models.weights import weights_hash
+    from glyphflow.generate.directory import NANO, directory_hash, locate
 
-    folder = Path(str(resources.files("glyphflow").joinpath("assets/nano")))
     try:
-        return Finding("nano weights", "ok", f"{weights_hash(folder)} in {folder}")
+        folder = locate(NANO)
+        return Finding("nano weights", "ok", f"{directory_hash(folder)} in {folder}")
     except GlyphFlowError as error:
-        return Finding("nano weights", "missing", f"{error} They ship with the package: reinstall it with pip.")
+        return Finding("nano weights", "missing", str(error))

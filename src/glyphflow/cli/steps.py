@@ -24,7 +24,7 @@ from glyphflow.core.hashing import fingerprint
 
 # A terminal sends Ctrl-C to this process and to its child, a signal sent by hand reaches only one of them: the child gets this
 # long to stop by itself before it is told.
-SECONDS_BEFORE_TELLING = 5.0
+SECONDS_BEFORE_TELLING = 15.0
 SECONDS_BETWEEN_MEMORY_LOOKS = 0.2
 
 
