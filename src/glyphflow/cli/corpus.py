@@ -131,8 +131,13 @@ def sql(
     corpus: Annotated[Path, _CORPUS],
     query: Annotated[str, typer.Argument(help='Such as: select source, count(*) from "index" group by all')],
 ) -> None:
-    """Query the corpus. Tables: "index", each stage by its name (header, pixels, ...), and each view as view_NAME."""
+    """Query the corpus. Tables: "index", each stage by its name (header, pixels, ...), and each view as view_NAME.
+
+    In a terminal the answer is a table cut to its width; into a file or a pipe it is every row, separated by tabs.
+    """
+    import sys
+
     from glyphflow.corpus import Corpus
     from glyphflow.corpus.query import query as run
 
-    typer.echo(run(Corpus.open(corpus), query))
+    typer.echo(run(Corpus.open(corpus), query, pretty=sys.stdout.isatty()))

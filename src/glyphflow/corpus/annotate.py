@@ -44,7 +44,8 @@ ANNOTATION_TYPES = {
     "error": "string",
 }
 KEYS = ("Caption", "Image Type", "Image Style", "Watermark List", "Abnormal Element")
-MIN_CONFIDENCE = 0.8  # of a reading in a photograph: below it, textures are read as letters
+MIN_CONFIDENCE = 0.9  # of a reading in a photograph: below it, textures and reflections are read as letters
+MIN_CHARACTERS = 2  # for the same reason: a wheel is read as O, a highlight as 1
 
 _WATERMARK = re.compile(
     r"©|\(c\)|www\.|https?:|\.com\b|watermark|shutterstock|getty\s?images|alamy|水印|版权所有", re.IGNORECASE
@@ -131,7 +132,8 @@ def _from_photo(
     row: Mapping[str, Any], image: NDArray[np.uint8], read: Sequence[OCRLine], saturation: float | None
 ) -> _Described:
     # A reading of the whole picture as one line is a guess that is right for single glyphs only.
-    lines = [_from_reading(line) for line in read if line.confidence >= MIN_CONFIDENCE and not line.whole]
+    sure = [line for line in read if line.confidence >= MIN_CONFIDENCE and not line.whole]
+    lines = [_from_reading(line) for line in sure if sum(char.isalnum() for char in line.text) >= MIN_CHARACTERS]
     watermarks = [line.text for line in lines if _WATERMARK.search(line.text)]
     captions: dict[str, str] = json.loads(row["captions"] or "{}") or _from_name(row["key"])
     quoted = [line.text for line in lines if line.text not in watermarks]

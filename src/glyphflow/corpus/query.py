@@ -28,13 +28,21 @@ def connect(corpus: Corpus) -> Any:
     return connection
 
 
-def query(corpus: Corpus, statement: str) -> str:
-    """The result of ``statement`` as a text table; a mistake in it is an :class:`InputError` with DuckDB's explanation."""
+def query(corpus: Corpus, statement: str, pretty: bool = True) -> str:
+    """The result of ``statement``: a table cut to the terminal, or every row with tabs between the values.
+
+    A mistake in the statement is an :class:`InputError` with DuckDB's explanation.
+    """
     duckdb = require("duckdb", "corpus")
     connection = connect(corpus)
     try:
         relation = connection.sql(statement)
-        return "" if relation is None else str(relation).rstrip()
+        if relation is None:
+            return ""
+        if pretty:
+            return str(relation).rstrip()
+        rows = [relation.columns, *relation.fetchall()]
+        return "\n".join("\t".join("" if value is None else str(value) for value in row) for row in rows)
     except duckdb.Error as error:
         raise InputError(f"The query cannot be answered: {' '.join(str(error).split())}") from error
     finally:
