@@ -75,3 +75,9 @@ def attend(q_BSHd: Tensor, k_BSHd: Tensor, v_BSHd: Tensor, key_mask_B11S: Tensor
         with torch.autocast("cpu", enabled=False):
             return F.scaled_dot_product_attention(q, k, v.to(q.dtype), attn_mask=key_mask_B11S).transpose(1, 2)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=key_mask_B11S).transpose(1, 2)
+
+
+def joint_key_mask(text_mask: Tensor, image_tokens: int) -> Tensor:
+    """Text mask (B, L) -> boolean key mask of the joint sequence (B, 1, 1, L + image_tokens)."""
+    mask = F.pad(text_mask.to(torch.bool), (0, image_tokens), value=True)
+    return mask[:, None, None]

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from glyphflow.core.config import Config
 from glyphflow.core.errors import InputError
 from glyphflow.models import weights
-from glyphflow.models.attention import JointAttention, RMSNorm
+from glyphflow.models.attention import JointAttention, RMSNorm, joint_key_mask
 from glyphflow.models.msrope import ImageShape, rotation_table
 
 
@@ -365,12 +365,6 @@ def _segments(shapes: tuple[ImageShape, ...], rows: int) -> tuple[int, ...]:
     """Tokens per modulation row: all of them, or (picture, references)."""
     tokens = [math.prod(shape) for shape in shapes]
     return (sum(tokens),) if rows == 1 or len(tokens) == 1 else (tokens[0], sum(tokens[1:]))
-
-
-def joint_key_mask(text_mask: Tensor, image_tokens: int) -> Tensor:
-    """Text mask (B, L) -> boolean key mask of the joint sequence (B, 1, 1, L + image_tokens)."""
-    mask = F.pad(text_mask.to(torch.bool), (0, image_tokens), value=True)
-    return mask[:, None, None]
 
 
 def _clip_half(x: Tensor) -> Tensor:
