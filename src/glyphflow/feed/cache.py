@@ -7,7 +7,7 @@
                 "sizes"   (records, 2)   latent height and width
                 "text"    (tokens, D)    embeddings of all captions one behind the other, unpadded, bfloat16
                 "spans"   (records, variants, 2)  begin and end of each caption in "text"; equal where there is none
-                metadata: ids, variants, skipped (JSON)
+                metadata: records = {ids, variants, skipped} (JSON)
 
 Text is stored as long as it is: at 7 kB a token of the released encoder, padding would be most of the disk. bfloat16 keeps 8 bits
 of a latent of unit variance; the noise that training adds is far coarser.
@@ -19,6 +19,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -78,17 +79,18 @@ def write_shard(path: Path, samples: Sequence[EncodedSample], skipped: Mapping[s
     }
     metadata = {"ids": [s.id for s in samples], "variants": variants, "skipped": dict(skipped)}
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, {key: json.dumps(value, ensure_ascii=False) for key, value in metadata.items()})
+        # One entry: safetensors writes several in no fixed order, and equal shards should be equal files.
+        save_file(tensors, temporary, {"records": json.dumps(metadata, ensure_ascii=False)})
 
 
-def shard_ids(path: Path) -> tuple[list[str], dict[str, str]]:
-    """Ids that a shard holds and those it skipped; InputError when the file is damaged."""
+def shard_records(path: Path) -> dict[str, Any]:
+    """What a shard holds: ``ids``, ``variants`` and ``skipped`` (id -> reason); InputError when the file is damaged."""
     try:
         with safe_open(path, "pt") as file:
-            metadata = file.metadata()
+            found: dict[str, Any] = json.loads(file.metadata()["records"])
     except (SafetensorError, OSError) as error:
         raise InputError(f"The shard {path} is damaged ({error}); remove it and run glyphflow encode again.") from error
-    return json.loads(metadata["ids"]), json.loads(metadata["skipped"])
+    return found
 
 
 class LatentCache:
@@ -140,9 +142,9 @@ class LatentCache:
 
 class _Shard:
     def __init__(self, path: Path) -> None:
-        self.ids, _ = shard_ids(path)
-        with safe_open(path, "pt") as file:
-            self.variants: list[str] = json.loads(file.metadata()["variants"])
+        records = shard_records(path)
+        self.ids: list[str] = records["ids"]
+        self.variants: list[str] = records["variants"]
         tensors = load_file(path)
         self._latents, self._text = tensors["latents"], tensors["text"]
         self.spans: npt.NDArray[np.int64] = tensors["spans"].numpy()

@@ -16,7 +16,7 @@ from glyphflow.core.files import atomic_path, exclusive, read_json, write_json
 from glyphflow.core.hashing import fingerprint, sha256_file
 from glyphflow.core.progress import Progress
 from glyphflow.feed.buckets import Size, bucket_of, bucket_sizes, fit
-from glyphflow.feed.cache import EMPTY, MANIFEST, SHARD_RECORDS, EncodedSample, shard_ids, shard_path, write_shard
+from glyphflow.feed.cache import EMPTY, MANIFEST, SHARD_RECORDS, EncodedSample, shard_path, shard_records, write_shard
 from glyphflow.feed.pixels import Picture, Record, Selection, to_tensor
 from glyphflow.feed.prefetch import Prefetch
 from glyphflow.models import VAE, VAEConfig, weights_hash
@@ -118,7 +118,7 @@ def _encode_shards(selection: Selection, encoders: Encoders, cache: Path, bucket
             skipped = {i: r for i, r in zip(_ids(selection, number), records, strict=True) if isinstance(r, str)}
             write_shard(shard_path(cache, number), _encode_records(good, encoders, buckets), skipped)
             progress.advance(len(records))
-    return sum(len(shard_ids(shard_path(cache, number))[0]) for number in range(shards))
+    return sum(len(shard_records(shard_path(cache, number))["ids"]) for number in range(shards))
 
 
 def _encode_records(records: Sequence[Record], encoders: Encoders, buckets: tuple[Size, ...]) -> list[EncodedSample]:
@@ -153,8 +153,8 @@ def _is_done(path: Path, wanted: list[str]) -> bool:
     if not path.exists():
         return False
     with contextlib.suppress(InputError):  # a damaged shard is made again
-        ids, skipped = shard_ids(path)
-        return sorted([*ids, *skipped]) == sorted(wanted)
+        records = shard_records(path)
+        return sorted([*records["ids"], *records["skipped"]]) == sorted(wanted)
     return False
 
 

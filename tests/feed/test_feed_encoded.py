@@ -1,0 +1,161 @@
+"""Encoding and the encoded payload, with toy encoders."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from glyphflow.core.errors import ConfigError, InputError
+from glyphflow.core.files import read_json, write_json
+from glyphflow.feed.cache import LatentCache, shard_path
+from glyphflow.feed.encode import Encoders, encode_selection
+from glyphflow.feed.feed import EncodedFeed
+from glyphflow.models import VAE, image_to_tensor, pack_latents
+from tiny import tiny_pipeline
+from tiny_pictures import TinySelection
+
+AREA = 64 * 64
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_pipeline(tmp_path_factory.mktemp("encoders") / "model")
+
+
+@pytest.fixture(scope="module")
+def encoders(model: Path) -> Encoders:
+    return Encoders(model, torch.device("cpu"), torch.float32)
+
+
+@pytest.fixture(scope="module")
+def cache(encoders: Encoders, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("caches") / "numbers"
+    assert encode_selection(TinySelection(60, broken=(7,)), encoders, path, AREA) == 59
+    return path
+
+
+def open_feed(cache: Path, **changes: object) -> EncodedFeed:
+    settings = {"batch_size": 8, "seed": 1, "heldout_share": 0.1} | changes
+    return EncodedFeed([(cache, 1.0)], **settings)  # type: ignore[arg-type]
+
+
+def test_a_cached_sample_is_what_the_encoders_say(cache: Path, model: Path, encoders: Encoders) -> None:
+    opened = LatentCache(cache)
+    assert "number-007" not in opened.ids  # unreadable, left out
+    index = opened.ids.index("number-004")
+    sample = opened.sample(index)
+    record = TinySelection(60).load(4)
+    vae = VAE.from_pretrained(model / "vae", torch.float32)
+    expected = vae.standardise(vae.encode(image_to_tensor(record.image)[None]).mode())[0]
+    assert torch.allclose(sample.latents.float(), expected, atol=0.02, rtol=0.01)
+    assert set(sample.embeds) == {"en", "zh"}
+    assert torch.equal(sample.embeds["zh"], encoders.captions([record.captions["zh"]])[0])
+    assert set(opened.sample(opened.ids.index("number-003")).embeds) == {"en"}
+
+
+def test_encoding_continues_after_a_stop_and_gives_the_same_bytes(cache: Path, encoders: Encoders, tmp_path: Path) -> None:
+    copy = tmp_path / "cache"
+    shutil.copytree(cache, copy)
+    before = shard_path(copy, 0).read_bytes()
+    selection = TinySelection(60, broken=(7,))
+    assert encode_selection(selection, encoders, copy, AREA) == 59
+    assert selection.loads == []  # nothing to do, nothing read
+    shard_path(copy, 0).write_bytes(before[:100])  # damaged: made again
+    encode_selection(selection, encoders, copy, AREA)
+    assert shard_path(copy, 0).read_bytes() == before
+
+
+def test_a_cache_of_other_encoders_or_records_is_refused(
+    cache: Path, model: Path, encoders: Encoders, tmp_path: Path
+) -> None:
+    other_model = tiny_pipeline(tmp_path / "other", seed=5)
+    other = Encoders(other_model, torch.device("cpu"), torch.float32)
+    with pytest.raises(ConfigError, match=f"{encoders.fingerprint}.*{other.fingerprint}"):
+        encode_selection(TinySelection(60), other, cache, AREA)
+    with pytest.raises(ConfigError, match="other records"):
+        encode_selection(TinySelection(59), encoders, cache, AREA)
+    with pytest.raises(ConfigError, match=f"{encoders.fingerprint}.*for {other.fingerprint}"):
+        open_feed(cache, fingerprint=other.fingerprint)
+
+
+def test_the_fingerprint_knows_the_latent_statistics(model: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "model"
+    shutil.copytree(model, copy)
+    config = read_json(copy / "vae" / "config.json")
+    write_json(copy / "vae" / "config.json", config | {"latents_mean": [0.5] * 16})
+    plain = Encoders(model, torch.device("cpu"), torch.float32)
+    assert Encoders(copy, torch.device("cpu"), torch.float32).fingerprint != plain.fingerprint
+
+
+def test_an_unfinished_cache_is_refused(cache: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "cache"
+    shutil.copytree(cache, copy)
+    write_json(copy / "manifest.json", read_json(copy / "manifest.json") | {"complete": False})
+    with pytest.raises(InputError, match="not complete"):
+        open_feed(copy)
+
+
+def test_batch_of_a_step_is_a_pure_function(cache: Path) -> None:
+    one, other = open_feed(cache), open_feed(cache)
+    forwards = [one.batch(step) for step in range(20)]
+    for step in (19, 3, 3, 11, 0):
+        again = other.batch(step)
+        assert again.ids == forwards[step].ids and again.shapes == forwards[step].shapes
+        assert torch.equal(again.latents, forwards[step].latents) and torch.equal(again.embeds, forwards[step].embeds)
+    assert [b.ids for b in forwards] != [open_feed(cache, seed=2).batch(step).ids for step in range(20)]
+
+
+def test_a_batch_has_one_bucket_packed_latents_and_masked_padding(cache: Path) -> None:
+    opened, shapes = LatentCache(cache), set()
+    for step in range(8):
+        batch = open_feed(cache).batch(step)
+        (shape,) = {tuple(s[0]) for s in batch.shapes}
+        shapes.add(shape)
+        assert batch.latents.shape == (8, shape[1] * shape[2], 64)
+        index = opened.ids.index(batch.ids[0])
+        assert torch.equal(batch.latents[0], pack_latents(opened.latents(index)[None])[0])
+        if batch.mask is not None:
+            assert batch.mask.any(dim=1).all() and not batch.embeds[~batch.mask].any()
+    assert len(shapes) == 2  # square and wide pictures both come
+
+
+def test_conditions_are_dropped_sample_by_sample(cache: Path) -> None:
+    opened, source = LatentCache(cache), open_feed(cache, drop_condition=0.5)
+    empty = len(opened.empty)
+
+    def dropped(batch_step: int) -> list[bool]:
+        batch = source.batch(batch_step)
+        rows = batch.mask if batch.mask is not None else torch.ones(batch.embeds.shape[:2], dtype=torch.bool)
+        return [
+            int(row.sum()) == empty and torch.equal(embed[:empty], opened.empty)
+            for row, embed in zip(rows, batch.embeds, strict=True)
+        ]
+
+    found = [dropped(step) for step in range(40)]
+    share = sum(map(sum, found)) / 320
+    assert 0.4 < share < 0.6
+    assert any(0 < sum(row) < 8 for row in found)  # not one coin for the batch
+    source = open_feed(cache, drop_condition=0.0)
+    assert not any(any(dropped(step)) for step in range(10))
+
+
+def test_caption_variants_follow_their_weights(cache: Path) -> None:
+    source = open_feed(cache, captions={"zh": 1.0}, drop_condition=0.0)
+    opened = LatentCache(cache)
+    batch = source.batch(0)
+    for row, record in enumerate(batch.ids):
+        embeds = opened.sample(opened.ids.index(record)).embeds
+        expected = embeds.get("zh", opened.empty)  # a record without that caption trains without condition
+        assert torch.equal(batch.embeds[row, : len(expected)], expected)
+    with pytest.raises(ConfigError, match="'fr'.*en, zh"):
+        open_feed(cache, captions={"fr": 1.0})
+
+
+def test_held_out_samples_are_not_trained_on(cache: Path) -> None:
+    source = open_feed(cache)
+    held = {record for batch in source.heldout(100) for record in batch.ids}
+    trained = {record for step in range(30) for record in source.batch(step).ids}
+    assert held and not held & trained
