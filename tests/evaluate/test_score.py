@@ -1,6 +1,7 @@
 """Scoring folders: ceilings, floors, failures, and what a killed run costs."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -262,6 +263,8 @@ def test_report_shows_what_was_read_and_needs_no_other_file(tmp_path: Path) -> N
     (folder / "c.png").unlink()
     result = score(folder, Scripted(lambda case: {"a": ["HEXLO"], "b": ["你好"]}.get(case.id, [])), typeset)
     html = page(folder)
+    style = "".join(re.findall("<style>(.*?)</style>", html, re.S))
+    assert "{{" not in style and style.count("{") == style.count("}")
     assert html.startswith("<!doctype html>") and fragment(folder) in html
     assert html.count("data:image/png;base64,") == 2 and 'src="http' not in html and "a &lt;b&gt;" in html
     assert '<span class="extra">X</span>' in html and '<span class="miss">L</span>' in html

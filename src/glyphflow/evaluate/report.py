@@ -18,6 +18,8 @@ TITLES = {
     "exact": "exact",
 }
 
+CEILING, READABLE = "judge's ceiling", "readable only"
+
 _STYLE = """
 .gf-eval { font: 14px/1.45 system-ui, "Noto Sans", "Noto Sans CJK SC", sans-serif; color: #1c1e21; }
 .gf-eval table { border-collapse: collapse; margin: 12px 0; }
@@ -43,7 +45,8 @@ def page(folder: Path) -> str:
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>body {{ max-width: 1180px; margin: 24px auto; padding: 0 16px; background: #f6f7f8; }}</style></head>"
+        "<style>body { max-width: 1180px; margin: 24px auto; padding: 0 16px; background: #f6f7f8; "
+        "font-family: system-ui, sans-serif; }</style></head>"
         f"<body><h1>{title}</h1>{fragment(folder)}</body></html>\n"
     )
 
@@ -63,14 +66,14 @@ def fragment(folder: Path) -> str:
 
 def table(scores: dict[str, Any]) -> str:
     """The summary as plain text: every metric with the judge's ceiling, for all prompts and by language."""
-    with_ceiling = "ceiling" in scores["groups"]["all"]
     lines = [f"{'':24}" + "".join(f"{TITLES[name]:>22}" for name in IDENTITIES) + f"{'pictures':>14}"]
     for label, values, count in _lines(scores):
         lines.append(f"{label:24}" + "".join(f"{_percent(values[name]):>22}" for name in IDENTITIES) + f"{count:>14}")
-    if with_ceiling:
-        lines.append(
-            "ceiling: the same texts perfectly typeset; readable only: prompts whose perfect picture is read without a mistake"
-        )
+    labels = {label.strip() for label, _, _ in _lines(scores)}
+    if CEILING in labels:
+        lines.append(f"{CEILING}: the same texts perfectly typeset, read by the same judge")
+    if READABLE in labels:
+        lines.append(f"{READABLE}: prompts whose perfect picture the judge reads without a mistake")
     return "\n".join(lines)
 
 
@@ -80,9 +83,9 @@ def _lines(scores: dict[str, Any]) -> list[tuple[str, dict[str, float | None], s
         failures = f" ({group['failed']} failed)" if group["failed"] else ""
         lines.append((name, group["scores"], f"{group['n'] - group['failed']}{failures}"))
         if "ceiling" in group:
-            lines.append(("  judge's ceiling", group["ceiling"], str(group["n"] - group["ceiling_failed"])))
+            lines.append((f"  {CEILING}", group["ceiling"], str(group["n"] - group["ceiling_failed"])))
             if group["readable_n"] != group["n"] - group["failed"]:
-                lines.append(("  readable only", group["readable"], str(group["readable_n"])))
+                lines.append((f"  {READABLE}", group["readable"], str(group["readable_n"])))
     return lines
 
 
