@@ -23,7 +23,9 @@ class Params(Config):
     level: how much text (default: what suits the template). split: which words and emoji may be drawn ("demo" concerns emoji
     only; its words are those of "train"). fonts: names to choose from (default: the library's fonts of the split "train").
     emoji: code points as "1f34e" or "1f468-200d-1f373", one is chosen. palette: English colour names. min_size, max_size:
-    em size of the text, or height of the emoji, as a share of the canvas height. photos: names from render.photos.
+    em size of the text, or height of the emoji, as a share of the canvas height. max_lines, jitter: at most this many sampled
+    lines, and how far from the middle they may stand (0 to 1), where the layout is free; a curriculum begins with one line in
+    the middle. photos: names from render.photos.
     """
 
     text: str | None = None
@@ -36,6 +38,8 @@ class Params(Config):
     palette: tuple[str, ...] | None = None
     min_size: float | None = pydantic.Field(default=None, gt=0, le=1)
     max_size: float | None = pydantic.Field(default=None, gt=0, le=1)
+    max_lines: int = pydantic.Field(default=3, ge=1)
+    jitter: float = pydantic.Field(default=1.0, ge=0, le=1)
     photos: tuple[str, ...] | None = None
 
     @pydantic.model_validator(mode="after")

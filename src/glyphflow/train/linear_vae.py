@@ -40,8 +40,8 @@ def init_block_transform(vae: VAE, pictures: Sequence[npt.NDArray[np.uint8]]) ->
     widths = [config.base_dim * multiple for multiple in config.dim_mult]
     if len(widths) != 4 or config.input_channels != 3 or any(w < n for w, n in zip(widths, (12, 48, 49, 49), strict=True)):
         raise InputError(
-            f"A VAE with {config.input_channels} colour channels and levels of {widths} channels has no block transform; it needs "
-            "3 colour channels and 4 levels of at least 12, 48, 49 and 49 channels."
+            f"A VAE with {config.input_channels} colour channels and levels of {widths} channels has no block transform; it "
+            "needs 3 colour channels and 4 levels of at least 12, 48, 49 and 49 channels."
         )
     axes, scale = _components(pictures)
     _encoder(vae, axes, scale)
@@ -79,7 +79,9 @@ def _encoder(vae: VAE, axes: Tensor, scale: Tensor) -> None:
         _pass_on(block, down.out_channels)
     # After two steps a channel is (colour, bit 0 of y, bit 0 of x, bit 1 of y, bit 1 of x); bits 2 are the taps of this one.
     signals = axes / 8.0
-    rows = torch.cat([torch.stack([signals[: config.z_dim], -signals[: config.z_dim]], 1).flatten(0, 1), signals[config.z_dim :]])
+    rows = torch.cat(
+        [torch.stack([signals[: config.z_dim], -signals[: config.z_dim]], 1).flatten(0, 1), signals[config.z_dim :]]
+    )
     rows = rows[: down.out_channels - 1].reshape(-1, 3, 2, 2, 2, 2, 2, 2)
     rows = rows.permute(0, 1, 4, 7, 3, 6, 2, 5).reshape(len(rows), 48, 2, 2)
     _stride(down, torch.cat([rows, torch.zeros(1, 48, 2, 2)]))

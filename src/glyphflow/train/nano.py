@@ -1,10 +1,11 @@
 """The starting point of the nano family: a whole pipeline directory with fresh weights.
 
-``init_nano`` writes the released directory layout at toy size. The MMDiT and the VAE start random. The condition encoder has the
-Qwen2.5-VL architecture and is used frozen; nothing has taught it language yet, so its token embeddings are given what a model
-that writes needs most: the look of each character. The embedding of a one-character token is its glyph, drawn once and projected
-on the principal components of all glyphs, so that the MMDiT can learn "draw what the token looks like" as one rule for every
-letter and every Chinese character instead of thousands of facts. Other tokens get random vectors.
+``init_nano`` writes the released directory layout at toy size. The MMDiT starts random, the VAE from the best linear code of
+blocks (:mod:`glyphflow.train.linear_vae`). The condition encoder has the Qwen2.5-VL architecture and is used frozen; nothing has
+taught it language yet, so its token embeddings are given what a model that writes needs most: the look of each character. The
+embedding of a one-character token is its glyph, drawn once and projected on the principal components of all glyphs, so that the
+MMDiT can learn "draw what the token looks like" as one rule for every letter and every Chinese character instead of thousands of
+facts. Other tokens get random vectors.
 """
 
 from __future__ import annotations
@@ -23,15 +24,19 @@ from glyphflow.core.hardware import require
 from glyphflow.core.hashing import derive_seed
 from glyphflow.core.progress import Progress
 from glyphflow.flow import ScheduleConfig
-from glyphflow.models import MMDiT, VAE
+from glyphflow.models import VAE, MMDiT
 from glyphflow.models.condition import T2I_TEMPLATE
 from glyphflow.models.presets import NANO_MMDIT, NANO_VAE
 from glyphflow.render import FontLibrary, RenderSpec, render
+from glyphflow.train.linear_vae import init_block_transform
 from glyphflow.train.tokenizer import PUNCTUATION, build_tokenizer, save_tokenizer, standard_characters, vocabulary_texts
 
 GLYPH_FONT = "noto-sans-cjk-sc-regular"
 GLYPH_PX = 32
 HIDDEN = NANO_MMDIT.joint_attention_dim
+SCHEDULE = ScheduleConfig(
+    use_dynamic_shifting=True, max_shift=0.9, max_image_seq_len=8192, shift_terminal=0.02
+)  # the released one
 _IDENTITY_SHARE = 0.3  # how much of an embedding is random, so that look-alikes (O, 0) stay apart
 
 
@@ -44,18 +49,20 @@ def init_nano(directory: Path, seed: int = 0, captions: int = 4000) -> None:
     if directory.exists():
         raise StorageError(f"{directory} exists already; choose another directory or remove it first.")
     fonts = FontLibrary.from_manifest()
-    tokenizer = build_tokenizer([*_captions(fonts, captions, seed), *[T2I_TEMPLATE.replace("{}", "")] * 10])
+    texts, pictures = _samples(fonts, captions, seed)
+    tokenizer = build_tokenizer([*texts, *[T2I_TEMPLATE.replace("{}", "")] * 10])
     generator = torch.Generator().manual_seed(derive_seed(seed, "nano"))
     transformer = MMDiT(NANO_MMDIT)
     transformer.init_weights(generator)
     vae = VAE(NANO_VAE).init_weights(generator)
+    init_block_transform(vae, pictures)
     language = _condition_encoder(tokenizer, fonts, seed)
     with atomic_path(directory) as temporary:
         transformer.save_pretrained(temporary / "transformer")
         vae.save_pretrained(temporary / "vae")
         language.save_pretrained(temporary / "text_encoder")
         save_tokenizer(tokenizer, temporary / "tokenizer")
-        ScheduleConfig().to_json(temporary / "scheduler" / "scheduler_config.json")
+        SCHEDULE.to_json(temporary / "scheduler" / "scheduler_config.json")
         write_json(
             temporary / "model_index.json",
             {
@@ -70,16 +77,18 @@ def init_nano(directory: Path, seed: int = 0, captions: int = 4000) -> None:
         write_json(temporary / "glyphflow.json", {"native_area": 128 * 128, "default_steps": 20})
 
 
-def _captions(fonts: FontLibrary, count: int, seed: int) -> list[str]:
-    """Captions of small renders: the language that the tokenizer's merges are learned from."""
-    found: list[str] = []
-    with Progress("captions", count, "caption") as progress:
+def _samples(fonts: FontLibrary, count: int, seed: int) -> tuple[list[str], list[np.ndarray]]:
+    """Captions that the tokenizer's merges are learned from, and pictures for the VAE's starting point (at most 500)."""
+    texts: list[str] = []
+    pictures: list[np.ndarray] = []
+    with Progress("samples", count, "render") as progress:
         for n in range(count):
-            template = ("word", "emoji")[n % 2]
-            spec = RenderSpec(template, derive_seed(seed, "caption", n), 64, 64, {})
-            found += render(spec, fonts).captions.values()
+            template = "emoji" if n % 4 == 0 else "word"
+            drawn = render(RenderSpec(template, derive_seed(seed, "sample", n), 128, 128, {}), fonts)
+            texts += drawn.captions.values()
+            pictures += [drawn.image] if n < 500 else []
             progress.advance()
-    return found
+    return texts, pictures
 
 
 def _condition_encoder(tokenizer: Tokenizer, fonts: FontLibrary, seed: int) -> Qwen2_5_VLForConditionalGeneration:
@@ -95,6 +104,8 @@ def _condition_encoder(tokenizer: Tokenizer, fonts: FontLibrary, seed: int) -> Q
             "max_position_embeddings": 4096,
             "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [8, 12, 12]},
             "tie_word_embeddings": True,
+            "bos_token_id": tokenizer.token_to_id("<|endoftext|>"),
+            "eos_token_id": tokenizer.token_to_id("<|im_end|>"),
         },
         vision_config={
             "depth": 2,
@@ -105,6 +116,8 @@ def _condition_encoder(tokenizer: Tokenizer, fonts: FontLibrary, seed: int) -> Q
             "window_size": 112,
             "fullatt_block_indexes": [1],
         },
+        bos_token_id=tokenizer.token_to_id("<|endoftext|>"),
+        eos_token_id=tokenizer.token_to_id("<|im_end|>"),
         image_token_id=tokenizer.token_to_id("<|image_pad|>"),
         video_token_id=tokenizer.token_to_id("<|video_pad|>"),
         vision_start_token_id=tokenizer.token_to_id("<|vision_start|>"),

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import collections
 import importlib.resources
+import itertools
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -72,7 +73,9 @@ def build_tokenizer(captions: Iterable[str], merges: int = 1500) -> Tokenizer:
     The result depends on the captions' content and not on their order.
     """
     symbols = byte_symbols()
-    spelled = {character: [symbols[byte] for byte in character.encode("utf-8")] for character in (*standard_characters(), *PUNCTUATION)}
+    spelled = {
+        character: [symbols[byte] for byte in character.encode("utf-8")] for character in (*standard_characters(), *PUNCTUATION)
+    }
     pairs: list[tuple[str, str]] = []
     for length in (1, 2, 3):  # a character has three or four bytes; shorter prefixes are merged first
         pairs += dict.fromkeys(("".join(s[:length]), s[length]) for s in spelled.values() if len(s) > length)
@@ -107,6 +110,7 @@ def _assemble(pairs: Sequence[tuple[str, str]], symbols: dict[int, str]) -> Toke
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(_QUOTED), "isolated"),
+            pre_tokenizers.Split(Regex('["“”「」]'), "isolated"),
             pre_tokenizers.Split(Regex(_WORDS), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
@@ -127,8 +131,9 @@ def _learn(tokenizer: Tokenizer, captions: Iterable[str], merges: int) -> list[t
     while len(learned) < merges:
         frequency: collections.Counter[tuple[str, str]] = collections.Counter()
         for word, count in words.items():
-            for pair in zip(word, word[1:], strict=False):
-                frequency[pair] += count
+            for pair in itertools.pairwise(word):
+                if not _too_long(pair):
+                    frequency[pair] += count
         if not frequency:
             break
         best = min(frequency, key=lambda pair: (-frequency[pair], pair))
@@ -137,6 +142,12 @@ def _learn(tokenizer: Tokenizer, captions: Iterable[str], merges: int) -> list[t
         learned.append(best)
         words = {_merge(word, best): count for word, count in words.items()}
     return learned
+
+
+def _too_long(pair: tuple[str, str]) -> bool:
+    """Chinese has no spaces that would end a merge; beyond three characters a token would be a rare sentence."""
+    text = "".join(pair)
+    return len(text) > 9 and any(ord(symbol) > 0x7F and symbol != "Ġ" for symbol in text)
 
 
 def _merge(word: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ def draw(scene: Scene) -> Rendered:
     placed, width, height = stack(lines, faces, size, rng.choice(("centre", "centre", "centre", "left")), _LEADING)
     slack_x, slack_y = scene.width * (1 - 2 * _MARGIN) - width, scene.height * (1 - 2 * _MARGIN) - height
     # Near the middle most of the time: the square of a uniform number in [-1, 1] keeps its sign.
-    along_x, along_y = (u * abs(u) for u in (rng.uniform(-1, 1), rng.uniform(-1, 1)))
+    along_x, along_y = (scene.params.jitter * u * abs(u) for u in (rng.uniform(-1, 1), rng.uniform(-1, 1)))
     x = scene.width * _MARGIN + max(slack_x, 0) * (0.5 + 0.5 * along_x)
     y = scene.height * _MARGIN + max(slack_y, 0) * (0.5 + 0.5 * along_y)
     drawn = draw_lines(canvas, placed, x, y, text_colour.rgb)
@@ -69,7 +69,7 @@ def _choose(scene: Scene) -> tuple[list[str], list[Font], float]:
     rng = scene.rng
     low, high = (share * scene.height for share in scene.params.sizes(0.18, 0.6))
     inner_width, inner_height = scene.width * (1 - 2 * _MARGIN), scene.height * (1 - 2 * _MARGIN)
-    count = rng.choices((1, 2, 3), (0.68, 0.25, 0.07))[0]
+    count = min(rng.choices((1, 2, 3), (0.68, 0.25, 0.07))[0], scene.params.max_lines)
     for attempt in range(12):
         lines, faces = scene.sample_lines(["word"] * max(1, count - attempt // 3))
         lines, faces = _split_mixed(scene, lines, faces)
@@ -83,8 +83,8 @@ def _choose(scene: Scene) -> tuple[list[str], list[Font], float]:
 def _split_mixed(scene: Scene, lines: list[str], faces: list[Font]) -> tuple[list[str], list[Font]]:
     """A sampled line of both languages mostly becomes two lines, so that each has a typeface of its own script."""
     both = [line for line in lines if has_cjk(line) and re.search("[A-Za-z]", line)]
-    if scene.params.text is not None or not both or scene.rng.random() < 0.35:
-        return lines, faces
     pieces = [piece for line in lines for piece in split_scripts(line)][:3]
+    if scene.params.text is not None or not both or scene.rng.random() < 0.35 or len(pieces) > scene.params.max_lines:
+        return lines, faces
     found = pick_fonts(scene.rng, scene.fonts, scene.params.fonts, pieces)
     return (pieces, found) if found is not None else (lines, faces)
