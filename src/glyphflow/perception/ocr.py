@@ -52,7 +52,9 @@ class OCR:
     ``OCR()`` reads pages: the engine's defaults (detection at 736 px on the short side at least, orientation classifier on).
     ``OCR(fast=True)`` is for generated pictures, whose text stands upright: no orientation classifier, and pictures whose
     short side is below 512 px are enlarged by a whole factor (bicubic) until they reach it, so that the recogniser sees smooth
-    strokes.
+    strokes. Measured on 128 px pictures of perfectly typeset words, 520 in each language at em sizes from 13 to 58 px: all
+    are read but one "Ill" (as "III"). At 10 px 97 % are; enlarging to 256 px only is twice as fast and loses one Chinese
+    picture in ten there. A narrow letter alone (I, l, 1) is beyond the engine, which takes it for a rotated line.
     ``threads`` for the inference engine: None takes every core.
     """
 
