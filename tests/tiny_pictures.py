@@ -19,7 +19,7 @@ class TinyRecord:
 
 @dataclass
 class TinySelection:
-    """``count`` pictures of a number on a coloured ground, every second one twice as wide; those in ``broken`` cannot be read."""
+    """``count`` pictures of a number on a coloured ground, every second one twice as wide; ``broken`` cannot be read."""
 
     count: int
     size: tuple[int, int] = (64, 64)

@@ -68,9 +68,7 @@ def test_encoding_continues_after_a_stop_and_gives_the_same_bytes(cache: Path, e
     assert shard_path(copy, 0).read_bytes() == before
 
 
-def test_a_cache_of_other_encoders_or_records_is_refused(
-    cache: Path, model: Path, encoders: Encoders, tmp_path: Path
-) -> None:
+def test_a_cache_of_other_encoders_or_records_is_refused(cache: Path, model: Path, encoders: Encoders, tmp_path: Path) -> None:
     other_model = tiny_pipeline(tmp_path / "other", seed=5)
     other = Encoders(other_model, torch.device("cpu"), torch.float32)
     with pytest.raises(ConfigError, match=f"{encoders.fingerprint}.*{other.fingerprint}"):
@@ -150,7 +148,7 @@ def test_caption_variants_follow_their_weights(cache: Path) -> None:
         embeds = opened.sample(opened.ids.index(record)).embeds
         expected = embeds.get("zh", opened.empty)  # a record without that caption trains without condition
         assert torch.equal(batch.embeds[row, : len(expected)], expected)
-    with pytest.raises(ConfigError, match="'fr'.*en, zh"):
+    with pytest.raises(ConfigError, match=r"'fr'.*en, zh"):
         open_feed(cache, captions={"fr": 1.0})
 
 

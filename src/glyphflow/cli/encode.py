@@ -13,7 +13,7 @@ def register(app: typer.Typer) -> None:
     @app.command()
     def encode(
         recipe: Annotated[str, typer.Argument(help="Recipe of kind mmdit: a file, or a packaged name such as nano-mmdit.")],
-        overrides: Annotated[list[str] | None, typer.Argument(help="Recipe keys to change, for example feed.area=65536.")] = None,
+        overrides: Annotated[list[str] | None, typer.Argument(help="Recipe keys to change: feed.area=65536 …")] = None,
     ) -> None:
         """Encode the pictures and captions of a recipe's sources into their caches; continues what was stopped."""
         from glyphflow.core.errors import ConfigError
@@ -22,6 +22,8 @@ def register(app: typer.Typer) -> None:
 
         read = read_recipe(recipe, overrides or ())
         if isinstance(read, VAERecipe):
-            raise ConfigError(f"{recipe} is of kind vae, which trains on pictures and needs no cache; give a recipe of kind mmdit.")
+            raise ConfigError(
+                f"{recipe} is of kind vae, which trains on pictures and needs no cache; give a recipe of kind mmdit."
+            )
         for cache, count in encode_sources(read):
             typer.echo(f"{count} records in {cache}.")

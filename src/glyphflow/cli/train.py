@@ -13,7 +13,7 @@ def register(app: typer.Typer) -> None:
 
     @app.command()
     def train(
-        recipe: Annotated[str, typer.Argument(help="Recipe file, or the name of a packaged one: nano-vae, nano-mmdit, demo-mmdit.")],
+        recipe: Annotated[str, typer.Argument(help="Recipe file, or a packaged one by name: nano-vae, nano-mmdit.")],
         overrides: Annotated[list[str] | None, typer.Argument(help="Recipe keys to change, for example train.lr=1e-4.")] = None,
     ) -> None:
         """Train by a recipe; the same command continues a run that was stopped."""
@@ -27,7 +27,9 @@ def register(app: typer.Typer) -> None:
             from glyphflow.train.preview import preview_sheet
 
             train_mmdit(read, preview_sheet(read) if read.preview.prompts else None)
-        typer.echo(f"Trained to step {read.train.steps} in {read.out}; glyphflow export {read.out} OUT makes a pipeline directory.")
+        typer.echo(
+            f"Trained to step {read.train.steps} in {read.out}; glyphflow export {read.out} OUT makes a pipeline directory."
+        )
 
     @app.command()
     def export(

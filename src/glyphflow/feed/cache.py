@@ -9,8 +9,8 @@
                 "spans"   (records, variants, 2)  begin and end of each caption in "text"; equal where there is none
                 metadata: records = {ids, variants, skipped} (JSON)
 
-Text is stored as long as it is: at 7 kB a token of the released encoder, padding would be most of the disk. bfloat16 keeps 8 bits
-of a latent of unit variance; the noise that training adds is far coarser.
+Text is stored as long as it is: at 7 kB a token of the released encoder, padding would be most of the disk. bfloat16 keeps 8
+bits of a latent of unit variance; the noise that training adds is far coarser.
 """
 
 from __future__ import annotations
@@ -100,7 +100,9 @@ class LatentCache:
         self.directory = Path(directory)
         manifest = read_json(self.directory / MANIFEST)
         if not manifest["complete"]:
-            raise InputError(f"The cache {directory} is not complete; run glyphflow encode again, it continues where it stopped.")
+            raise InputError(
+                f"The cache {directory} is not complete; run glyphflow encode again, it continues where it stopped."
+            )
         self.fingerprint: str = manifest["fingerprint"]
         shards = [_Shard(shard_path(self.directory, number)) for number in range(manifest["shards"])]
         self.ids: list[str] = [record for shard in shards for record in shard.ids]
@@ -155,11 +157,13 @@ class _Shard:
 
     def latents(self, row: int) -> torch.Tensor:
         begin = int(self._ends[row - 1]) if row else 0
-        return self._latents[begin : int(self._ends[row])].view(-1, *self.sizes[row])
+        found: torch.Tensor = self._latents[begin : int(self._ends[row])].view(-1, *self.sizes[row])
+        return found
 
     def embed(self, row: int, variant: str) -> torch.Tensor:
         begin, end = self.spans[row, self.variants.index(variant)]
-        return self._text[int(begin) : int(end)]
+        found: torch.Tensor = self._text[int(begin) : int(end)]
+        return found
 
 
 def _joined(pieces: list[torch.Tensor]) -> torch.Tensor:

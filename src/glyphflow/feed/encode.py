@@ -31,7 +31,7 @@ _PIXELS_AT_ONCE = 64 * 128 * 128
 
 
 def encoder_fingerprint(root: Path) -> str:
-    """Identity of what a pipeline directory's encoders make: weights, latent statistics, tokenizer, templates, preprocessing."""
+    """Identity of what the encoders of a pipeline directory make: their files, latent statistics, templates, preprocessing."""
     tokenizer = sorted(path for path in (root / "tokenizer").rglob("*") if path.is_file())
     return fingerprint(
         {
@@ -86,12 +86,16 @@ class Encoders:
 def encode_selection(selection: Selection, encoders: Encoders, cache: Path, area: int) -> int:
     """Encode all records of ``selection`` into the directory ``cache``; returns how many it holds.
 
-    Pictures are brought to the nearest of the nine buckets of ``area`` pixels. Finished shards are kept when the same call is made
-    again; a cache of other encoders, another area or other records is refused with a :class:`ConfigError`. A record whose picture
-    cannot be read is left out and named on standard error at the end, and in its shard.
+    Pictures are brought to the nearest of the nine buckets of ``area`` pixels. Finished shards are kept when the same call
+    is made again; a cache of other encoders, another area or other records is refused with a :class:`ConfigError`. A record
+    whose picture cannot be read is left out; its shard says why.
     """
     cache = Path(cache)
-    identity = {"fingerprint": encoders.fingerprint, "area": area, "records": fingerprint(list(selection.ids))}
+    identity: dict[str, str | int] = {
+        "fingerprint": encoders.fingerprint,
+        "area": area,
+        "records": fingerprint(list(selection.ids)),
+    }
     with exclusive(cache, "encoding"):
         _check_same(cache, identity)
         shards = -(-len(selection) // SHARD_RECORDS)
@@ -166,6 +170,6 @@ def _check_same(cache: Path, identity: dict[str, str | int]) -> None:
     for key, name in names.items():
         if found[key] != identity[key]:
             raise ConfigError(
-                f"The cache {cache} was made with other {name} ({found[key]}) than those asked for now ({identity[key]}); remove it, "
-                "or choose another cache directory."
+                f"The cache {cache} was made with other {name} ({found[key]}) than those asked for now "
+                f"({identity[key]}); remove it, or choose another cache directory."
             )

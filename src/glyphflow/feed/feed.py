@@ -59,10 +59,10 @@ class _Stream:
 class EncodedFeed:
     """Batches from latent caches; the batch of a step is a pure function of the caches, the settings and the seed.
 
-    ``sources`` are (cache directory, weight) pairs. Steps are shared among sources by weight and among the buckets of a source by
-    their number of records. For each sample and epoch one caption variant is drawn (``captions``: variant -> weight; empty: all
-    variants alike), or with chance ``drop_condition`` the empty prompt, independently of its neighbours. A cache whose encoders
-    are not ``fingerprint`` (None: those of the first cache) is refused.
+    ``sources`` are (cache directory, weight) pairs. Steps are shared among sources by weight and among the buckets of a
+    source by their number of records. For each sample and epoch one caption variant is drawn (``captions``: variant ->
+    weight; empty: all variants alike), or with chance ``drop_condition`` the empty prompt, independently of its neighbours.
+    A cache whose encoders are not ``fingerprint`` (None: those of the first cache) is refused.
     """
 
     def __init__(
@@ -81,8 +81,8 @@ class EncodedFeed:
         for cache in caches:
             if cache.fingerprint != self.fingerprint:
                 raise ConfigError(
-                    f"The cache {cache.directory} was made by the encoders {cache.fingerprint}, and this run is for {self.fingerprint}; "
-                    "encode it again with the run's encoders."
+                    f"The cache {cache.directory} was made by the encoders {cache.fingerprint}, and this run is for "
+                    f"{self.fingerprint}; encode it again with the run's encoders."
                 )
         self._batch_size = batch_size
         self._draw = _Draw(dict(captions or {}), drop_condition)
@@ -142,8 +142,8 @@ class _Draw:
         unknown = sorted(set(self._weights) - set(cache.variants))
         if unknown:
             raise ConfigError(
-                f"feed.captions names {unknown[0]!r}, and the cache {cache.directory} has the captions {', '.join(cache.variants)}; "
-                "use those names."
+                f"feed.captions names {unknown[0]!r}, and the cache {cache.directory} has the captions "
+                f"{', '.join(cache.variants)}; use those names."
             )
         weights = np.asarray([self._weights.get(v, 0.0 if self._weights else 1.0) for v in cache.variants])
         return _BoundDraw(lengths, (lengths > 0) * weights, self._drop, len(cache.empty))

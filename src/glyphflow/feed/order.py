@@ -1,8 +1,8 @@
 """Which records make the batch of a step: pure arithmetic over seeds, so that a step number is the only state of a feed.
 
-A feed is a set of *streams* (one per source and bucket). :class:`Interleave` says which stream serves a step and how many batches
-that stream served before; :class:`EpochOrder` says which records the n-th batch of a stream holds. Neither keeps anything that
-cannot be computed again, so a run that restarts at step k gets the batch of step k.
+A feed is a set of *streams* (one per source and bucket). :class:`Interleave` says which stream serves a step and how many
+batches that stream served before; :class:`EpochOrder` says which records the n-th batch of a stream holds. Neither keeps
+anything that cannot be computed again, so a run that restarts at step k gets the batch of step k.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SORT_WINDOW = 8
 
 
 class Interleave:
-    """Serve streams in proportion to ``weights``, as evenly as whole steps allow (the stream that is furthest behind is next)."""
+    """Serve streams in proportion to ``weights``, as evenly as whole steps allow: the one furthest behind is next."""
 
     def __init__(self, weights: Sequence[float]) -> None:
         self._weights = np.asarray(weights, dtype=np.float64) / float(np.sum(weights))
@@ -61,8 +61,8 @@ class EpochOrder:
     """Batches of a stream of ``count`` records: one seeded permutation after the other, no record twice within an epoch.
 
     A batch may reach over the end of an epoch, so every batch is full and every record is served. Where ``draw`` gives lengths,
-    records are exchanged within windows of :data:`SORT_WINDOW` batches so that a batch holds texts of similar length (less padding);
-    the order of those batches is shuffled again.
+    records are exchanged within windows of :data:`SORT_WINDOW` batches so that a batch holds texts of similar length (less
+    padding); the order of those batches is shuffled again.
     """
 
     def __init__(self, count: int, batch_size: int, seed: int, name: str, draw: Draw | None = None) -> None:

@@ -63,9 +63,9 @@ class PixelFeed:
     """Batches of random crops; the batch of a step is a pure function of the sources, the settings and the seed.
 
     ``sources`` are (selection, weight) pairs: steps are shared among them in proportion to the weights. Each picture is first
-    brought to its bucket of ``area`` pixels, the same way as encoding does, so that the VAE learns on the sharpness it will meet.
-    Up to ``cache_pictures`` prepared pictures stay in memory as uint8 (at most 3 x area bytes each): rendering or decoding one
-    costs more than all its crops. Records whose id falls into ``heldout_share`` are left to :meth:`heldout`.
+    brought to its bucket of ``area`` pixels, the same way as encoding does, so that the VAE learns on the sharpness it will
+    meet. Up to ``cache_pictures`` prepared pictures stay in memory as uint8 (at most 3 x area bytes each): rendering or
+    decoding one costs more than all its crops. Records whose id falls into ``heldout_share`` are left to :meth:`heldout`.
     """
 
     def __init__(
@@ -143,5 +143,3 @@ class PixelFeed:
 def to_tensor(pictures: Picture) -> torch.Tensor:
     """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in [-1, 1], channels last in memory."""
     return torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
-
-

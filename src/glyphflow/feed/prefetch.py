@@ -15,7 +15,8 @@ B = TypeVar("B")
 class Prefetch(Generic[B]):
     """Give ``make(step)`` for step = ``start``, ``start`` + 1, … with up to ``depth`` batches made ahead.
 
-    An error of ``make`` is raised by :meth:`next` at the step it belongs to. Use as a context manager: leaving it ends the thread.
+    An error of ``make`` is raised by :meth:`next` at the step it belongs to. Use as a context manager: leaving it ends the
+    thread.
     """
 
     def __init__(self, make: Callable[[int], B], start: int, depth: int = 2) -> None:

@@ -1,7 +1,7 @@
 """Checkpoints: one torch.distributed.checkpoint directory per step, complete or absent, the latest few kept.
 
-The state is the parameters, the optimizer's moments and the moving average. There is no state of random generators or of the feed:
-both are functions of the seed and the step.
+The state is the parameters, the optimizer's moments and the moving average. There is no state of random generators or of the
+feed: both are functions of the seed and the step.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import nn
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
+from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 
 from glyphflow.core.errors import InputError
 from glyphflow.core.files import atomic_path
@@ -45,7 +47,7 @@ class Checkpoints:
         """Write the state after ``step`` steps, then remove the oldest checkpoints beyond ``keep``."""
         state = {"model": model.state_dict(), "optimizer": _moments(model, optimizer), "ema": ema.tensors()}
         with atomic_path(self.path(step)) as temporary, _quiet():
-            dcp.save(state, checkpoint_id=temporary, no_dist=True)
+            dcp_save(state, checkpoint_id=temporary, no_dist=True)
         for old in self.steps()[: -self._keep]:
             shutil.rmtree(self.path(old), ignore_errors=True)
         return self.path(step)
@@ -74,7 +76,7 @@ def _moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, to
 
 def _empty_moments(model: nn.Module, path: Path) -> dict[str, torch.Tensor]:
     """Room for the optimizer state that the checkpoint in ``path`` holds."""
-    stored = dcp.FileSystemReader(path).read_metadata().state_dict_metadata
+    stored = FileSystemReader(path).read_metadata().state_dict_metadata
     room = {}
     for name, parameter in model.named_parameters():
         for key in _MOMENTS:
@@ -87,11 +89,12 @@ def _empty_moments(model: nn.Module, path: Path) -> dict[str, torch.Tensor]:
 def _read(state: dict[str, Any], path: Path) -> None:
     try:
         with _quiet():
-            dcp.load(state, checkpoint_id=path, no_dist=True)
+            dcp_load(state, checkpoint_id=path, no_dist=True)
     except Exception as error:  # dcp wraps whatever went wrong, also a missing key, in errors of its own
         reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"The checkpoint {path} does not fit this model or is damaged ({reason}); remove it to continue from the one before."
+            f"The checkpoint {path} does not fit this model or is damaged ({reason}); remove it to continue from the "
+            "one before."
         ) from error
 
 

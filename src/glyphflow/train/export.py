@@ -35,7 +35,9 @@ def export_run(run: Path, out: Path, *, average: bool = True, dtype: str = "bflo
     checkpoints = Checkpoints(run / "checkpoints", recipe.train.keep)
     steps = checkpoints.steps()
     if not steps:
-        raise InputError(f"{run} holds no checkpoint yet; let the run reach step {recipe.train.checkpoint_every} or stop it with Ctrl-C.")
+        raise InputError(
+            f"{run} holds no checkpoint yet; let the run reach step {recipe.train.checkpoint_every} or stop it with Ctrl-C."
+        )
     root = locate(recipe.train.init_from)
     part = "vae" if isinstance(recipe, VAERecipe) else "transformer"
     model = _model(recipe, root / part)

@@ -1,4 +1,4 @@
-"""The held-out loss of the MMDiT: the same samples, noise levels and noise at every measurement, so that runs can be compared."""
+"""The held-out loss of the MMDiT: the same samples, noise levels and noise at every measurement, so that runs compare."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ BINS = 8
 def heldout_velocity(model: nn.Module, *, batches: Sequence[EncodedBatch], seed: int) -> dict[str, float]:
     """``heldout_loss``: mean squared velocity error over :data:`BINS` noise levels, and ``heldout_loss_sigma_…`` for each.
 
-    Samples take the levels in turn. The level decides most of the error, so a mean over random levels would mostly measure luck.
+    Samples take the levels in turn. The level decides most of the error, so a mean over random levels would mostly measure
+    luck.
     """
     levels = stratified_sigmas(BINS)
     sums, counts, seen = torch.zeros(BINS), torch.zeros(BINS), 0

@@ -47,9 +47,9 @@ Objective = Callable[[nn.Module, B, torch.Generator], tuple[torch.Tensor, dict[s
 class Loop(Generic[B]):
     """Train ``model`` in place for ``settings.steps`` steps, from the latest checkpoint in ``out`` if there is one.
 
-    ``batch(step)`` makes the batch of a step (already on the model's device), ``objective`` turns it into a loss. All randomness of a
-    step comes from (``seed``, step), so a run that was killed and continues ends with the same bits as one that was not.
-    ``heldout(model)`` measures and ``preview(model)`` draws with the averaged weights; both are optional.
+    ``batch(step)`` makes the batch of a step (already on the model's device), ``objective`` turns it into a loss. All
+    randomness of a step comes from (``seed``, step), so a run that was killed and continues ends with the same bits as one
+    that was not. ``heldout(model)`` measures and ``preview(model)`` draws with the averaged weights; both are optional.
     """
 
     def __init__(
@@ -116,7 +116,8 @@ class Loop(Generic[B]):
         if not (math.isfinite(value) and math.isfinite(norm)):
             raise InputError(
                 f"Training stopped at step {step + 1}: the loss is {value:g} and the gradient's norm {norm:g} on the records "
-                f"{', '.join(batch.ids)}; look at these records or lower train.lr, then run again to continue from the last checkpoint."
+                f"{', '.join(batch.ids)}; look at these records or lower train.lr, then run again to continue from the "
+                "last checkpoint."
             )
         rate = learning_rate(step, self._settings)
         for group in self._optimizer.param_groups:
@@ -145,8 +146,8 @@ class Loop(Generic[B]):
             self._checkpoints.save(done, self.model, self._optimizer, self.ema)
         if stop.is_set() and done < settings.steps:
             raise InterruptedRun(
-                f"Training stopped after step {done} of {settings.steps}; the checkpoint is in {self._out / 'checkpoints'} and the "
-                "same command continues from it."
+                f"Training stopped after step {done} of {settings.steps}; the checkpoint is in "
+                f"{self._out / 'checkpoints'} and the same command continues from it."
             )
 
     def _resume(self) -> int:

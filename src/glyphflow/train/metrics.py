@@ -12,7 +12,7 @@ from glyphflow.core.hardware import require
 
 
 class Metrics:
-    """Append measurements under ``directory``; what lies beyond ``step`` (written after the last checkpoint) is cut off first."""
+    """Append measurements under ``directory``; lines beyond ``step``, written after the last checkpoint, are cut off first."""
 
     def __init__(self, directory: Path, step: int) -> None:
         self._path = Path(directory) / "metrics.jsonl"

@@ -30,14 +30,15 @@ def flow_matching(
 def velocity_errors(model: nn.Module, batch: EncodedBatch, sigma: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
     """Squared error per sample, mean over its tokens and features: (B,) float32, for noise levels ``sigma`` (B,).
 
-    The samples of a batch have one shape, so the mean over (B,) weighs every token alike. ``rng`` lives on the CPU: the noise is
-    the same on every device.
+    The samples of a batch have one shape, so the mean over (B,) weighs every token alike. ``rng`` lives on the CPU: the
+    noise is the same on every device.
     """
     x0 = batch.latents.float()
     noise = torch.randn(x0.shape, generator=rng).to(x0.device)
     sigma = sigma.to(x0.device)
     predicted = model(interpolate(x0, noise, sigma), batch.embeds.float(), sigma, batch.shapes, batch.mask)
-    return (predicted.float() - velocity_target(x0, noise)).square().flatten(1).mean(1)
+    errors: torch.Tensor = (predicted.float() - velocity_target(x0, noise)).square().flatten(1).mean(1)
+    return errors
 
 
 def vae_reconstruction(
@@ -65,7 +66,8 @@ def vae_reconstruction(
 def edge_loss(found: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     """Mean absolute difference of horizontal and vertical gradients, averaged over :data:`EDGE_SCALES` resolutions.
 
-    Both inputs are (B, C, H, W); the scalar has the unit of the values. Gradients are linear, so that of the difference is compared.
+    Both inputs are (B, C, H, W); the scalar has the unit of the values. Gradients are linear, so that of the difference is
+    compared.
     """
     difference = found - wanted
     terms = []

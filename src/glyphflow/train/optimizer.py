@@ -17,9 +17,7 @@ def make_optimizer(model: nn.Module, settings: TrainConfig) -> torch.optim.AdamW
     decayed = [p for p in trained if p.squeeze().ndim >= 2]
     plain = [p for p in trained if p.squeeze().ndim < 2]
     groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]], lr=settings.lr, betas=settings.betas, fused=True
-    )
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=settings.lr, betas=settings.betas, fused=True)
 
 
 def learning_rate(step: int, settings: TrainConfig) -> float:

@@ -48,7 +48,7 @@ class PixelFeedConfig(FeedConfig):
 class EncodedFeedConfig(FeedConfig):
     """The encoded payload of MMDiT training."""
 
-    captions: dict[str, float] = {}
+    captions: dict[str, float] = Field(default_factory=dict)
     """Caption variant -> weight of being chosen for a sample; empty: all variants of the cache alike."""
     drop_condition: Share = 0.1
     """Chance of each sample to get the empty prompt instead, which classifier-free guidance needs."""

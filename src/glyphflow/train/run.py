@@ -127,7 +127,9 @@ def open_selection(source: Source, number: int) -> Selection:
 
 def _cache(source: Source, number: int) -> Path:
     if source.cache is None:
-        raise ConfigError(f"feed.sources[{number}] names no cache; add cache: with the directory that glyphflow encode shall fill.")
+        raise ConfigError(
+            f"feed.sources[{number}] names no cache; add cache: with the directory that glyphflow encode shall fill."
+        )
     return source.cache
 
 
@@ -137,8 +139,8 @@ def _with_fingerprint(recipe: MMDiTRecipe, root: Path) -> MMDiTRecipe:
     wanted = recipe.feed.fingerprint or found
     if wanted != found:
         raise ConfigError(
-            f"The recipe is bound to the encoders {wanted} and those in {root} are {found}; start from the directory that the cache "
-            "was made with, or encode again and remove feed.fingerprint."
+            f"The recipe is bound to the encoders {wanted} and those in {root} are {found}; start from the directory "
+            "that the cache was made with, or encode again and remove feed.fingerprint."
         )
     return recipe.model_copy(update={"feed": recipe.feed.model_copy(update={"fingerprint": wanted})})
 

@@ -15,7 +15,6 @@ from glyphflow.models.vae import tensor_to_images
 from glyphflow.train.objectives import edge_loss, psnr
 
 
-
 def heldout_reconstruction(pictures: Sequence[PixelBatch]) -> Callable[[nn.Module], dict[str, float]]:
     """Measure L1, gradient error and PSNR of whole pictures through the posterior's mode."""
 

@@ -1,0 +1,172 @@
+"""Objectives, schedule, average: against closed forms."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from glyphflow.core.errors import ConfigError
+from glyphflow.feed.feed import EncodedBatch
+from glyphflow.feed.pixels import PixelBatch
+from glyphflow.models import MMDiT, MMDiTConfig
+from glyphflow.train.heldout import heldout_velocity
+from glyphflow.train.metrics import Metrics, read_metrics
+from glyphflow.train.objectives import edge_loss, flow_matching, psnr, velocity_errors
+from glyphflow.train.optimizer import EMA, learning_rate, make_optimizer
+from glyphflow.train.recipe import FlowObjective, MMDiTRecipe, TrainConfig, VAERecipe, check_same_run, read_recipe
+from glyphflow.train.vae import latent_statistics
+
+
+class Guess(nn.Module):
+    """Predicts the same velocity everywhere and remembers what it was asked."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = nn.Parameter(torch.tensor(value))
+
+    def forward(self, x: torch.Tensor, text: torch.Tensor, sigma: torch.Tensor, shapes: object, mask: object) -> torch.Tensor:
+        self.x, self.sigma = x, sigma
+        return self.value.expand_as(x)
+
+
+def batch(count: int = 4, tokens: tuple[int, int] = (2, 3), seed: int = 0) -> EncodedBatch:
+    generator = torch.Generator().manual_seed(seed)
+    latents = torch.randn(count, tokens[0] * tokens[1], 64, generator=generator).to(torch.bfloat16)
+    embeds = torch.randn(count, 5, 32, generator=generator).to(torch.bfloat16)
+    return EncodedBatch(0, tuple(f"r{i}" for i in range(count)), latents, embeds, None, [[(1, *tokens)]] * count, "f")
+
+
+def test_flow_matching_is_the_squared_distance_to_noise_minus_picture() -> None:
+    data, model = batch(), Guess(0.25)
+    loss, _ = flow_matching(model, data, torch.Generator().manual_seed(9), times=FlowObjective(mean=0.3, std=0.7, shift=2.0))
+    rng = torch.Generator().manual_seed(9)
+    sigma = torch.sigmoid(0.3 + 0.7 * torch.randn(4, generator=rng))
+    sigma = 2 * sigma / (1 + sigma)
+    x0 = data.latents.float()
+    noise = torch.randn(x0.shape, generator=rng)
+    assert torch.allclose(model.sigma, sigma) and len(set(sigma.tolist())) == 4  # its own noise level for each sample
+    mixed = (1 - sigma[:, None, None]) * x0 + sigma[:, None, None] * noise
+    assert torch.allclose(model.x, mixed, atol=1e-6)
+    assert float(loss.detach()) == pytest.approx(float((0.25 - (noise - x0)).square().mean()), rel=1e-6)
+
+
+def test_every_token_weighs_the_same() -> None:
+    """The loss of a batch is the mean over tokens, so two batches join by their token counts."""
+    model, sigma = Guess(0.0), torch.full((2,), 0.5)
+    small, large = batch(2, (1, 2), 1), batch(2, (3, 4), 2)
+    errors = [velocity_errors(model, b, sigma, torch.Generator().manual_seed(1)) for b in (small, large)]
+    sums = [float(e.detach().mean()) * len(b.ids) * b.latents.shape[1] for e, b in zip(errors, (small, large), strict=True)]
+    manual = 0.0
+    for data in (small, large):
+        noise = torch.randn(data.latents.shape, generator=torch.Generator().manual_seed(1))
+        manual += float((noise - data.latents.float()).square().mean(-1).sum())
+    assert sum(sums) == pytest.approx(manual, rel=1e-5)
+
+
+def test_held_out_loss_visits_every_noise_level_and_repeats() -> None:
+    model, batches = Guess(0.0), [batch(6, seed=s) for s in range(4)]
+    with torch.no_grad():
+        found = heldout_velocity(model, batches=batches, seed=3)
+        assert found == heldout_velocity(model, batches=batches, seed=3)
+    bins = {name: value for name, value in found.items() if "sigma" in name}
+    assert len(bins) == 8
+    assert found["heldout_loss"] == pytest.approx(sum(bins.values()) / 8)
+
+
+def test_learning_rate_warms_up_and_follows_the_cosine_to_its_floor() -> None:
+    settings = TrainConfig(steps=110, lr=2.0, warmup_steps=10, schedule="cosine", lr_floor=0.1)
+    assert [learning_rate(s, settings) for s in (0, 4, 9)] == pytest.approx([0.2, 1.0, 2.0])
+    assert learning_rate(60, settings) == pytest.approx(2.0 * (0.1 + 0.9 * 0.5))
+    assert learning_rate(110, settings) == pytest.approx(0.2)
+    assert learning_rate(90, settings.model_copy(update={"schedule": "constant"})) == 2.0
+
+
+def test_average_follows_its_recurrence_and_swaps_exactly() -> None:
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, 1.0)
+    ema, expected = EMA(model, 0.9), 1.0
+    for step in range(200):
+        with torch.no_grad():
+            model.weight.fill_(math.sin(step))
+        ema.update(step)
+        decay = min(0.9, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * math.sin(step)
+    assert float(ema.tensors()["weight"]) == pytest.approx(expected, abs=1e-5)
+    before = model.weight.detach().clone()
+    ema.swap()
+    assert float(model.weight) == pytest.approx(expected, abs=1e-5)
+    ema.swap()
+    assert torch.equal(model.weight, before)
+
+
+def test_norms_and_biases_are_not_decayed() -> None:
+    config = MMDiTConfig(
+        num_layers=1, attention_head_dim=16, num_attention_heads=2, joint_attention_dim=8, axes_dims_rope=(4, 6, 6)
+    )
+    model = MMDiT(config)
+    groups = make_optimizer(model, TrainConfig(steps=1, weight_decay=0.5)).param_groups
+    decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    for name, parameter in model.named_parameters():
+        assert decay[id(parameter)] == (0.0 if name.endswith("bias") or ("norm" in name and "linear" not in name) else 0.5), (
+            name
+        )
+
+
+def test_edges_and_psnr() -> None:
+    flat, shifted = torch.zeros(1, 3, 16, 16), torch.full((1, 3, 16, 16), 0.5)
+    assert float(edge_loss(shifted, flat)) == 0.0  # a shift of all values has no edges
+    step = flat.clone()
+    step[..., 8:] = 1.0
+    assert float(edge_loss(step, flat)) == pytest.approx((1 / 15 + 1 / 7 + 1 / 3) / 3)
+    assert float(psnr(shifted, flat)) == pytest.approx(10 * math.log10(4 / 0.25))
+
+
+def test_latent_statistics_standardise(tmp_path: Path) -> None:
+    class Shifted:
+        def encode(self, pixels: torch.Tensor) -> object:
+            latents = pixels.repeat(1, 2, 1, 1)[:, :4] * torch.tensor([1.0, 2, 3, 4])[:, None, None] + 5
+
+            class Found:
+                def mode(self) -> torch.Tensor:
+                    return latents
+
+            return Found()
+
+    generator = torch.Generator().manual_seed(0)
+    batches = [PixelBatch(0, ("a", "b"), torch.randn(2, 3, 32, 32, generator=generator)) for _ in range(8)]
+    mean, std = latent_statistics(Shifted(), batches)  # type: ignore[arg-type]
+    assert mean == pytest.approx([5.0] * 4, abs=0.1)
+    assert std == pytest.approx([1, 2, 3, 4], rel=0.02)
+
+
+def test_metrics_are_cut_at_the_checkpoint(tmp_path: Path) -> None:
+    with Metrics(tmp_path, 0) as metrics:
+        for step in (10, 20, 30):
+            metrics.write(step, {"loss": step / 10})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 40, "lo')  # the process died here
+    with Metrics(tmp_path, 20) as metrics:
+        metrics.write(30, {"loss": 7.0})
+    assert [(line["step"], line["loss"]) for line in read_metrics(tmp_path)] == [(10, 1.0), (20, 2.0), (30, 7.0)]
+
+
+def test_packaged_recipes_load_and_overrides_are_strict() -> None:
+    assert isinstance(read_recipe("nano-vae"), VAERecipe)
+    assert isinstance(read_recipe("nano-mmdit"), MMDiTRecipe)
+    recipe = read_recipe("demo-mmdit", ["train.lr=1e-3", "feed.batch_size=8"])
+    assert recipe.train.lr == 1e-3 and recipe.feed.batch_size == 8
+    with pytest.raises(ConfigError, match=r"feed\.batchsize.*batch_size"):
+        read_recipe("demo-mmdit", ["feed.batchsize=8"])
+    with pytest.raises(ConfigError, match="gan"):
+        read_recipe("demo-mmdit", ["kind=gan"])
+
+
+def test_a_run_continues_only_under_the_recipe_that_made_it(tmp_path: Path) -> None:
+    recipe = read_recipe("demo-mmdit", [f"out={tmp_path}"])
+    check_same_run(recipe, read_recipe("demo-mmdit", [f"out={tmp_path}", "train.steps=999", "train.log_every=1"]))
+    with pytest.raises(ConfigError, match=r"train\.lr = 0\.0002.*0\.5"):
+        check_same_run(recipe, read_recipe("demo-mmdit", [f"out={tmp_path}", "train.lr=0.5"]))

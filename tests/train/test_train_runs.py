@@ -1,0 +1,211 @@
+"""Whole runs at toy size: learning, exact resume after a kill, refusals, export."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import glyphflow.train.run as run_module
+from glyphflow.core.errors import ConfigError, InputError, InterruptedRun, StorageError
+from glyphflow.core.files import exclusive, read_json
+from glyphflow.feed.encode import Encoders, encode_selection
+from glyphflow.generate import Pipeline
+from glyphflow.models import VAE, MMDiT
+from glyphflow.train.checkpoint import Checkpoints
+from glyphflow.train.export import export_run
+from glyphflow.train.loop import Loop
+from glyphflow.train.metrics import read_metrics
+from glyphflow.train.preview import preview_sheet
+from glyphflow.train.recipe import MMDiTRecipe, TrainConfig, read_recipe
+from glyphflow.train.run import train_mmdit, train_vae
+from tiny import tiny_pipeline
+from tiny_pictures import TinySelection
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_pipeline(tmp_path_factory.mktemp("start") / "model")
+
+
+@pytest.fixture(scope="module")
+def cache(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("caches") / "numbers"
+    encode_selection(TinySelection(40), Encoders(model, torch.device("cpu"), torch.float32), path, 64 * 64)
+    return path
+
+
+def mmdit_recipe(model: Path, cache: Path, out: Path, *changes: str) -> MMDiTRecipe:
+    recipe = read_recipe("demo-mmdit", [*arguments(model, cache, out), *changes])
+    assert isinstance(recipe, MMDiTRecipe)
+    return recipe
+
+
+def arguments(model: Path, cache: Path, out: Path) -> list[str]:
+    return [
+        f"feed.sources=[{{cache: {cache}}}]",
+        "feed.area=4096",
+        "feed.batch_size=4",
+        f"out={out}",
+        f"train.init_from={model}",
+        "train.steps=20",
+        "train.lr=1e-3",
+        "train.log_every=2",
+        "train.checkpoint_every=4",
+        "train.heldout_every=10",
+        "train.heldout_samples=8",
+        "feed.heldout_share=0.1",
+        "preview.prompts=[]",
+    ]
+
+
+def weights(out: Path, model: Path, *, ema: bool) -> dict[str, torch.Tensor]:
+    network = MMDiT.from_pretrained(model / "transformer", torch.float32)
+    found = {name: torch.zeros_like(p) for name, p in network.named_parameters()}
+    checkpoints = Checkpoints(out / "checkpoints", 2)
+    checkpoints.load_weights(checkpoints.steps()[-1], found, ema=ema)
+    return found
+
+
+@pytest.fixture(scope="module")
+def straight(model: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "straight"
+    train_mmdit(mmdit_recipe(model, cache, out))
+    return out
+
+
+def test_killed_and_continued_is_bit_equal_to_uninterrupted(model: Path, cache: Path, straight: Path, tmp_path: Path) -> None:
+    out = tmp_path / "killed"
+    command = [sys.executable, "-m", "glyphflow", "train", "demo-mmdit", *arguments(model, cache, out)]
+    log = (tmp_path / "log").open("w")
+    process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""})
+    try:
+        deadline = time.monotonic() + 150
+        while len(read_metrics(out)) < 5 and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    kept = Checkpoints(out / "checkpoints", 2).steps()
+    assert process.returncode == -signal.SIGKILL and kept and kept[-1] < 20, (tmp_path / "log").read_text()
+    train_mmdit(mmdit_recipe(model, cache, out))
+    assert Checkpoints(out / "checkpoints", 2).steps() == [16, 20]
+    for ema in (False, True):
+        one, other = weights(straight, model, ema=ema), weights(out, model, ema=ema)
+        assert all(torch.equal(one[name], other[name]) for name in one)
+    lines = [{k: line[k] for k in line if k in ("step", "loss", "heldout_loss", "grad_norm")} for line in read_metrics(out)]
+    assert lines == [
+        {k: line[k] for k in line if k in ("step", "loss", "heldout_loss", "grad_norm")} for line in read_metrics(straight)
+    ]
+
+
+def test_interrupt_saves_and_says_how_to_go_on(model: Path, cache: Path, straight: Path, tmp_path: Path) -> None:
+    recipe = mmdit_recipe(model, cache, tmp_path / "run")
+
+    def interrupt(network: torch.nn.Module) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return preview_sheet(mmdit_recipe(model, cache, tmp_path, "preview.prompts=[a]", "preview.steps=1"))(network)
+
+    with pytest.raises(InterruptedRun, match="step 7 of 20"):
+        train_mmdit(recipe.model_copy(update={"train": recipe.train.model_copy(update={"preview_every": 7})}), interrupt)
+    train_mmdit(recipe)
+    one, other = weights(straight, model, ema=True), weights(tmp_path / "run", model, ema=True)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_second_run_and_another_recipe_are_refused(model: Path, cache: Path, straight: Path) -> None:
+    with exclusive(straight, "training"), pytest.raises(StorageError, match=str(os.getpid())):
+        train_mmdit(mmdit_recipe(model, cache, straight))
+    with pytest.raises(ConfigError, match=r"feed\.batch_size = 4"):
+        train_mmdit(mmdit_recipe(model, cache, straight, "feed.batch_size=5"))
+
+
+def test_other_encoders_than_the_caches_are_refused(cache: Path, tmp_path: Path) -> None:
+    other = tiny_pipeline(tmp_path / "other", seed=3)
+    with pytest.raises(ConfigError, match="was made by the encoders"):
+        train_mmdit(mmdit_recipe(other, cache, tmp_path / "run"))
+    assert not (tmp_path / "run" / "recipe.yaml").exists()
+
+
+def test_a_tiny_model_overfits(model: Path, cache: Path, tmp_path: Path) -> None:
+    recipe = mmdit_recipe(
+        model,
+        cache,
+        tmp_path / "run",
+        "train.steps=60",
+        "train.lr=5e-3",
+        "train.heldout_samples=0",
+        "train.checkpoint_every=60",
+    )
+    train_mmdit(recipe)
+    losses = [line["loss"] for line in read_metrics(tmp_path / "run")]
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+
+
+def test_not_a_number_stops_with_the_record_ids(model: Path, cache: Path, tmp_path: Path) -> None:
+    network = MMDiT.from_pretrained(model / "transformer", torch.float32).requires_grad_(True)
+    feed = run_module.open_encoded(mmdit_recipe(model, cache, tmp_path))
+    start = {name: p.detach().clone() for name, p in network.named_parameters()}
+
+    def objective(net: torch.nn.Module, batch: Any, rng: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        value = sum(p.sum() for p in net.parameters())
+        return value * (float("nan") if batch.step == 2 else 0.0), {}
+
+    loop = Loop(network, objective, feed.batch, TrainConfig(steps=5, checkpoint_every=2, weight_decay=0), tmp_path, seed=0)
+    with pytest.raises(InputError) as caught:
+        loop.run()
+    assert all(record in str(caught.value) for record in feed.batch(2).ids) and "step 3" in str(caught.value)
+    assert Checkpoints(tmp_path / "checkpoints", 2).steps() == [2]
+    assert all(torch.equal(start[name], p) for name, p in network.named_parameters())
+
+
+def test_export_is_a_whole_pipeline_with_averaged_weights(model: Path, straight: Path, tmp_path: Path) -> None:
+    assert export_run(straight, tmp_path / "out") == 20
+    stored = load_file(tmp_path / "out" / "transformer" / "diffusion_pytorch_model.safetensors")
+    for name, value in weights(straight, model, ema=True).items():
+        assert stored[name].dtype == torch.bfloat16 and torch.equal(stored[name], value.to(torch.bfloat16))
+    for part in ("vae", "text_encoder"):
+        for file in (model / part).iterdir():
+            assert (tmp_path / "out" / part / file.name).read_bytes() == file.read_bytes()
+    pipeline = Pipeline.from_pretrained(tmp_path / "out", dtype=torch.float32, device="cpu")
+    assert pipeline.generate("7", num_inference_steps=1, progress=False).images[0].size == (64, 64)
+    with pytest.raises(StorageError, match="exists already"):
+        export_run(straight, tmp_path / "out")
+
+
+def test_vae_run_previews_and_standardises(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_module, "open_selection", lambda source, number: TinySelection(24))
+    recipe = read_recipe(
+        "nano-vae",
+        [
+            f"out={tmp_path / 'run'}",
+            f"train.init_from={model}",
+            "feed.area=4096",
+            "feed.crop=32",
+            "feed.batch_size=4",
+            "feed.heldout_share=0.2",
+            "train.steps=12",
+            "train.log_every=4",
+            "train.preview_every=12",
+        ],
+    )
+    train_vae(recipe)  # type: ignore[arg-type]
+    measured = [line for line in read_metrics(tmp_path / "run") if "heldout_psnr" in line]
+    assert measured and measured[-1]["step"] == 12
+    assert (tmp_path / "run" / "previews" / "step_000012.png").exists()
+    export_run(tmp_path / "run", tmp_path / "out", dtype="float32")
+    config = read_json(tmp_path / "out" / "vae" / "config.json")
+    vae = VAE.from_pretrained(tmp_path / "out" / "vae", torch.float32)
+    feed = run_module.open_pixels(recipe)  # type: ignore[arg-type]
+    latents = torch.cat([vae.standardise(vae.encode(feed.batch(s).pixels).mode()) for s in range(500, 540)])
+    assert latents.mean((0, 2, 3)).abs().max() < 0.2
+    assert (latents.std((0, 2, 3)) - 1).abs().max() < 0.2
+    assert len(config["latents_mean"]) == len(config["latents_std"]) == 16
