@@ -1,0 +1,23 @@
+"""``glyphflow init``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to ``app``."""
+
+    @app.command()
+    def init(
+        out: Annotated[Path, typer.Argument(help="Pipeline directory to write; it must not exist.")],
+        seed: Annotated[int, typer.Option(help="Seed of the fresh weights.")] = 0,
+    ) -> None:
+        """Write a fresh nano pipeline: the starting point of the recipes nano-vae and nano-mmdit-64."""
+        from glyphflow.train.nano import init_nano
+
+        init_nano(out, seed)
+        typer.echo(f"Wrote {out}; the next step is: glyphflow train nano-vae train.init_from={out}")
