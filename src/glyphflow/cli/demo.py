@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import yaml
 
 from glyphflow.cli.page import Section, annotated_samples, loss_chart, preview_strip, render_page
 from glyphflow.cli.steps import Job, Step
@@ -28,6 +29,7 @@ def register(app: typer.Typer) -> None:
     def demo(
         out: Annotated[Path, typer.Option(help="Directory of the demo; the same command continues in it.")] = Path("runs/demo"),
         pictures: Annotated[Path | None, typer.Option(help="A folder of your own pictures that joins the corpus.")] = None,
+        model: Annotated[str, typer.Option(help="Model to fine-tune: a directory, or nano for the shipped weights.")] = "nano",
         corpus_recipe: Annotated[
             str, typer.Option(help="What the corpus is made of: a file or a packaged recipe.")
         ] = "demo-corpus",
@@ -40,7 +42,7 @@ def register(app: typer.Typer) -> None:
         """From pictures to pictures: corpus, annotation, encoding, fine-tuning, generation, scores, and one page of it all."""
         from glyphflow.core.files import exclusive, write_text
 
-        settings = Settings(out, pictures, corpus_recipe, train_recipe, train_steps, bench)
+        settings = Settings(out, pictures, model, corpus_recipe, train_recipe, train_steps, bench)
         with exclusive(out, "the demo"):
             job = Job(out, steps(settings))
             failure: GlyphFlowError | None = None
@@ -62,6 +64,7 @@ class Settings:
 
     out: Path
     pictures: Path | None
+    start: str
     corpus_recipe: str
     train_recipe: str
     train_steps: int | None
@@ -165,7 +168,11 @@ def corpus_steps(settings: Settings) -> list[Step]:
 def training_steps(settings: Settings) -> list[Step]:
     """From the view to fine-tuned weights in the released layout."""
     source = {"corpus": str(settings.corpus), "view": KEPT, "cache": str(settings.cache)}
-    changes = [f"out={json.dumps(str(settings.training))}", f"feed.sources={json.dumps([source], ensure_ascii=False)}"]
+    changes = [
+        f"train.init_from={as_yaml(settings.start)}",
+        f"out={as_yaml(str(settings.training))}",
+        f"feed.sources={as_yaml([source])}",
+    ]
     if settings.train_steps is not None:
         changes.append(f"train.steps={settings.train_steps}")
     return [
@@ -173,7 +180,7 @@ def training_steps(settings: Settings) -> list[Step]:
             "encode",
             "encode pictures and captions",
             ("encode", settings.train_recipe, *changes),
-            inputs=[shipped_weights(), recipe_text(settings.train_recipe)],
+            inputs=[weights(settings.start), recipe_text(settings.train_recipe)],
             after=("curate",),
             outputs=(settings.cache,),
         ),
@@ -181,7 +188,7 @@ def training_steps(settings: Settings) -> list[Step]:
             "train",
             "fine-tune the model",
             ("train", settings.train_recipe, *changes),
-            inputs=[shipped_weights(), recipe_text(settings.train_recipe)],
+            inputs=[weights(settings.start), recipe_text(settings.train_recipe)],
             after=("encode",),
             outputs=(settings.training,),
         ),
@@ -200,7 +207,7 @@ def evaluation_steps(settings: Settings) -> list[Step]:
     bench = [settings.bench, Path(settings.bench).read_text("utf-8") if Path(settings.bench).is_file() else None]
     made = []
     for name, model, folder, when in (
-        ("before", "nano", settings.before, "before"),
+        ("before", settings.start, settings.before, "before"),
         ("after", str(settings.model), settings.after, "after"),
     ):
         made += [
@@ -208,7 +215,7 @@ def evaluation_steps(settings: Settings) -> list[Step]:
                 f"sample-{name}",
                 f"generate pictures {when} the fine-tuning",
                 ("evaluate", "sample", settings.bench, "--model", model, "--out", str(folder)),
-                inputs=[bench, shipped_weights()],
+                inputs=[bench, weights(settings.start)],
                 after=("export",) if name == "after" else (),
                 outputs=(folder,),
                 needed=name == "after",
@@ -222,6 +229,15 @@ def evaluation_steps(settings: Settings) -> list[Step]:
             ),
         ]
     return made
+
+
+def as_yaml(value: object) -> str:
+    """``value`` on one line of YAML, as an override takes it."""
+    return (
+        yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**6)
+        .removesuffix("...\n")
+        .strip()
+    )
 
 
 def listing(folder: Path) -> list[tuple[str, int, int]]:
@@ -242,11 +258,11 @@ def recipe_text(name: str) -> str:
     return ""
 
 
-def shipped_weights() -> str:
-    """Hash of the nano weights that ship with the package."""
-    from glyphflow.generate.directory import NANO, directory_hash, locate
+def weights(model: str) -> str:
+    """Hash of the weights in a model directory; ``nano`` is the one that ships with the package."""
+    from glyphflow.generate.directory import directory_hash, locate
 
-    return directory_hash(locate(NANO))
+    return directory_hash(locate(model))
 
 
 def page_of(settings: Settings, records: list[StepRecord]) -> str:
@@ -265,7 +281,11 @@ def page_of(settings: Settings, records: list[StepRecord]) -> str:
             "perfectly typeset text.",
             lambda: report.fragment(settings.after),
         ),
-        Section("The same before the fine-tuning", "The shipped nano weights.", lambda: report.fragment(settings.before)),
+        Section(
+            "The same before the fine-tuning",
+            "The weights that the fine-tuning started from.",
+            lambda: report.fragment(settings.before),
+        ),
         Section("Learning", "The loss of the fine-tuning, averaged over each logging interval.", lambda: loss_chart(metrics)),
         Section(
             "Previews over time",
