@@ -1,11 +1,11 @@
 """The starting point of the nano family: a whole pipeline directory with fresh weights.
 
 ``init_nano`` writes the released directory layout at toy size. The MMDiT starts random, the VAE from the best linear code of
-blocks (:mod:`glyphflow.train.linear_vae`). The condition encoder has the Qwen2.5-VL architecture and is used frozen; nothing has
-taught it language yet, so its token embeddings are given what a model that writes needs most: the look of each character. The
-embedding of a one-character token is its glyph, drawn once and projected on the principal components of all glyphs, so that the
-MMDiT can learn "draw what the token looks like" as one rule for every letter and every Chinese character instead of thousands of
-facts. Other tokens get random vectors.
+blocks (:mod:`glyphflow.train.linear_vae`). The condition encoder has the Qwen2.5-VL architecture and is used frozen; nothing
+has taught it language yet, so its token embeddings are given what a model that writes needs most: the look of each character.
+The embedding of a one-character token is its glyph, drawn once and projected on the principal components of all glyphs, so that
+the MMDiT can learn "draw what the token looks like" as one rule for every letter and every Chinese character instead of
+thousands of facts. Other tokens get random vectors.
 """
 
 from __future__ import annotations
@@ -162,8 +162,9 @@ def _principal_components(values: np.ndarray, count: int) -> np.ndarray:
     Full weight would let a few coarse components drown the strokes, full whitening would blow up noise; half-way keeps both.
     """
     centred = values - values.mean(0)
-    _, scale, axes = np.linalg.svd(centred, full_matrices=False)
-    kept: np.ndarray = centred @ axes[:count].T / np.sqrt(scale[:count] / np.sqrt(len(values)) + 1e-6)
+    variance, axes = np.linalg.eigh(centred.T @ centred / len(values))
+    strongest = np.argsort(variance)[::-1][:count]
+    kept: np.ndarray = centred @ axes[:, strongest] / (np.maximum(variance[strongest], 0.0) ** 0.25 + 1e-6)
     return kept
 
 
