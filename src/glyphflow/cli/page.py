@@ -17,7 +17,7 @@ from glyphflow.cli.steps import StepRecord
 from glyphflow.core.errors import GlyphFlowError
 
 CHART = (760, 240)  # px
-MARGIN = (56, 14, 12, 34)  # px left, right, top, bottom
+MARGIN = (56, 14, 30, 34)  # px left, right, top, bottom
 
 STYLE = """
 :root { --ink: #1d1f24; --soft: #6b7280; --line: #e3e5ea; --paper: #fff; --accent: #2f5bea; --warm: #d9622b; }
@@ -139,9 +139,9 @@ def loss_chart(metrics: Sequence[Mapping[str, float]], names: Sequence[str] = ("
             parts += [
                 f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.6" fill="{colour}"/>' for x, y in (place(*point) for point in curve)
             ]
-        key = width - right - 130
-        parts.append(f'<path d="M{key} {top + 10 + 18 * number}h18" stroke="{colour}" stroke-width="2"/>')
-        parts.append(f'<text x="{key + 24}" y="{top + 14 + 18 * number}">{html.escape(name.replace("_", " "))}</text>')
+        key = left + 150 * number
+        parts.append(f'<path d="M{key} 12h18" stroke="{colour}" stroke-width="2"/>')
+        parts.append(f'<text x="{key + 24}" y="16">{html.escape(name.replace("_", " "))}</text>')
     parts.append(f'<text x="{(left + width - right) / 2}" y="{height - 2}" text-anchor="middle">step</text>')
     return f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img">{"".join(parts)}</svg>'
 
