@@ -98,7 +98,7 @@ def test_average_follows_its_recurrence_and_swaps_exactly() -> None:
     assert float(ema.tensors()["weight"]) == pytest.approx(expected, abs=1e-5)
     before = model.weight.detach().clone()
     ema.swap()
-    assert float(model.weight) == pytest.approx(expected, abs=1e-5)
+    assert float(model.weight.detach()) == pytest.approx(expected, abs=1e-5)
     ema.swap()
     assert torch.equal(model.weight, before)
 
@@ -156,7 +156,9 @@ def test_metrics_are_cut_at_the_checkpoint(tmp_path: Path) -> None:
 
 def test_packaged_recipes_load_and_overrides_are_strict() -> None:
     assert isinstance(read_recipe("nano-vae"), VAERecipe)
-    assert isinstance(read_recipe("nano-mmdit"), MMDiTRecipe)
+    assert isinstance(read_recipe("nano-mmdit-64"), MMDiTRecipe) and isinstance(read_recipe("nano-mmdit-128"), MMDiTRecipe)
+    with pytest.raises(ConfigError, match=r"demo-mmdit, .*nano-vae"):
+        read_recipe("nano-mmditt")
     recipe = read_recipe("demo-mmdit", ["train.lr=1e-3", "feed.batch_size=8"])
     assert recipe.train.lr == 1e-3 and recipe.feed.batch_size == 8
     with pytest.raises(ConfigError, match=r"feed\.batchsize.*batch_size"):

@@ -12,7 +12,7 @@ def register(app: typer.Typer) -> None:
 
     @app.command()
     def encode(
-        recipe: Annotated[str, typer.Argument(help="Recipe of kind mmdit: a file, or a packaged name such as nano-mmdit.")],
+        recipe: Annotated[str, typer.Argument(help="Recipe of kind mmdit: a file, or a packaged one by name.")],
         overrides: Annotated[list[str] | None, typer.Argument(help="Recipe keys to change: feed.area=65536 …")] = None,
     ) -> None:
         """Encode the pictures and captions of a recipe's sources into their caches; continues what was stopped."""

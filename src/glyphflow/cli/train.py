@@ -13,7 +13,7 @@ def register(app: typer.Typer) -> None:
 
     @app.command()
     def train(
-        recipe: Annotated[str, typer.Argument(help="Recipe file, or a packaged one by name: nano-vae, nano-mmdit.")],
+        recipe: Annotated[str, typer.Argument(help="Recipe file, or a packaged one by name, for example nano-vae.")],
         overrides: Annotated[list[str] | None, typer.Argument(help="Recipe keys to change, for example train.lr=1e-4.")] = None,
     ) -> None:
         """Train by a recipe; the same command continues a run that was stopped."""

@@ -139,6 +139,7 @@ class MMDiTRecipe(Recipe):
 
 AnyRecipe = VAERecipe | MMDiTRecipe
 _KINDS: dict[str, type[VAERecipe] | type[MMDiTRecipe]] = {"vae": VAERecipe, "mmdit": MMDiTRecipe}
+_PACKAGED = Path(str(resources.files("glyphflow"))) / "recipes"
 _MAY_CHANGE = {"steps", "device", "log_every", "checkpoint_every", "keep", "heldout_every", "heldout_samples", "preview_every"}
 
 
@@ -148,7 +149,10 @@ def read_recipe(source: str | Path, overrides: Sequence[str] = ()) -> AnyRecipe:
     try:
         data = parse_yaml(path.read_text(encoding="utf-8"), str(path))
     except OSError as error:
-        raise ConfigError(f"Cannot read the recipe {path}: {error.strerror}.") from error
+        trains = [found.stem for found in _PACKAGED.glob("*.yaml") if "\nkind: " in found.read_text(encoding="utf-8")]
+        raise ConfigError(
+            f"Cannot read the recipe {path} ({error.strerror}); the packaged ones are {', '.join(sorted(trains))}."
+        ) from error
     kind = data.get("kind") if isinstance(data, dict) else None
     if kind not in _KINDS:
         raise ConfigError(f"{path}: kind is {kind!r}; training knows the kinds {' and '.join(_KINDS)}.")
@@ -168,7 +172,7 @@ def check_same_run(saved: Recipe, now: Recipe) -> None:
 
 def _find(source: str | Path) -> Path:
     path = Path(source)
-    packaged = Path(str(resources.files("glyphflow"))) / "recipes" / f"{path.name.removesuffix('.yaml')}.yaml"
+    packaged = _PACKAGED / f"{path.name.removesuffix('.yaml')}.yaml"
     return packaged if not path.is_file() and packaged.exists() else path
 
 
