@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 _CORPUS = typer.Argument(help="The corpus directory.")
-_RECIPE = typer.Option(help="A recipe file, or a packaged one by name: demo-corpus, nano-corpus.")
+_RECIPE = typer.Option(help="A recipe file, or a packaged one by name, such as demo-corpus.")
 _WORKERS = typer.Option(min=1, help="Threads (default: every core).")
 
 

@@ -12,7 +12,7 @@ NAMES = {"photo": "photographs", "render": "renders"}
 _THRESHOLD = "#c0392b"
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 340, 150, 10, 22, 18  # px
 _BINS = 36
-_SKEWED = 20.0  # 99th percentile over median: above it the axis is logarithmic
+_SKEWED = 8.0  # 99th percentile over median: above it the axis is logarithmic
 
 
 @dataclass(frozen=True)
@@ -145,6 +145,8 @@ def _is_skewed(values: Sequence[float]) -> bool:
 
 
 def _short(value: float) -> str:
-    if abs(value) >= 10_000:
-        return f"{value / 1000:.0f}k" if abs(value) < 1_000_000 else f"{value / 1_000_000:.1f}M"
+    if abs(value) >= 1_000_000:
+        return f"{value / 1_000_000:.3g}M"
+    if abs(value) >= 1_000:
+        return f"{value / 1_000:.3g}k"
     return f"{value:.3g}"

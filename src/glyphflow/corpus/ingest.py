@@ -72,7 +72,7 @@ def _plan(corpus: Corpus, folder: Path, source: str, per_shard: int) -> list[lis
     path = corpus.directory / "sources" / f"{source}.json"
     if not path.exists() and corpus.index_path(_shard(source, 0)).exists():
         raise InputError(f"The corpus already has renders named {source!r}; give the pictures another --source name.")
-    known = read_json(path) if path.exists() else {"folder": str(folder.resolve()), "shards": []}
+    known: dict[str, Any] = read_json(path) if path.exists() else {"folder": str(folder.resolve()), "shards": []}
     if known["folder"] != str(folder.resolve()):
         raise InputError(
             f"The source {source!r} of this corpus was ingested from {known['folder']}, not from {folder.resolve()}; "
@@ -82,7 +82,7 @@ def _plan(corpus: Corpus, folder: Path, source: str, per_shard: int) -> list[lis
     planned = {name for shard in shards for name in shard}
     fresh = sorted(name for name in _pictures(folder) if name not in planned)
     if fresh:
-        shards += [fresh[start : start + per_shard] for start in range(0, len(fresh), per_shard)]
+        shards += [list(fresh[start : start + per_shard]) for start in range(0, len(fresh), per_shard)]
         # ASCII JSON keeps file names that are not valid UTF-8 (Python's surrogate escapes).
         write_bytes(path, json.dumps({"folder": known["folder"], "shards": shards}).encode("ascii"))
     return shards

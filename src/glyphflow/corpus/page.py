@@ -40,6 +40,7 @@ STYLE = """
 .corpus .flow .n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .corpus .legend { color: var(--soft); font-size: 13px; margin: 8px 0; } .corpus .legend span { margin-right: 18px; }
 .corpus .legend i { display: inline-block; width: 11px; height: 11px; border-radius: 3px; margin-right: 6px; }
+.corpus .groups { display: flex; flex-wrap: wrap; column-gap: 36px; }
 .corpus .shots { display: flex; flex-wrap: wrap; gap: 12px; }
 .corpus figure { margin: 0; } .corpus .shots figure { width: 144px; font-size: 12px; line-height: 1.35; }
 .corpus .shots figcaption { color: var(--soft); overflow-wrap: anywhere; margin-top: 4px; }
@@ -129,9 +130,10 @@ def _refused(rows: Sequence[Mapping[str, Any]], stages: Sequence[Mapping[str, An
         for name in dict.fromkeys(rule["filter"] for rule in stage["rules"]):
             group = sorted(groups.get((stage["name"], name), ()), key=lambda row: _photographs_first(row, shots))
             if group:
-                parts.append(f"<h4>{html.escape(name)} <small>{len(group):,} refused</small></h4>")
-                parts.append(f'<div class="shots">{"".join(shots.refused(row) for row in group[:PER_FILTER])}</div>')
-    return "".join(parts) or "<p>Nothing was refused.</p>"
+                title = f"<h4>{html.escape(name)} <small>{len(group):,} refused</small></h4>"
+                figures = "".join(shots.refused(row) for row in group[:PER_FILTER])
+                parts.append(f'<div>{title}<div class="shots">{figures}</div></div>')
+    return f'<div class="groups">{"".join(parts)}</div>' if parts else "<p>Nothing was refused.</p>"
 
 
 def _photographs_first(row: Mapping[str, Any], shots: _Shots) -> tuple[bool, int]:
@@ -194,12 +196,17 @@ def _spreads(corpus: Corpus, stages: Sequence[Mapping[str, Any]], index: Mapping
                 rules[rule.column].append(rule)
     return "".join(
         histogram(
-            f"{group[0].filter}: {column.split('.')[1].replace('_', ' ')}",
+            _title(group[0].filter, column),
             _values(corpus, column, index),
             [(value, side) for rule in group for value, side in ((rule.min, "min"), (rule.max, "max")) if value is not None],
         )
         for column, group in rules.items()
     )
+
+
+def _title(name: str, column: str) -> str:
+    measured = column.split(".")[1].replace("_", " ")
+    return name if measured == name.lower() else f"{name}: {measured}"
 
 
 def _values(corpus: Corpus, column: str, index: Mapping[str, Mapping[str, Any]]) -> dict[str, list[float]]:

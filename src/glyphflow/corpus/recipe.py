@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from glyphflow.render import RenderSpec
 
 Kind = Literal["photo", "render"]
+_RECIPES = importlib.resources.files("glyphflow") / "recipes"
 
 
 class RenderSet(Config):
@@ -112,11 +113,15 @@ class CorpusRecipe(Config):
 def load_recipe(name: Path | str, overrides: Sequence[str] = ()) -> CorpusRecipe:
     """Read a recipe file, or one of the packaged ones by name ("demo-corpus")."""
     path = Path(name)
-    if not path.is_file():
-        folder = importlib.resources.files("glyphflow") / "recipes"
-        packaged = sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith("-corpus.yaml"))
-        if str(name) not in packaged:
-            raise ConfigError(f"There is no recipe {str(name)!r}, neither as a file nor packaged ({', '.join(packaged)}).")
-        with importlib.resources.as_file(folder / f"{name}.yaml") as file:
-            return load_config(CorpusRecipe, file, overrides)
-    return load_config(CorpusRecipe, path, overrides)
+    if path.is_file():
+        return load_config(CorpusRecipe, path, overrides)
+    packaged = packaged_recipes()
+    if str(name) not in packaged:
+        raise ConfigError(f"There is no recipe {str(name)!r}, neither as a file nor packaged ({', '.join(packaged)}).")
+    with importlib.resources.as_file(_RECIPES / f"{name}.yaml") as file:
+        return load_config(CorpusRecipe, file, overrides)
+
+
+def packaged_recipes() -> list[str]:
+    """Names of the corpus recipes that ship with the package."""
+    return sorted(entry.name[:-5] for entry in _RECIPES.iterdir() if entry.name.endswith("-corpus.yaml"))
