@@ -289,3 +289,18 @@ def test_photographs_without_captions_are_named_by_their_files(tmp_path: Path) -
     annotate(corpus, "all", None, "none")
     captions = {row.captions.get("en"): row.captions.get("zh") for row in corpus.records("all").rows}
     assert captions == {"a photograph": "一张照片", "red barn": None, None: "小猫"}
+
+
+def test_a_damaged_picture_that_a_lax_view_keeps_is_annotated_with_the_reason(tmp_path: Path) -> None:
+    place = tmp_path / "pictures"
+    place.mkdir()
+    (place / "cut.jpg").write_bytes(encoded(photo(1))[:4000])
+    (place / "good.jpg").write_bytes(encoded(photo(2)))
+    corpus = Corpus.create(tmp_path / "corpus")
+    ingest_folder(corpus, place, "mine", "x")
+    measure(corpus)
+    curate(corpus, [_stage(Rule(filter="Key", column="index.key", empty=False, reason=""))], "all")
+    assert annotate(corpus, "all", None, "none") == 2
+    columns = corpus.columns("annotate", "mine-00000")
+    assert columns is not None and columns["caption_en"] == [None, "good"]
+    assert columns["error"][0].startswith("damaged JPEG") and columns["error"][1] is None

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from glyphflow.core.hardware import require
-from glyphflow.corpus.decode import decode_rgb
+from glyphflow.corpus.decode import PictureError, decode_rgb
 from glyphflow.corpus.ingest import language_of
 from glyphflow.corpus.measure import run_stage
 from glyphflow.corpus.specs import Renderer
@@ -98,7 +98,10 @@ def annotate(corpus: Corpus, view: str, read: Read | None, identity: str, worker
         if row["kind"] != PHOTO:
             drawn = renderer.draw(data)
             return _columns(_from_render(drawn), drawn.image.shape)
-        image = decode_rgb(data)
+        try:
+            image = decode_rgb(data)
+        except PictureError as error:  # the view's recipe need not look for broken files
+            return {"error": str(error)}
         lines: list[OCRLine] = []
         if read is not None:
             with lock:  # the reader uses all cores by itself and need not be safe for threads
