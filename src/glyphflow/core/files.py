@@ -6,13 +6,14 @@ import contextlib
 import errno
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from glyphflow.core.errors import InputError, StorageError
+from glyphflow.core.errors import GlyphFlowError, InputError, StorageError
 
 _DISK = {
     errno.ENOSPC: "the disk is full",
@@ -22,20 +23,39 @@ _DISK = {
     errno.EROFS: "the file system is read-only",
 }
 
+_TOLD = re.compile(r"(?:os error|errno)[ :]*(\d+)", re.IGNORECASE)  # safetensors: "(os error 28)", Arrow: "[errno 28]"
+
 
 @contextlib.contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
     """Turn the operating system's refusals to write ``path`` into one sentence (:class:`StorageError`)."""
     try:
         yield
-    except OSError as error:
-        reason = _DISK.get(error.errno or 0)
+    except GlyphFlowError:
+        raise
+    except Exception as error:
+        reason = _DISK.get(_error_number(error))
         if reason is None:
             raise
         raise StorageError(
             f"Could not write {path}: {reason}; free some room or choose another place, then run the same command again "
             "(finished work is kept)."
         ) from error
+
+
+def _error_number(error: BaseException | None) -> int:
+    """The operating system's number behind ``error``.
+
+    Libraries with writers of their own say it in their text only, or die of something else while they close the file that they
+    could not write: the first error is then in the context of the one that arrives here.
+    """
+    while error is not None:
+        told = _TOLD.search(str(error))
+        number = error.errno if isinstance(error, OSError) else int(told[1]) if told else None
+        if number in _DISK:
+            return number
+        error = error.__cause__ or error.__context__
+    return 0
 
 
 @contextlib.contextmanager

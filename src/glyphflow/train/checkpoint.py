@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
 from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
@@ -47,7 +48,7 @@ class Checkpoints:
         """Write the state after ``step`` steps, then remove the oldest checkpoints beyond ``keep``."""
         state = {"model": model.state_dict(), "optimizer": _moments(model, optimizer), "ema": ema.tensors()}
         with atomic_path(self.path(step)) as temporary, _quiet():
-            dcp_save(state, checkpoint_id=temporary, no_dist=True)
+            _save_whole(state, temporary)
         for old in self.steps()[: -self._keep]:
             shutil.rmtree(self.path(old), ignore_errors=True)
         return self.path(step)
@@ -66,6 +67,17 @@ class Checkpoints:
     def load_weights(self, step: int, into: dict[str, torch.Tensor], *, ema: bool) -> None:
         """Fill the tensors of ``into`` (by parameter name) with the weights, or their moving average, after ``step`` steps."""
         _read({"ema" if ema else "model": into}, self.path(step))
+
+
+def _save_whole(state: dict[str, Any], directory: Path) -> None:
+    """Write ``state``; what went wrong in the writer arrives as itself, so that a full disk can be told from a bug."""
+    failures: list[BaseException] = []
+    try:
+        dcp_save(state, checkpoint_id=directory, no_dist=True)
+    except CheckpointException as error:
+        failures = [failure for failure, _ in error.failures.values()]
+    for failure in failures:  # outside the except block, where raising would replace the failure's own context
+        raise failure
 
 
 def _moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
