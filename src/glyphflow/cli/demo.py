@@ -233,11 +233,8 @@ def evaluation_steps(settings: Settings) -> list[Step]:
 
 def as_yaml(value: object) -> str:
     """``value`` on one line of YAML, as an override takes it."""
-    return (
-        yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**6)
-        .removesuffix("...\n")
-        .strip()
-    )
+    text: str = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**6)
+    return text.removesuffix("...\n").strip()
 
 
 def listing(folder: Path) -> list[tuple[str, int, int]]:
