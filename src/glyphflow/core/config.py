@@ -23,7 +23,7 @@ class Config(pydantic.BaseModel):
 C = TypeVar("C", bound=Config)
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
     """YAML 1.1 reads ``1e-4`` as text; recipes mean a number."""
 
 
@@ -96,7 +96,8 @@ def _override(data: dict[str, Any], override: str) -> dict[str, Any]:
 
 
 def _sentence(cls: type[Config], name: str, error: pydantic.ValidationError) -> str:
-    first = error.errors()[0]
+    # A misspelt key is also a missing one; the misspelling is the news.
+    first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
     path = ".".join(str(part) for part in first["loc"])
     more = f" ({len(error.errors()) - 1} more)" if len(error.errors()) > 1 else ""
     if first["type"] == "extra_forbidden":
