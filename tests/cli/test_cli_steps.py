@@ -88,3 +88,15 @@ def test_a_record_of_another_version_is_made_again(tmp_path: Path, commands: Com
     (tmp_path / "steps" / "first.json").write_text('{"unknown": 1}')
     Job(tmp_path, three(tmp_path)).run()
     assert commands.run[3:] == [("one",)]
+
+
+def test_a_verb_that_does_not_continue_starts_clean(tmp_path: Path, commands: Commands) -> None:
+    """It may have been killed between its last file and its mark."""
+    step = Step("export", "export", ("export",), outputs=(tmp_path / "model",), continues=False)
+    commands.answers["export"] = (130, 5, True)
+    with pytest.raises(InterruptedRun):
+        Job(tmp_path, [step]).run()
+    (tmp_path / "model").mkdir()
+    commands.answers.clear()
+    Job(tmp_path, [step]).run()
+    assert not (tmp_path / "model").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,7 +25,11 @@ def raise_rust() -> None:
     raise ValueError("Error while serializing: I/O error: No space left on device (os error 28)")
 
 
-@pytest.mark.parametrize("fail", [raise_in_context, raise_rust])
+def raise_copytree() -> None:
+    raise shutil.Error([("a", "b", "[Errno 28] No space left on device: 'a' -> 'b'")])
+
+
+@pytest.mark.parametrize("fail", [raise_in_context, raise_rust, raise_copytree])
 def test_refusals_become_a_sentence(fail: Callable[[], None]) -> None:
     with pytest.raises(StorageError, match="big"), storage_errors(Path("big.bin")):
         fail()

@@ -198,6 +198,7 @@ def training_steps(settings: Settings) -> list[Step]:
             ("export", str(settings.training), str(settings.model)),
             after=("train",),
             outputs=(settings.model,),
+            continues=False,
         ),
     ]
 

@@ -34,7 +34,8 @@ class Step:
 
     ``arguments`` are what follows ``glyphflow``. ``inputs`` is anything JSON-able that decides the result beside the arguments
     (hashes of weights, a folder's listing). ``after`` names the steps whose results this one reads. ``outputs`` are paths that
-    belong to this step alone and are removed when it must run again with other settings. The job stops where a ``needed``
+    belong to this step alone and are removed when it must run again with other settings; where the verb does not continue in
+    what a killed run left (``continues`` is false), also when it must run again with the same. The job stops where a ``needed``
     step fails and goes on after any other.
     """
 
@@ -44,6 +45,7 @@ class Step:
     inputs: object = None
     after: tuple[str, ...] = ()
     outputs: tuple[Path, ...] = ()
+    continues: bool = True
     needed: bool = True
 
     @property
@@ -86,9 +88,9 @@ class Job:
                 self.records[step.name] = earlier
                 _say(f"{label}: done before, {earlier.wall_s:.0f} s")
                 continue
-            if earlier is not None and earlier.key != key:
+            if earlier is not None and (earlier.key != key or not step.continues):
                 self._remove_outputs(step)
-                earlier = None
+                earlier = earlier if earlier.key == key else None
             _say(f"{label}\n    $ {step.command}")
             self._run_step(step, key, earlier)
 

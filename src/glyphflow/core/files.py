@@ -51,7 +51,7 @@ def _error_number(error: BaseException | None) -> int:
     """
     while error is not None:
         told = _TOLD.search(str(error))
-        number = error.errno if isinstance(error, OSError) else int(told[1]) if told else None
+        number = getattr(error, "errno", None) or (int(told[1]) if told else 0)
         if number in _DISK:
             return number
         error = error.__cause__ or error.__context__
