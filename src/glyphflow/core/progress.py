@@ -9,6 +9,18 @@ from typing import Any
 from tqdm import tqdm
 
 
+class _Lines:
+    """Standard error for logs: every state of the bar is a line of its own instead of a redrawn one."""
+
+    def write(self, text: str) -> None:
+        text = text.strip("\r\n ")
+        if text:
+            sys.stderr.write(text + "\n")
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
 class Progress:
     """A progress line on standard error: live on a terminal, one line every ten seconds elsewhere.
 
@@ -23,7 +35,7 @@ class Progress:
             initial=initial,
             desc=label,
             unit=unit,
-            file=sys.stderr,
+            file=sys.stderr if live else _Lines(),
             dynamic_ncols=live,
             mininterval=0.2 if live else 10.0,
             maxinterval=1.0 if live else 30.0,
