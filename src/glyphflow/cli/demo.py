@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import yaml
 
-from glyphflow.cli.page import Section, annotated_samples, loss_chart, preview_strip, render_page
+from glyphflow.cli.page import Section, annotated_samples, folded, loss_chart, preview_strip, render_page
 from glyphflow.cli.steps import Job, Step
 from glyphflow.core.errors import GlyphFlowError, InputError
 
@@ -282,7 +282,7 @@ def page_of(settings: Settings, records: list[StepRecord]) -> str:
         Section(
             "The same before the fine-tuning",
             "The weights that the fine-tuning started from.",
-            lambda: report.fragment(settings.before),
+            lambda: folded("Show them", report.fragment(settings.before)),
         ),
         Section("Learning", "The loss of the fine-tuning, averaged over each logging interval.", lambda: loss_chart(metrics)),
         Section(
@@ -309,9 +309,21 @@ def facts(settings: Settings, records: list[StepRecord], metrics: list[dict[str,
         "records in the corpus": f"{len(corpus.records(None)):,}",
         "kept for training": f"{len(corpus.records(KEPT)):,}",
         "training steps": f"{max((int(entry['step']) for entry in metrics), default=0):,}",
+        "characters read, before and after": f"{characters_read(settings.before)} → {characters_read(settings.after)}",
         "minutes in all": f"{sum(record.wall_s for record in records) / 60:.1f}",
         "peak memory": f"{max((record.peak_bytes for record in records), default=0) / 2**30:.1f} GiB",
     }
+
+
+def characters_read(folder: Path) -> str:
+    """Character accuracy of a scored folder in per cent; a dash where there is none."""
+    from glyphflow.evaluate import read_scores
+
+    try:
+        value = read_scores(folder)["groups"]["all"]["scores"]["character_accuracy"]
+    except GlyphFlowError:
+        return "-"
+    return "-" if value is None else f"{100 * value:.0f} %"
 
 
 def samples(directory: Path) -> list[tuple[Any, Mapping[str, Any]]]:

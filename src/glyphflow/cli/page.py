@@ -47,6 +47,7 @@ figcaption { color: var(--soft); font-size: 13px; margin-top: 4px; }
 .samples img { width: 128px; border-radius: 8px; background: #eee; }
 .samples dl { margin: 0; font-size: 13px; } .samples dt { color: var(--soft); }
 .samples dd { margin: 0 0 6px; overflow-wrap: anywhere; }
+summary { cursor: pointer; color: var(--accent); }
 footer { color: var(--soft); font-size: 13px; margin-top: 26px; }
 """
 
@@ -169,6 +170,11 @@ def preview_strip(folder: Path, most: int = 6) -> str:
         for file in chosen
     )
     return f'<div class="strip">{figures}</div>'
+
+
+def folded(label: str, body: str) -> str:
+    """``body`` behind a line to click on."""
+    return f"<details><summary>{html.escape(label)}</summary>{body}</details>"
 
 
 def annotated_samples(samples: Iterable[tuple[Any, Mapping[str, Any]]]) -> str:
