@@ -53,6 +53,7 @@ WORD_ZH: tuple[tuple[float, str], ...] = (
     (0.5, "一块写着{q}的牌子"),
     (0.5, "用{fg}写的{q}"),
     (0.5, "{bg}底{fg}字{q}"),
+    (0.5, "{q}，{bg}背景，{fg}字"),
     (0.5, "{q}"),
 )
 STYLED_EN: tuple[tuple[float, str], ...] = (

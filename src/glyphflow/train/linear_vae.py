@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -64,14 +64,14 @@ def _components(pictures: Sequence[npt.NDArray[np.uint8]]) -> tuple[Tensor, Tens
 
 def _encoder(vae: VAE, axes: Tensor, scale: Tensor) -> None:
     config, encoder = vae.config, vae.encoder
-    blocks = list(encoder.down_blocks)
+    blocks: list[Any] = list(encoder.down_blocks)
     per_level = config.num_res_blocks + 1
     _centre(encoder.conv_in, torch.eye(3))
     taps = _space_to_depth(3)
     for level in range(3):
         for block in blocks[level * per_level : (level + 1) * per_level - 1]:
             _pass_on(block, taps.shape[1])
-        down = cast(nn.Conv2d, blocks[(level + 1) * per_level - 1].resample[1])
+        down: Any = blocks[(level + 1) * per_level - 1].resample[1]
         if level < 2:
             _stride(down, taps)
             taps = _space_to_depth(taps.shape[0])
@@ -100,19 +100,21 @@ def _decoder(vae: VAE, axes: Tensor, scale: Tensor) -> None:
     _centre(vae.post_quant_conv, torch.eye(z_dim))
     colour = (axes[:z_dim].mean((2, 3)) * scale[:z_dim, None]).T  # (3, z_dim): mean colour of a block
     _centre(decoder.conv_in, colour)
-    for block in decoder.up_blocks:
+    up_blocks: list[Any] = list(decoder.up_blocks)
+    for block in up_blocks:
         for residual in block.resnets:
             _pass_on(residual, 3)
         for upsampler in block.upsamplers:
-            conv = cast(nn.Conv2d, upsampler.resample[1])
+            conv = upsampler.resample[1]
             conv.weight[:7] = 0.0
             conv.bias[:7] = 0.0
             for c in range(3):
                 conv.weight[c, c] = torch.outer(_TENT, _TENT)
-    last = cast(nn.Conv2d, decoder.up_blocks[2].upsamplers[0].resample[1])
+    last = up_blocks[2].upsamplers[0].resample[1]
     last.weight[3:6, :3] = -last.weight[:3, :3]
     last.bias[6] = _CONSTANT
-    _pass_channels(decoder.up_blocks[3], 7)
+    for residual in up_blocks[3].resnets:
+        _pass_on(residual, 7)
     width = last.out_channels
     out = torch.zeros(3, width)
     gain = _CONSTANT / math.sqrt(width)
@@ -120,19 +122,14 @@ def _decoder(vae: VAE, axes: Tensor, scale: Tensor) -> None:
     _centre(decoder.conv_out, out)
 
 
-def _pass_channels(block: nn.Module, channels: int) -> None:
-    for residual in block.resnets:  # type: ignore[union-attr]
-        _pass_on(residual, channels)
-
-
-def _pass_on(block: nn.Module, channels: int) -> None:
+def _pass_on(block: Any, channels: int) -> None:
     """Let the first ``channels`` channels through a residual block unchanged (its branch starts at zero)."""
     shortcut = block.conv_shortcut
     if not isinstance(shortcut, nn.Identity):
-        shortcut.weight[:channels] = 0.0  # type: ignore[index,operator,union-attr]
-        shortcut.bias[:channels] = 0.0  # type: ignore[index,operator,union-attr]
+        shortcut.weight[:channels] = 0.0
+        shortcut.bias[:channels] = 0.0
         for c in range(channels):
-            shortcut.weight[c, c] = 1.0  # type: ignore[index,operator,union-attr]
+            shortcut.weight[c, c] = 1.0
 
 
 def _centre(conv: nn.Module, matrix: Tensor) -> None:

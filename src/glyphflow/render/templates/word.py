@@ -14,13 +14,14 @@ from glyphflow.render.spec import Rendered
 
 _MARGIN = 0.05
 _LEADING = 1.15
+_BASELINE = 0.36  # of a grid line below the middle, in em: capitals and Chinese characters then stand in the middle
 
 
 def draw(scene: Scene) -> Rendered:
     """Text in one colour on a plain or shaded ground, as large as a random share of the canvas, near the middle."""
     rng, canvas = scene.rng, scene.canvas
     text_colour, ground = pick_pair(rng, scene.params.palette)
-    lines, faces, size = _choose(scene)
+    lines, faces, size = _choose_grid(scene) if scene.params.grid else _choose(scene)
     facts = scene.paint_ground(ground, text_colour.rgb)
     placed, width, height = stack(lines, faces, size, rng.choice(("centre", "centre", "centre", "left")), _LEADING)
     slack_x, slack_y = scene.width * (1 - 2 * _MARGIN) - width, scene.height * (1 - 2 * _MARGIN) - height
@@ -28,13 +29,23 @@ def draw(scene: Scene) -> Rendered:
     along_x, along_y = (scene.params.jitter * u * abs(u) for u in (rng.uniform(-1, 1), rng.uniform(-1, 1)))
     x = scene.width * _MARGIN + max(slack_x, 0) * (0.5 + 0.5 * along_x)
     y = scene.height * _MARGIN + max(slack_y, 0) * (0.5 + 0.5 * along_y)
+    if scene.params.grid:
+        run = placed[0].run
+        x, y = run.ink[0] * size, scene.height / 2 + (_BASELINE + run.ink[1]) * size
     drawn = draw_lines(canvas, placed, x, y, text_colour.rgb)
 
     text, style = join_lines(lines), faces[0].entry.style
-    named_style = not has_cjk(text) and style in captions.STYLES and rng.random() < (0.5 if style == "script" else 0.15)
+    named_style = (
+        scene.params.phrasing == "any"
+        and not has_cjk(text)
+        and style in captions.STYLES
+        and rng.random() < (0.5 if style == "script" else 0.15)
+    )
     result = {}
     for language in ("en", "zh"):
         patterns = _PATTERNS[language, named_style]
+        if scene.params.phrasing == "text-first":
+            patterns = tuple((weight, text) for weight, text in patterns if text.startswith("{q}") and "{bg}" in text)
         result[language] = captions.phrase(
             rng,
             patterns,
@@ -78,6 +89,16 @@ def _choose(scene: Scene) -> tuple[list[str], list[Font], float]:
             break
     size = min(fitting, high) * rng.uniform(0.72, 1.0)
     return lines, faces, min(fitting, max(size, low))
+
+
+def _choose_grid(scene: Scene) -> tuple[list[str], list[Font], float]:
+    """One line of the largest size, sampled until it fits the canvas by its advance."""
+    _, size = (share * scene.height for share in scene.params.sizes(0.2, 0.2))
+    for _ in range(40):
+        lines, faces = scene.sample_lines(["word"])
+        if faces[0].shape(lines[0]).advance * size <= scene.width:
+            break
+    return lines, faces, size
 
 
 def _split_mixed(scene: Scene, lines: list[str], faces: list[Font]) -> tuple[list[str], list[Font]]:
