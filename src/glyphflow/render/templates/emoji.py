@@ -30,8 +30,12 @@ def draw(scene: Scene) -> Rendered:
     share = rng.uniform(low, high)
     size = min(share * scene.height / (y1 - y0), share * scene.width / (x1 - x0))
     width, height = (x1 - x0) * size, (y1 - y0) * size
-    left = scene.width * _MARGIN + (scene.width * (1 - 2 * _MARGIN) - width) * (0.5 + 0.25 * rng.uniform(-1, 1))
-    top = scene.height * _MARGIN + (scene.height * (1 - 2 * _MARGIN) - height) * (0.5 + 0.25 * rng.uniform(-1, 1))
+    left = scene.width * _MARGIN + (scene.width * (1 - 2 * _MARGIN) - width) * (
+        0.5 + 0.25 * scene.params.jitter * rng.uniform(-1, 1)
+    )
+    top = scene.height * _MARGIN + (scene.height * (1 - 2 * _MARGIN) - height) * (
+        0.5 + 0.25 * scene.params.jitter * rng.uniform(-1, 1)
+    )
     box = canvas.run(run, left - x0 * size, top - y0 * size, size, ink_colour.rgb)
     if coloured:
         box = outward((left, top, left + width, top + height))

@@ -21,7 +21,7 @@ def draw(scene: Scene) -> Rendered:
     """Text in one colour on a plain or shaded ground, as large as a random share of the canvas, near the middle."""
     rng, canvas = scene.rng, scene.canvas
     text_colour, ground = pick_pair(rng, scene.params.palette)
-    lines, faces, size = _choose_grid(scene) if scene.params.grid else _choose(scene)
+    lines, faces, size = _choose(scene) if scene.params.grid is None else _choose_grid(scene, scene.params.grid)
     facts = scene.paint_ground(ground, text_colour.rgb)
     placed, width, height = stack(lines, faces, size, rng.choice(("centre", "centre", "centre", "left")), _LEADING)
     slack_x, slack_y = scene.width * (1 - 2 * _MARGIN) - width, scene.height * (1 - 2 * _MARGIN) - height
@@ -29,9 +29,9 @@ def draw(scene: Scene) -> Rendered:
     along_x, along_y = (scene.params.jitter * u * abs(u) for u in (rng.uniform(-1, 1), rng.uniform(-1, 1)))
     x = scene.width * _MARGIN + max(slack_x, 0) * (0.5 + 0.5 * along_x)
     y = scene.height * _MARGIN + max(slack_y, 0) * (0.5 + 0.5 * along_y)
-    if scene.params.grid:
+    if scene.params.grid is not None:
         run = placed[0].run
-        x, y = run.ink[0] * size, scene.height / 2 + (_BASELINE + run.ink[1]) * size
+        x, y = scene.params.grid * scene.width + run.ink[0] * size, scene.height / 2 + (_BASELINE + run.ink[1]) * size
     drawn = draw_lines(canvas, placed, x, y, text_colour.rgb)
 
     text, style = join_lines(lines), faces[0].entry.style
@@ -91,12 +91,12 @@ def _choose(scene: Scene) -> tuple[list[str], list[Font], float]:
     return lines, faces, min(fitting, max(size, low))
 
 
-def _choose_grid(scene: Scene) -> tuple[list[str], list[Font], float]:
+def _choose_grid(scene: Scene, left: float) -> tuple[list[str], list[Font], float]:
     """One line of the largest size, sampled until it fits the canvas by its advance."""
     _, size = (share * scene.height for share in scene.params.sizes(0.2, 0.2))
     for _ in range(40):
         lines, faces = scene.sample_lines(["word"])
-        if faces[0].shape(lines[0]).advance * size <= scene.width:
+        if faces[0].shape(lines[0]).advance * size <= scene.width * (1 - left):
             break
     return lines, faces, size
 
