@@ -16,7 +16,7 @@ def register(app: typer.Typer) -> None:
         out: Annotated[Path, typer.Argument(help="Pipeline directory to write; it must not exist.")],
         seed: Annotated[int, typer.Option(help="Seed of the fresh weights.")] = 0,
     ) -> None:
-        """Write a fresh nano pipeline: the starting point of the recipes nano-vae and nano-mmdit-64."""
+        """Write a fresh nano pipeline: the starting point of the recipes nano-vae and nano-mmdit-grid."""
         from glyphflow.train.nano import init_nano
 
         init_nano(out, seed)
