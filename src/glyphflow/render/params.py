@@ -26,8 +26,8 @@ class Params(Config):
     em size of the text, or height of the emoji, as a share of the canvas height. max_lines, jitter: at most this many sampled
     lines, and how far from the middle they may stand (0 to 1), where the layout is free; a curriculum begins with one line in
     the middle. grid: one line of em size max_size on a fixed baseline, from this share of the width on; with a monospaced face
-    each character then keeps to its own pixels. phrasing: "text-first" takes only captions that begin with the text. photos:
-    names from render.photos.
+    each character then keeps to its own pixels. phrasing: "text-first" takes only captions that begin with the text,
+    "styled" only those that name the kind of typeface. photos: names from render.photos.
     """
 
     text: str | None = None
@@ -43,7 +43,7 @@ class Params(Config):
     max_lines: int = pydantic.Field(default=3, ge=1)
     jitter: float = pydantic.Field(default=1.0, ge=0, le=1)
     grid: float | None = pydantic.Field(default=None, ge=0, lt=1)
-    phrasing: Literal["any", "text-first"] = "any"
+    phrasing: Literal["any", "text-first", "styled"] = "any"
     photos: tuple[str, ...] | None = None
 
     @pydantic.model_validator(mode="after")

@@ -35,12 +35,8 @@ def draw(scene: Scene) -> Rendered:
     drawn = draw_lines(canvas, placed, x, y, text_colour.rgb)
 
     text, style = join_lines(lines), faces[0].entry.style
-    named_style = (
-        scene.params.phrasing == "any"
-        and not has_cjk(text)
-        and style in captions.STYLES
-        and rng.random() < (0.5 if style == "script" else 0.15)
-    )
+    chance = {"text-first": 0.0, "styled": 1.0, "any": 0.5 if style == "script" else 0.15}[scene.params.phrasing]
+    named_style = not has_cjk(text) and style in captions.STYLES and rng.random() < chance
     result = {}
     for language in ("en", "zh"):
         patterns = _PATTERNS[language, named_style]
