@@ -196,7 +196,8 @@ def packaged(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     ingest_folder(corpus, place / "pictures", "packages", "x")
     recipe = load_recipe("demo-corpus")
     for part in recipe.render:
-        add_specs(corpus, part.name, part.model_copy(update={"count": 2}).specs())
+        if not part.missing_font():
+            add_specs(corpus, part.name, part.model_copy(update={"count": 2}).specs())
     measure(corpus)
     curate(corpus, recipe.through("F2"), "clean")
     return corpus
@@ -270,7 +271,8 @@ def test_every_spec_of_the_recipes_is_drawn(tmp_path: Path) -> None:
     corpus = Corpus.create(tmp_path / "corpus")
     for recipe in packaged_recipes():
         for part in load_recipe(recipe).render:
-            add_specs(corpus, f"{recipe}-{part.name}", part.model_copy(update={"count": 3}).specs())
+            if not part.missing_font():
+                add_specs(corpus, f"{recipe}-{part.name}", part.model_copy(update={"count": 3}).specs())
     selection = corpus.records()
     for number in range(len(selection)):
         record = selection.load(number)
@@ -304,3 +306,10 @@ def test_a_damaged_picture_that_a_lax_view_keeps_is_annotated_with_the_reason(tm
     columns = corpus.columns("annotate", "mine-00000")
     assert columns is not None and columns["caption_en"] == [None, "good"]
     assert columns["error"][0].startswith("damaged JPEG") and columns["error"][1] is None
+
+
+def test_an_optional_set_is_left_out_where_its_font_is_missing() -> None:
+    params = {"fonts": ["space-mono-bold"]}
+    assert RenderSet(name="a", template="word", count=1, params=params, optional=True).missing_font() is None
+    (colour,) = (part for part in load_recipe("demo-corpus").render if part.optional)
+    assert colour.missing_font() in (None, "system-colour-emoji")

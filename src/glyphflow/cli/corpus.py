@@ -59,8 +59,14 @@ def render(
 
     plan = load_recipe(recipe, override or ())
     store = Corpus.create(corpus)
-    added = sum(add_specs(store, part.name, part.specs()) for part in plan.render)
-    typer.echo(f"{added} new renders, {sum(part.count for part in plan.render)} in all.")
+    added = count = 0
+    for part in plan.render:
+        if part.optional and (font := part.missing_font()):
+            typer.echo(f"Left out {part.name}: the font {font} is not on this machine.")
+            continue
+        added += add_specs(store, part.name, part.specs())
+        count += part.count
+    typer.echo(f"{added} new renders, {count} in all.")
 
 
 def measure(corpus: Annotated[Path, _CORPUS], workers: Annotated[int | None, _WORKERS] = None) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pydantic
 
 from glyphflow.core.config import Config, load_config
-from glyphflow.core.errors import ConfigError
+from glyphflow.core.errors import ConfigError, MissingError
 from glyphflow.core.hashing import derive_seed
 
 if TYPE_CHECKING:
@@ -21,7 +21,10 @@ _RECIPES = importlib.resources.files("glyphflow") / "recipes"
 
 
 class RenderSet(Config):
-    """``count`` renders of one template. The i-th one's seed follows from ``name``, ``seed`` and i."""
+    """``count`` renders of one template. The i-th one's seed follows from ``name``, ``seed`` and i.
+
+    An ``optional`` set is left out where a font that it names is not on the machine (the colour emoji of the system, say).
+    """
 
     name: str
     template: str
@@ -30,6 +33,20 @@ class RenderSet(Config):
     width: int = pydantic.Field(128, ge=16)
     height: int = pydantic.Field(128, ge=16)
     params: dict[str, Any] = pydantic.Field(default_factory=dict)
+    optional: bool = False
+
+    def missing_font(self) -> str | None:
+        """The first font that the set names and this machine lacks; None when it can be drawn."""
+        from glyphflow.render import SYSTEM_EMOJI, FontLibrary
+
+        for name in self.params.get("fonts", ()):
+            try:
+                found = FontLibrary.from_manifest([name], system=name == SYSTEM_EMOJI).names()
+            except MissingError:
+                found = ()
+            if name not in found:
+                return str(name)
+        return None
 
     def specs(self) -> list[RenderSpec]:
         """The specifications of the set."""
