@@ -18,12 +18,14 @@ from tokenizers import Tokenizer
 from transformers import Qwen2_5_VLConfig
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLForConditionalGeneration
 
+from glyphflow.core.config import to_dict
 from glyphflow.core.errors import StorageError
 from glyphflow.core.files import atomic_path, write_json
 from glyphflow.core.hardware import require
 from glyphflow.core.hashing import derive_seed
 from glyphflow.core.progress import Progress
 from glyphflow.flow import ScheduleConfig
+from glyphflow.generate.directory import INDEX, ModelFacts
 from glyphflow.models import VAE, MMDiT
 from glyphflow.models.condition import T2I_TEMPLATE
 from glyphflow.models.presets import NANO_MMDIT, NANO_VAE
@@ -63,18 +65,8 @@ def init_nano(directory: Path, seed: int = 0, captions: int = 4000) -> None:
         language.save_pretrained(temporary / "text_encoder")
         save_tokenizer(tokenizer, temporary / "tokenizer")
         SCHEDULE.to_json(temporary / "scheduler" / "scheduler_config.json")
-        write_json(
-            temporary / "model_index.json",
-            {
-                "_class_name": "QwenImagePipeline",
-                "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
-                "text_encoder": ["transformers", "Qwen2_5_VLForConditionalGeneration"],
-                "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
-                "transformer": ["diffusers", "QwenImageTransformer2DModel"],
-                "vae": ["diffusers", "AutoencoderKLQwenImage"],
-            },
-        )
-        write_json(temporary / "glyphflow.json", {"native_area": 128 * 128, "default_steps": 20})
+        write_json(temporary / "model_index.json", INDEX | {"tokenizer": ["transformers", "PreTrainedTokenizerFast"]})
+        write_json(temporary / "glyphflow.json", to_dict(ModelFacts(native_area=128 * 128, default_steps=20)))
 
 
 def _samples(fonts: FontLibrary, count: int, seed: int) -> tuple[list[str], list[np.ndarray]]:
