@@ -14,6 +14,7 @@ from glyphflow.core.errors import ConfigError
 from glyphflow.feed.cache import LatentCache
 from glyphflow.feed.order import EpochOrder, Interleave, is_heldout
 from glyphflow.models import pack_latents
+from glyphflow.models.condition import ConditionEncoder
 
 DROPPED = -1
 """Choice of a sample that gets the empty prompt."""
@@ -175,7 +176,7 @@ class _BoundDraw:
 def _collate(cache: LatentCache, chosen: Sequence[tuple[int, int]], step: int) -> EncodedBatch:
     latents = torch.stack([cache.latents(index) for index, _ in chosen])
     texts = [cache.empty if choice == DROPPED else cache.embed(index, cache.variants[choice]) for index, choice in chosen]
-    embeds, mask = pad_texts(texts)
+    embeds, mask = ConditionEncoder.pad(texts)
     shape = (1, latents.shape[2] // 2, latents.shape[3] // 2)
     return EncodedBatch(
         step,
@@ -186,12 +187,3 @@ def _collate(cache: LatentCache, chosen: Sequence[tuple[int, int]], step: int) -
         [[shape]] * len(chosen),
         cache.fingerprint,
     )
-
-
-def pad_texts(texts: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """(L_i, D) tensors -> (B, L, D) with zeros behind, and the mask of real tokens (None when nothing was padded)."""
-    embeds = torch.nn.utils.rnn.pad_sequence(list(texts), batch_first=True)
-    lengths = torch.tensor([len(text) for text in texts])
-    if int(lengths.min()) == embeds.shape[1]:
-        return embeds, None
-    return embeds, torch.arange(embeds.shape[1])[None] < lengths[:, None]

@@ -153,7 +153,8 @@ class ConditionEncoder:
             self._remember(key, known[key])
         return [known[key] for key in wanted]
 
-    def pad(self, embeds: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | None]:
+    @staticmethod
+    def pad(embeds: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Stack (L_i, D) tensors to (B, L, D), zeros behind, and the boolean mask (B, L) of real tokens.
 
         The mask is None when nothing was padded: attention without a mask is the faster one.

@@ -5,8 +5,7 @@ way through thirty layers, each of which normalises it. The linear answer is kno
 within a few per cent, the first ``z_dim`` principal components of each 8 x 8 block of pixels, scaled to unit variance: stride-2
 convolutions move neighbouring pixels into channels, the last of them projects. The decoder returns each block's mean colour,
 smoothly interpolated. Everything else (residual branches, unused channels) starts as :meth:`glyphflow.models.VAE.init_weights`
-leaves it and learns what is missing, above all the
-strokes.
+leaves it and learns what is missing, above all the strokes.
 
 Two devices carry a linear signal through layers that are not linear. A channel that holds a large constant makes the channel
 norm nearly a fixed scale. A pair of channels (x, -x) makes SiLU exact: silu(x) - silu(-x) = x.

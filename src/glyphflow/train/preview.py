@@ -11,7 +11,6 @@ from torch import nn
 
 from glyphflow.core.hardware import pick_device
 from glyphflow.core.hashing import derive_seed
-from glyphflow.feed.feed import pad_texts
 from glyphflow.flow import ScheduleConfig
 from glyphflow.generate.directory import ModelFacts, locate
 from glyphflow.generate.pipeline import Pipeline
@@ -30,8 +29,8 @@ def preview_sheet(recipe: MMDiTRecipe) -> Callable[[nn.Module], Image.Image]:
     settings = recipe.preview
     root, device = locate(recipe.train.init_from), pick_device(recipe.train.device)
     condition = ConditionEncoder.from_pretrained(root, torch.float32, device)
-    embeds, mask = pad_texts(condition.encode(settings.prompts))
-    empty, _ = pad_texts(condition.encode([""]) * len(settings.prompts))
+    embeds, mask = condition.pad(condition.encode(settings.prompts))
+    empty, _ = condition.pad(condition.encode([""]) * len(settings.prompts))
     vae = VAE.from_pretrained(root / "vae", torch.float32, device)
     schedule, facts = ScheduleConfig.from_json(root / "scheduler" / "scheduler_config.json"), ModelFacts.read(root)
 
