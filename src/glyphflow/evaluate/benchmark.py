@@ -1,0 +1,190 @@
+"""What a benchmark is: samples to make pictures of, questions about the pictures, and formulas over the answers.
+
+    samples() ─► pictures ─► cases(sample, pictures) ─► a judge's verdicts ─► score(sample, verdicts) ─► aggregate(rows)
+
+Everything after the verdicts is arithmetic without input or output, so that every formula can be checked by hand, and a
+resampled list of rows gives a bootstrap for nothing. A judgement that failed is a row with a status; it is counted and is in no
+average. Where the public code of a benchmark computes something that it should not, the number that it prints is the
+``official`` metric and the right one is ``corrected``: two identities, never one number with two meanings.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from glyphflow.core.errors import ConfigError
+from glyphflow.core.hashing import derive_seed, fingerprint
+
+if TYPE_CHECKING:
+    from glyphflow.evaluate.case import Case, Verdict
+
+Variant = Literal["official", "corrected"]
+Task = Literal["generate", "edit", "reconstruct"]
+
+_VAGUE = ("score", "overall", "average", "accuracy")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One thing to make pictures of.
+
+    ``id`` names the picture's file. ``targets`` are the texts that must appear, in reading order. ``tags`` hold what the formulas
+    need (language, group, questions, …; JSON values). ``references`` are pictures that the model is given, in order.
+    """
+
+    id: str
+    prompt: str
+    targets: tuple[str, ...] = ()
+    tags: Mapping[str, Any] = field(default_factory=dict)
+    references: tuple[Path, ...] = ()
+
+    def seed(self, repeat: int = 0) -> int:
+        """The seed of picture ``repeat``: the sample's own where its file gives one, else derived from its id and prompt."""
+        own = self.tags.get("seed")
+        if own is not None and repeat == 0:
+            return int(own)
+        return derive_seed(self.id, self.prompt, repeat)
+
+
+@dataclass(frozen=True)
+class SampleScore:
+    """One row of a result: what the verdicts say of one picture (or of one question set) of a sample.
+
+    ``status`` is "ok" or the verdict's failure; ``values`` are the JSON numbers that :meth:`Benchmark.aggregate` needs (counts
+    as [hits, total]) and are empty after a failure. ``category`` groups pictures in reports; ``quality`` in [0, 1] only orders
+    them there, from worst to best.
+    """
+
+    sample: str
+    repeat: int
+    status: str
+    category: str = ""
+    quality: float | None = None
+    values: Mapping[str, Any] = field(default_factory=dict)
+    reason: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the row may enter an average."""
+        return self.status == "ok"
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as it is written."""
+        return {**asdict(self), "values": dict(self.values)}
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> SampleScore:
+        """The row that :meth:`to_json` gave."""
+        return cls(**row)
+
+
+@dataclass(frozen=True)
+class MetricIdentity:
+    """What a number is: its name, how it was averaged, which formula, and of which part.
+
+    Two numbers may be compared only when their identities are equal. ``dimensions`` are (key, value) pairs such as
+    ("regions", "2"). A name that says nothing of what is measured ("score", "overall") needs the dimension "of".
+    """
+
+    name: str
+    aggregation: str
+    variant: Variant = "official"
+    dimensions: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.name or not self.aggregation:
+            raise ConfigError(f"A metric needs a name and an aggregation, but has {self.name!r} and {self.aggregation!r}.")
+        if self.name.casefold() in _VAGUE and "of" not in dict(self.dimensions):
+            raise ConfigError(f"A metric named {self.name!r} does not say of what; name it fully or give the dimension 'of'.")
+
+    def __str__(self) -> str:
+        part = ", ".join(f"{key} {value}" for key, value in self.dimensions)
+        return f"{self.name}{f' [{part}]' if part else ''} ({self.variant}; {self.aggregation})"
+
+    def to_json(self) -> dict[str, Any]:
+        """The identity as it is written beside its value."""
+        return {**asdict(self), "dimensions": dict(self.dimensions)}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number with its identity. ``value`` is None when no row may enter; ``n`` rows did, ``n_failed`` could not."""
+
+    identity: MetricIdentity
+    value: float | None
+    n: int
+    n_failed: int
+    higher_is_better: bool = True
+
+    def to_json(self) -> dict[str, Any]:
+        """The metric as it is written."""
+        return {
+            "identity": self.identity.to_json(),
+            "value": self.value,
+            "n": self.n,
+            "n_failed": self.n_failed,
+            "higher_is_better": self.higher_is_better,
+        }
+
+
+class Benchmark(ABC):
+    """Samples, questions and formulas under one name. Subclasses say where the samples come from and how answers add up.
+
+    ``version`` changes whenever a formula, a question or a sample does; ``licence`` is that of the data; ``repeats`` is the
+    number of pictures a sample asks for; ``task`` is what makes a picture (``edit`` and ``reconstruct`` get the sample's
+    references); ``typeset`` says that a sample's targets can be set by a typesetter, so that there is a judge's ceiling.
+    """
+
+    name: str
+    version: str
+    licence: str
+    repeats: int = 1
+    task: Task = "generate"
+    typeset: bool = False
+
+    @abstractmethod
+    def samples(self) -> tuple[Sample, ...]:
+        """Every sample, in a fixed order, ids unique on disks that ignore case."""
+
+    @abstractmethod
+    def cases(self, sample: Sample, pictures: Sequence[Path]) -> list[Case]:
+        """The questions about ``pictures`` (one path per repeat, in order; a path need not exist)."""
+
+    @abstractmethod
+    def score(self, sample: Sample, verdicts: Sequence[Verdict]) -> list[SampleScore]:
+        """Rows for ``sample`` from the verdicts on :meth:`cases`, in the same order. Pure arithmetic."""
+
+    @abstractmethod
+    def aggregate(self, rows: Sequence[SampleScore]) -> list[Metric]:
+        """The benchmark's metrics over ``rows``; most important first. Pure arithmetic."""
+
+    @property
+    def data_sha256(self) -> str:
+        """Fingerprint of the samples (not of file formatting or paths): equal ones ask for the same pictures."""
+        return fingerprint(
+            [[s.id, s.prompt, list(s.targets), dict(s.tags), [path.name for path in s.references]] for s in self.samples()]
+        )
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What a manifest records of the benchmark."""
+        return {"name": self.name, "version": self.version, "licence": self.licence, "data_sha256": self.data_sha256}
+
+
+def picture_name(sample: str, repeat: int, repeats: int) -> str:
+    """File name of a picture: ``<sample>.png``, with ``_<repeat>`` (from 0) where a sample has several."""
+    return f"{sample}.png" if repeats == 1 else f"{sample}_{repeat}.png"
+
+
+def failures(rows: Sequence[SampleScore]) -> int:
+    """How many of ``rows`` have no answer."""
+    return sum(not row.ok for row in rows)
+
+
+def mean(values: Sequence[float]) -> float | None:
+    """Arithmetic mean, or None of nothing."""
+    return sum(values) / len(values) if values else None
