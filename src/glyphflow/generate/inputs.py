@@ -2,31 +2,109 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
+from PIL import Image
 
 from glyphflow.core.errors import InputError
 from glyphflow.models import pack_latents
 
 if TYPE_CHECKING:
+    from glyphflow.generate.pipeline import Pipeline
     from glyphflow.models.condition import ConditionEncoder
 
-T = TypeVar("T", torch.Tensor, torch.Tensor | None)
 Generators = torch.Generator | Sequence[torch.Generator] | None
-Embeds = tuple[torch.Tensor | None, torch.Tensor | None]  # (B, L, D) and the mask (B, L) of real tokens
+Callback = Callable[["Pipeline", int, torch.Tensor, dict[str, Any]], dict[str, Any] | None]
+Rows = tuple[list[torch.Tensor], torch.Tensor | None]  # (L_i, D) per picture, and a mask only where it has holes
+OUTPUT_TYPES = ("pil", "np", "pt", "latent")
+
+
+class Options(TypedDict, total=False):
+    """Keywords that every way of making pictures takes.
+
+    - ``true_cfg_scale`` (4.0): true classifier-free guidance against the negative prompt, which is empty when not given; 1 or
+      less turns it off and halves the work.
+    - ``num_inference_steps``: default is what the model directory says, else 50.
+    - ``num_images_per_prompt`` (1): a prompt's pictures stand next to each other.
+    - ``generator``: one (it draws for the whole batch) or a list of one per picture; a CPU generator gives the same noise on
+      any device.
+    - ``latents`` (B, tokens, 64): replace the noise.
+    - ``prompt_embeds`` (B, L, D), ``prompt_embeds_mask`` (B, L), ``negative_prompt_embeds``, ``negative_prompt_embeds_mask``:
+      replace prompts.
+    - ``output_type`` ("pil"): see :class:`glyphflow.generate.pipeline.GenerateResult`.
+    - ``callback_on_step_end(pipeline, step, t, {"latents", "prompt_embeds"})``: runs after each step and may return
+      replacements; t runs from 1000 to 0.
+    - ``max_sequence_length`` (1024): a prompt of more tokens is refused.
+    - ``progress`` (True): show a progress line.
+    """
+
+    true_cfg_scale: float
+    num_inference_steps: int | None
+    num_images_per_prompt: int
+    generator: Generators
+    latents: torch.Tensor | None
+    prompt_embeds: torch.Tensor | None
+    prompt_embeds_mask: torch.Tensor | None
+    negative_prompt_embeds: torch.Tensor | None
+    negative_prompt_embeds_mask: torch.Tensor | None
+    output_type: str
+    callback_on_step_end: Callback | None
+    max_sequence_length: int
+    progress: bool
+
+
+@dataclass(frozen=True)
+class Call:
+    """The prompts of one call and its :class:`Options`, each with its default."""
+
+    prompt: str | Sequence[str] | None = None
+    negative_prompt: str | Sequence[str] | None = None
+    true_cfg_scale: float = 4.0
+    num_inference_steps: int | None = None
+    num_images_per_prompt: int = 1
+    generator: Generators = None
+    latents: torch.Tensor | None = None
+    prompt_embeds: torch.Tensor | None = None
+    prompt_embeds_mask: torch.Tensor | None = None
+    negative_prompt_embeds: torch.Tensor | None = None
+    negative_prompt_embeds_mask: torch.Tensor | None = None
+    output_type: str = "pil"
+    callback_on_step_end: Callback | None = None
+    max_sequence_length: int = 1024
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        if self.output_type not in OUTPUT_TYPES:
+            raise InputError(f"output_type is {self.output_type!r}; it can be {', '.join(OUTPUT_TYPES)}.")
+        if self.num_images_per_prompt < 1:
+            raise InputError(f"num_images_per_prompt is {self.num_images_per_prompt}; it must be at least 1.")
+
+    @property
+    def guided(self) -> bool:
+        """Whether true classifier-free guidance is on."""
+        return self.true_cfg_scale > 1
+
+    @property
+    def needs_encoder(self) -> bool:
+        """Whether any prompt has to be embedded."""
+        return self.prompt_embeds is None or (self.guided and self.negative_prompt_embeds is None)
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """Embeddings (B, L, D) and masks (B, L) for both passes, one row per picture; ``negative`` is None without guidance."""
+    """Prompt embeddings for both passes, one (L_i, D) tensor per picture, without padding; ``negative`` is None unguided.
 
-    positive: torch.Tensor
-    positive_mask: torch.Tensor | None
-    negative: torch.Tensor | None
-    negative_mask: torch.Tensor | None
+    A mask (B, L) is there only where the user's own mask has holes: all rows then have its length, because a token's position
+    counts the masked ones before it.
+    """
+
+    positive: list[torch.Tensor]
+    negative: list[torch.Tensor] | None = None
+    positive_mask: torch.Tensor | None = None
+    negative_mask: torch.Tensor | None = None
 
     @property
     def batch(self) -> int:
@@ -36,36 +114,30 @@ class Conditions:
 
 def conditions(
     encoder: ConditionEncoder | None,
-    prompt: str | Sequence[str] | None,
-    negative_prompt: str | Sequence[str] | None,
-    embeds: Embeds,
-    negative_embeds: Embeds,
-    *,
-    guided: bool,
-    copies: int,
-    limit: int,
+    call: Call,
     place: tuple[torch.device, torch.dtype],
+    template: str = "t2i",
+    images: Sequence[Sequence[Image.Image]] | None = None,
 ) -> Conditions:
-    """Prompts or embeddings for both passes, each prompt ``copies`` times, on ``place``.
+    """Prompts or embeddings for both passes, each prompt ``num_images_per_prompt`` times, on ``place``.
 
-    A single negative prompt serves every prompt; None means the empty one. Contradictions raise :class:`InputError`.
+    ``images[i]`` are the pictures that prompt i speaks of; the negative prompts see them, too. A single negative prompt serves
+    every prompt; None means the empty one. Contradictions raise :class:`InputError`.
     """
-    if copies < 1:
-        raise InputError(f"num_images_per_prompt is {copies}; it must be at least 1.")
-    positive, mask = _side(encoder, "prompt", prompt, embeds, limit, place)
-    count = len(positive)
-    negative: torch.Tensor | None = None
-    negative_mask: torch.Tensor | None = None
-    if guided:
-        if negative_prompt is None and negative_embeds[0] is None:
-            negative_prompt = ""
-        if isinstance(negative_prompt, str):
-            negative_prompt = [negative_prompt] * count
-        negative, negative_mask = _side(encoder, "negative_prompt", negative_prompt, negative_embeds, limit, place)
-        if len(negative) != count:
-            raise InputError(f"There are {count} prompts and {len(negative)} negative prompts; give one for all or one each.")
-        negative, negative_mask = _copies(negative, copies), _copies(negative_mask, copies)
-    return Conditions(_copies(positive, copies), _copies(mask, copies), negative, negative_mask)
+    how = (encoder, call.max_sequence_length, place, template, images)
+    positive, mask = _side("prompt", call.prompt, (call.prompt_embeds, call.prompt_embeds_mask), *how)
+    positive, mask = _copies(positive, mask, call.num_images_per_prompt)
+    if not call.guided:
+        return Conditions(positive, None, mask)
+    count = len(positive) // call.num_images_per_prompt
+    texts, embeds = call.negative_prompt, call.negative_prompt_embeds
+    if embeds is None and (texts is None or isinstance(texts, str)):
+        texts = [texts or ""] * count
+    negative, negative_mask = _side("negative_prompt", texts, (embeds, call.negative_prompt_embeds_mask), *how)
+    if len(negative) != count:
+        raise InputError(f"There are {count} prompts and {len(negative)} negative prompts; give one for all or one each.")
+    negative, negative_mask = _copies(negative, negative_mask, call.num_images_per_prompt)
+    return Conditions(positive, negative, mask, negative_mask)
 
 
 def draw_noise(shape: tuple[int, int, int, int], generator: Generators, like: torch.Tensor) -> torch.Tensor:
@@ -95,37 +167,51 @@ def given_latents(latents: torch.Tensor, shape: tuple[int, int, int], like: torc
 
 
 def _side(
-    encoder: ConditionEncoder | None,
     name: str,
     prompt: str | Sequence[str] | None,
-    embeds: Embeds,
+    embeds: tuple[torch.Tensor | None, torch.Tensor | None],
+    encoder: ConditionEncoder | None,
     limit: int,
     place: tuple[torch.device, torch.dtype],
-) -> tuple[torch.Tensor, torch.Tensor | None]:
+    template: str,
+    images: Sequence[Sequence[Image.Image]] | None,
+) -> Rows:
     values, mask = embeds
     if (prompt is None) == (values is None):
         raise InputError(f"Give either {name} or {name}_embeds, {'not both' if prompt is not None else 'one of the two'}.")
-    if values is None:
-        texts = [prompt] if isinstance(prompt, str) else list(prompt or ())
-        if not texts or not all(isinstance(text, str) for text in texts):
-            raise InputError(f"{name} must be a text or a list of at least one text, not {prompt!r}.")
-        if encoder is None:
-            raise InputError(f"This pipeline has no condition encoder, so it takes {name}_embeds and no {name}.")
-        values, mask = encoder.pad(encoder.encode(texts, limit))
-    elif values.ndim != 3:
+    if values is not None:
+        return _given(name, values, mask, place)
+    texts = [prompt] if isinstance(prompt, str) else list(prompt or ())
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise InputError(f"{name} must be a text or a list of at least one text, not {prompt!r}.")
+    if encoder is None:
+        raise InputError(f"This pipeline has no condition encoder, so it takes {name}_embeds and no {name}.")
+    if images is None:
+        return [row.to(*place) for row in encoder.encode(texts, limit, template=template)], None
+    return [row.to(*place) for row in encoder.encode(texts, limit, template=template, images=images)], None
+
+
+def _given(name: str, values: torch.Tensor, mask: torch.Tensor | None, place: tuple[torch.device, torch.dtype]) -> Rows:
+    """The user's embeddings, cut where their mask ends; a mask with holes is kept."""
+    if values.ndim != 3:
         raise InputError(f"{name}_embeds have the shape {tuple(values.shape)}; they must be (prompts, tokens, features).")
     if mask is not None and mask.shape != values.shape[:2]:
         raise InputError(
             f"{name}_embeds_mask is {tuple(mask.shape)} and the embeddings are {tuple(values.shape[:2])}; one entry per token."
         )
-    if mask is not None and bool(mask.all()):
-        mask = None
-    device, dtype = place
-    return values.to(device, dtype), None if mask is None else mask.to(device).bool()
+    rows = list(values.to(*place))
+    if mask is None:
+        return rows, None
+    mask = mask.to(place[0]).bool()
+    lengths = mask.sum(dim=1).tolist()
+    if min(lengths) and all(bool(row[:length].all()) for row, length in zip(mask, lengths, strict=True)):
+        return [row[:length] for row, length in zip(rows, lengths, strict=True)], None
+    return rows, mask
 
 
-def _copies(tensor: T, copies: int) -> T:
-    return tensor if tensor is None or copies == 1 else tensor.repeat_interleave(copies, dim=0)
+def _copies(rows: list[torch.Tensor], mask: torch.Tensor | None, copies: int) -> Rows:
+    repeated = [row for row in rows for _ in range(copies)]
+    return repeated, None if mask is None else mask.repeat_interleave(copies, dim=0)
 
 
 def _randn(shape: tuple[int, ...], generator: torch.Generator | None, like: torch.Tensor) -> torch.Tensor:
