@@ -20,7 +20,8 @@ from glyphflow.core.errors import ConfigError
 from glyphflow.core.hashing import derive_seed, fingerprint
 
 if TYPE_CHECKING:
-    from glyphflow.evaluate.case import Case, Verdict
+    from glyphflow.evaluate.case import Verdict
+    from glyphflow.evaluate.question import Question
 
 Variant = Literal["official", "corrected"]
 Task = Literal["generate", "edit", "reconstruct"]
@@ -151,8 +152,9 @@ class Benchmark(ABC):
         """Every sample, in a fixed order, ids unique on disks that ignore case."""
 
     @abstractmethod
-    def cases(self, sample: Sample, pictures: Sequence[Path]) -> list[Case]:
-        """The questions about ``pictures`` (one path per repeat, in order; a path need not exist)."""
+    def cases(self, sample: Sample, pictures: Sequence[Path]) -> list[Question]:
+        """The questions about ``pictures`` (one path per repeat, in order; a path need not exist: then a question's
+        ``load`` gives the verdict "missing_image" in place of a case)."""
 
     @abstractmethod
     def score(self, sample: Sample, verdicts: Sequence[Verdict]) -> list[SampleScore]:
