@@ -4,8 +4,8 @@
     control latents ─ controlnet_x_embedder ─ (+) ┴─► transformer_blocks ─ controlnet_blocks[i] ─► residual i, times scale
     prompt, sigma ── as in the MMDiT ─────────────────────┘
 
-The MMDiT takes the residuals as ``controlnet_block_samples`` and spreads a few of them over many blocks. Shapes in names: B batch,
-N image tokens, L text tokens, D width. Parameter names are those of the released checkpoints.
+The MMDiT takes the residuals as ``controlnet_block_samples`` and spreads a few of them over many blocks. Shapes in names: B
+batch, N image tokens, L text tokens, D width. Parameter names are those of the released checkpoints.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from glyphflow.models.msrope import ImageShape, rotation_table
 class ControlNetConfig(Config):
     """Sizes of the network; names and defaults are those of the released config.json, where num_layers is a few of the 60.
 
-    ``extra_condition_channels`` are features of a control token beyond ``in_channels``: 4 for inpainting (a packed mask), else 0.
+    ``extra_condition_channels`` are features of a control token beyond ``in_channels``: 4 (a packed mask) for inpainting, else 0.
     """
 
     patch_size: int = 2
@@ -108,9 +108,7 @@ class ControlNet(nn.Module):
             total = [a + b for a, b in zip(total, residuals, strict=True)] if total else residuals
         return total
 
-    def _residuals(
-        self, image: Tensor, text: Tensor, time: Tensor, rotation: Tensor, key_mask: Tensor | None
-    ) -> list[Tensor]:
+    def _residuals(self, image: Tensor, text: Tensor, time: Tensor, rotation: Tensor, key_mask: Tensor | None) -> list[Tensor]:
         segments = (image.shape[1],)
         residuals: list[Tensor] = []
         for block, out in zip(self.transformer_blocks, self.controlnet_blocks, strict=True):
@@ -118,9 +116,7 @@ class ControlNet(nn.Module):
             residuals.append(out(image))
         return residuals
 
-    def _check(
-        self, latents: Tensor, conditions: list[Tensor], scales: list[float], shapes: tuple[ImageShape, ...]
-    ) -> None:
+    def _check(self, latents: Tensor, conditions: list[Tensor], scales: list[float], shapes: tuple[ImageShape, ...]) -> None:
         if len(conditions) != len(scales):
             raise InputError(f"There are {len(conditions)} control pictures and {len(scales)} scales; give one scale for each.")
         tokens = sum(math.prod(shape) for shape in shapes)
