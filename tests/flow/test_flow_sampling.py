@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from glyphflow.core.errors import ConfigError, InputError
-from glyphflow.flow import ScheduleConfig, euler_step, model_time, sigmas, true_cfg
+from glyphflow.flow import LIGHTNING, ScheduleConfig, choose_schedule, euler_step, model_time, sigmas, true_cfg
 from tiny import SCHEDULER
 
 RELEASED = {key: value for key, value in SCHEDULER.items() if not key.startswith("_")}
-LIGHTNING = RELEASED | {"base_shift": math.log(3), "max_shift": math.log(3), "shift_terminal": None}
+FEW_STEPS = RELEASED | {"base_shift": math.log(3), "max_shift": math.log(3), "shift_terminal": None}
 LINEAR = RELEASED | {"time_shift_type": "linear"}
 STATIC = {"shift": 3.0}
 PLAIN: dict[str, Any] = {}
@@ -33,7 +33,7 @@ def reference(settings: dict[str, Any], steps: int, tokens: int) -> Any:
     return scheduler
 
 
-@pytest.mark.parametrize("settings", [RELEASED, LIGHTNING, LINEAR, STATIC, PLAIN])
+@pytest.mark.parametrize("settings", [RELEASED, FEW_STEPS, LINEAR, STATIC, PLAIN])
 @pytest.mark.parametrize("tokens", [64, 256, 4096, 6032, 6889, 8192, 16384])
 @pytest.mark.parametrize("steps", [4, 8, 40, 50])
 def test_schedule_is_the_reference(settings: dict[str, Any], tokens: int, steps: int) -> None:
@@ -50,13 +50,41 @@ def test_goldens() -> None:
     assert s[:4] == pytest.approx([1, 0.9897, 0.97919, 0.96847], abs=1e-5)
     assert s[-3:] == pytest.approx([0.05848, 0.02, 0], abs=1e-5)
     assert sigmas(config, 50, 6889)[:3].tolist() == pytest.approx([1, 0.99099, 0.98177], abs=1e-5)
-    lightning = ScheduleConfig(**LIGHTNING)
-    assert sigmas(lightning, 4, 4096).tolist() == pytest.approx([1, 0.9, 0.75, 0.5, 0], abs=1e-6)
-    eight = sigmas(lightning, 8, 4096).tolist()
+
+
+@pytest.mark.parametrize("tokens", [64, 4096, 16384])
+def test_lightning_goldens(tokens: int) -> None:
+    assert ScheduleConfig(**FEW_STEPS) == LIGHTNING
+    assert sigmas(LIGHTNING, 4, tokens).tolist() == pytest.approx([1, 0.9, 0.75, 0.5, 0], abs=1e-6)
+    assert [float(model_time(s, 1, torch.float32)) for s in sigmas(LIGHTNING, 4, tokens)] == pytest.approx(
+        [1, 0.9, 0.75, 0.5, 0]
+    )
+    eight = sigmas(LIGHTNING, 8, tokens).tolist()
     assert [eight[n] for n in (0, 1, 2, 3, 7, 8)] == pytest.approx([1, 0.95455, 0.9, 0.83333, 0.3, 0], abs=1e-5)
 
 
-@pytest.mark.parametrize("settings", [RELEASED, LIGHTNING, STATIC])
+def test_schedules_by_name() -> None:
+    own = ScheduleConfig(**RELEASED)
+    assert choose_schedule(None, own) is own
+    assert choose_schedule("lightning", own) is LIGHTNING
+    assert choose_schedule(LIGHTNING, own) is LIGHTNING
+    with pytest.raises(InputError, match=r"'turbo'.*lightning"):
+        choose_schedule("turbo", own)
+
+
+@pytest.mark.parametrize("settings", [RELEASED, LINEAR])
+@pytest.mark.parametrize("mu", [0.5, 2.5, 4.0])
+def test_a_given_shift_is_the_references(settings: dict[str, Any], mu: float) -> None:
+    import numpy as np
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    scheduler = FlowMatchEulerDiscreteScheduler(**settings)
+    for steps in (4, 50):
+        scheduler.set_timesteps(sigmas=np.linspace(1.0, 0, steps + 1)[:-1], mu=mu)
+        assert torch.equal(sigmas(ScheduleConfig(**settings), steps, 4096, mu=mu), scheduler.sigmas)
+
+
+@pytest.mark.parametrize("settings", [RELEASED, FEW_STEPS, STATIC])
 def test_one_step_goes_from_noise_to_picture(settings: dict[str, Any]) -> None:
     assert sigmas(ScheduleConfig(**settings), 1, 4096).tolist() == [1.0, 0.0]
 

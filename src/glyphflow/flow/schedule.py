@@ -20,8 +20,7 @@ class ScheduleConfig(Config):
     """The content of ``scheduler/scheduler_config.json``; the fields are the released ones.
 
     The defaults are what the released scheduler assumes for keys that its file lacks. Released Qwen-Image has dynamic shifting,
-    max_shift 0.9, max_image_seq_len 8192 and shift_terminal 0.02; four-step distillations have
-    base_shift = max_shift = ln 3 and no terminal.
+    max_shift 0.9, max_image_seq_len 8192 and shift_terminal 0.02; :data:`LIGHTNING` is that of the few-step distillations.
     """
 
     num_train_timesteps: int = 1000
@@ -59,11 +58,31 @@ class ScheduleConfig(Config):
         return image_tokens * slope + (self.base_shift - slope * self.base_image_seq_len)
 
 
-def sigmas(config: ScheduleConfig, num_inference_steps: int, image_tokens: int) -> torch.Tensor:
+LIGHTNING = ScheduleConfig(
+    use_dynamic_shifting=True, base_shift=math.log(3), max_shift=math.log(3), max_image_seq_len=8192, shift_terminal=None
+)
+"""What the 4- and 8-step distillations of Qwen-Image ("Lightning") were trained with: the shift is 3 at every size, and there is
+no terminal. The released schedule would put their four steps at other sigmas than they know."""
+
+_NAMED = {"lightning": LIGHTNING}
+
+
+def choose_schedule(wanted: str | ScheduleConfig | None, own: ScheduleConfig) -> ScheduleConfig:
+    """``wanted`` by name ("lightning") or as it is; None means the model's ``own``. Other names raise :class:`InputError`."""
+    if wanted is None:
+        return own
+    if isinstance(wanted, ScheduleConfig):
+        return wanted
+    if wanted not in _NAMED:
+        raise InputError(f"There is no schedule {wanted!r}; known are {', '.join(_NAMED)}, or give a ScheduleConfig.")
+    return _NAMED[wanted]
+
+
+def sigmas(config: ScheduleConfig, num_inference_steps: int, image_tokens: int, *, mu: float | None = None) -> torch.Tensor:
     """The ``num_inference_steps`` + 1 sigmas from 1 to 0, fp32, on the CPU; step i goes from sigma i to sigma i + 1.
 
-    Larger pictures stay longer at high sigma (``mu``). Bit-equal to the reference except for a single step, where the
-    reference divides zero by zero; here one step goes from 1 to 0.
+    Larger pictures stay longer at high sigma: by ``config.mu(image_tokens)``, or by the ``mu`` given. Bit-equal to the
+    reference except for a single step, where the reference divides zero by zero; here one step goes from 1 to 0.
     """
     if num_inference_steps < 1:
         raise InputError(f"num_inference_steps is {num_inference_steps}; it must be at least 1.")
@@ -71,7 +90,7 @@ def sigmas(config: ScheduleConfig, num_inference_steps: int, image_tokens: int) 
     if not config.use_dynamic_shifting:
         s = config.shift * s / (1 + (config.shift - 1) * s)
     else:
-        mu = config.mu(image_tokens)
+        mu = config.mu(image_tokens) if mu is None else mu
         weight = math.exp(mu) if config.time_shift_type == "exponential" else mu
         s = weight / (weight + (1 / s - 1))
     if config.shift_terminal and num_inference_steps > 1:
