@@ -56,8 +56,8 @@ _WORDS = r"""[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+
 
 def standard_characters() -> list[str]:
     """The 8,105 characters of the table (State Council of China, 2013), most frequent tier first."""
-    text = importlib.resources.files("glyphflow.train").joinpath("gscc_characters.txt").read_text(encoding="utf-8")
-    return text.split()
+    table = importlib.resources.files("glyphflow.evaluate").joinpath("data", "gscc", "characters.txt")
+    return table.read_text(encoding="utf-8").split()
 
 
 def byte_symbols() -> dict[int, str]:
