@@ -61,8 +61,8 @@ class ScheduleConfig(Config):
 LIGHTNING = ScheduleConfig(
     use_dynamic_shifting=True, base_shift=math.log(3), max_shift=math.log(3), max_image_seq_len=8192, shift_terminal=None
 )
-"""What the 4- and 8-step distillations of Qwen-Image ("Lightning") were trained with: the shift is 3 at every size, and there is
-no terminal. The released schedule would put their four steps at other sigmas than they know."""
+"""What the 4- and 8-step distillations of Qwen-Image ("Lightning") were trained with: the shift is 3 at every size and there
+is no terminal. The released schedule would put their four steps at other sigmas than they know."""
 
 _NAMED = {"lightning": LIGHTNING}
 

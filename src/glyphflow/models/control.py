@@ -28,7 +28,7 @@ from glyphflow.models.msrope import ImageShape, rotation_table
 class ControlNetConfig(Config):
     """Sizes of the network; names and defaults are those of the released config.json, where num_layers is a few of the 60.
 
-    ``extra_condition_channels`` are features of a control token beyond ``in_channels``: 4, a packed mask, for inpainting; else 0.
+    ``extra_condition_channels`` are features of a control token beyond ``in_channels``: 4 for inpainting (the mask), else 0.
     """
 
     patch_size: int = 2
