@@ -130,7 +130,7 @@ def test_broken_or_absent_files_are_one_sentence(model: MMDiT, tmp_path: Path) -
     model.save_pretrained(tmp_path)
     file = tmp_path / "diffusion_pytorch_model.safetensors"
     file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match=r"is 1000 bytes, less than its header of \d+"):
         MMDiT.from_pretrained(tmp_path)
     file.unlink()
     with pytest.raises(InputError, match="holds neither"):

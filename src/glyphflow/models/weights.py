@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,8 +17,8 @@ from glyphflow.core.config import Config, load_config, to_dict
 from glyphflow.core.errors import InputError
 from glyphflow.core.files import atomic_path, read_json, write_json
 from glyphflow.core.hashing import fingerprint, sha256_file
+from glyphflow.models.stored import BASENAME, Checkpoint, open_checkpoint, read_tensor
 
-BASENAME = "diffusion_pytorch_model"
 MAX_SHARD_BYTES = 5 * 10**9
 C = TypeVar("C", bound=Config)
 
@@ -42,40 +43,61 @@ def released_config(class_name: str, config: Config) -> dict[str, Any]:
     return {"_class_name": class_name, "_diffusers_version": "0.42.1", **to_dict(config)}
 
 
-def load_weights(module: nn.Module, directory: Path, dtype: torch.dtype, device: torch.device) -> None:
-    """Fill ``module`` from the safetensors of ``directory``, one tensor at a time, so that weights never exist twice.
+def load_weights(
+    module: nn.Module,
+    source: Path,
+    dtype: torch.dtype,
+    device: torch.device,
+    placed: Callable[[nn.Module, str], None] | None = None,
+) -> None:
+    """Fill ``module`` from ``source`` (a directory or a .safetensors file), one tensor at a time, so that weights never exist twice.
 
     Parameters on the meta device are created as ``dtype`` on ``device``; existing ones are overwritten in place and keep their
-    own. Raises InputError (before anything is changed) when names or shapes differ, naming the first and both values.
+    own. ``placed(module, name)`` is called after each tensor and may put something smaller in its place. On the CPU a tensor
+    that is stored as ``dtype`` is a view of the file, read when it is first used. Raises InputError (before anything is changed)
+    when names or shapes differ, naming the first and both values.
     """
-    place = _locate(directory)
+    checkpoint = open_checkpoint(source)
     targets = module.state_dict(keep_vars=True)
-    _check_names(directory, set(targets), set(place))
+    check_fit(checkpoint, {name: tuple(target.shape) for name, target in targets.items()})
+    order = sorted(checkpoint.tensors.items(), key=lambda item: (item[1].path, item[1].offset))
     try:
-        for path, names in _by_file(place):
-            with safe_open(path, framework="pt", device="cpu") as file:
-                for name in names:
-                    stored, wanted = tuple(file.get_slice(name).get_shape()), tuple(targets[name].shape)
-                    if stored != wanted:
-                        raise InputError(
-                            f"{name} in {path} has shape {stored}, but config.json describes {wanted}; weights and config "
-                            "belong to different models."
-                        )
-        for path, names in _by_file(place):
+        for path, entries in itertools.groupby(order, key=lambda item: item[1].path):
             with safe_open(path, framework="pt", device=str(device)) as file:
-                for name in names:
-                    _place(module, name, targets[name], file.get_tensor(name), dtype)
+                for name, stored in entries:
+                    target = targets.pop(name)
+                    _place(module, name, target, read_tensor(file, stored, dtype if target.is_meta else target.dtype))
+                    if placed is not None:
+                        placed(module, name)
     except (SafetensorError, OSError) as error:
-        raise InputError(f"The weights in {directory} cannot be read ({error}); copy or download them again.") from error
+        raise InputError(f"The weights in {source} cannot be read ({error}); copy or download them again.") from error
+
+
+def check_fit(checkpoint: Checkpoint, wanted: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise InputError unless ``checkpoint`` holds exactly the names and shapes of ``wanted``."""
+    source = checkpoint.source
+    missing, unexpected = sorted(wanted.keys() - checkpoint.tensors.keys()), sorted(checkpoint.tensors.keys() - wanted.keys())
+    if missing or unexpected:
+        raise InputError(
+            f"The weights in {source} do not fit the model: {len(missing)} tensors are missing "
+            f"({', '.join(missing[:2]) or 'none'}) and {len(unexpected)} are not part of it "
+            f"({', '.join(unexpected[:2]) or 'none'}); this looks like {checkpoint.kind}, so use the weights that belong to "
+            "this config.json."
+        )
+    for name, stored in checkpoint.tensors.items():
+        if stored.shape != wanted[name]:
+            raise InputError(
+                f"{name} in {stored.path} has shape {stored.shape}, but config.json describes {wanted[name]}; weights and config "
+                "belong to different models."
+            )
 
 
 @torch.no_grad()
-def _place(module: nn.Module, name: str, target: Tensor, value: Tensor, dtype: torch.dtype) -> None:
+def _place(module: nn.Module, name: str, target: Tensor, value: Tensor) -> None:
     if not target.is_meta:
         target.copy_(value)
         return
     parent, _, leaf = name.rpartition(".")
-    value = value.to(dtype)
     is_parameter = isinstance(target, nn.Parameter)
     setattr(module.get_submodule(parent), leaf, nn.Parameter(value, target.requires_grad) if is_parameter else value)
 
@@ -109,36 +131,6 @@ def weights_hash(directory: Path) -> str:
     if not files:
         raise InputError(f"{directory} holds no .safetensors file; give a directory of weights.")
     return fingerprint([[path.relative_to(directory).as_posix(), sha256_file(path)] for path in files])
-
-
-def _locate(directory: Path) -> dict[str, Path]:
-    """Parameter name -> the file that holds it."""
-    index = directory / f"{BASENAME}.safetensors.index.json"
-    if index.exists():
-        return {name: directory / file for name, file in read_json(index)["weight_map"].items()}
-    single = directory / f"{BASENAME}.safetensors"
-    if not single.exists():
-        raise InputError(f"{directory} holds neither {index.name} nor {single.name}; give a directory of released layout.")
-    try:
-        with safe_open(single, framework="pt") as file:
-            return dict.fromkeys(file.keys(), single)
-    except SafetensorError as error:
-        raise InputError(f"The weights in {directory} cannot be read ({error}); copy or download them again.") from error
-
-
-def _check_names(directory: Path, wanted: set[str], stored: set[str]) -> None:
-    missing, unexpected = sorted(wanted - stored), sorted(stored - wanted)
-    if missing or unexpected:
-        raise InputError(
-            f"The weights in {directory} do not fit config.json: {len(missing)} tensors are missing "
-            f"({', '.join(missing[:2]) or 'none'}) and {len(unexpected)} are not part of the model "
-            f"({', '.join(unexpected[:2]) or 'none'}); use the weights that belong to this config.json."
-        )
-
-
-def _by_file(place: dict[str, Path]) -> Iterator[tuple[Path, list[str]]]:
-    for path in sorted(set(place.values())):
-        yield path, [name for name, where in place.items() if where == path]
 
 
 def _shards(state: dict[str, Tensor], limit: int) -> list[dict[str, Tensor]]:
