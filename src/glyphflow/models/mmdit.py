@@ -25,6 +25,8 @@ from glyphflow.core.errors import InputError
 from glyphflow.models import weights
 from glyphflow.models.attention import JointAttention, RMSNorm, joint_key_mask
 from glyphflow.models.msrope import ImageShape, rotation_table
+from glyphflow.models.quantize import Quantize, quantise_as_placed
+from glyphflow.models.single_file import transformer_fields
 
 
 class MMDiTConfig(Config):
@@ -195,13 +197,29 @@ class MMDiT(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls, directory: str | Path, dtype: torch.dtype = torch.bfloat16, device: str | torch.device = "cpu"
+        cls,
+        source: str | Path,
+        dtype: torch.dtype = torch.bfloat16,
+        device: str | torch.device = "cpu",
+        *,
+        config: MMDiTConfig | None = None,
+        quantize: Quantize | None = None,
     ) -> MMDiT:
-        """Read a released ``transformer`` directory straight to ``device``; gradients are off until asked for."""
-        config = weights.read_config(Path(directory), MMDiTConfig)
+        """Read a released ``transformer`` directory, or a single .safetensors file, straight to ``device``.
+
+        ``config`` is for a single file: what its shapes do not show (``zero_cond_t``) is taken from there. ``quantize`` keeps
+        the blocks' linears in "int8" or "int4" (approximate). Gradients are off until asked for.
+        """
+        source = Path(source)
+        if source.is_dir():
+            config = config or weights.read_config(source, MMDiTConfig)
+        else:
+            known = None if config is None else config.model_dump()
+            config = MMDiTConfig(**transformer_fields(weights.open_checkpoint(source), known))
         with torch.device("meta"):
             model = cls(config)
-        weights.load_weights(model, Path(directory), dtype, torch.device(device))
+        placed = None if quantize is None else quantise_as_placed(quantize)
+        weights.load_weights(model, source, dtype, torch.device(device), placed)
         return model.eval().requires_grad_(False)
 
     def save_pretrained(self, directory: str | Path, max_shard_bytes: int = weights.MAX_SHARD_BYTES) -> None:
