@@ -15,7 +15,7 @@ from glyphflow.core.errors import InputError
 from glyphflow.core.files import atomic_path, exclusive, read_json, write_json
 from glyphflow.evaluate.folder import Manifest, load_picture, picture_path, read_manifest
 from glyphflow.evaluate.judge import Case, Judge, Verdict
-from glyphflow.evaluate.metrics import IDENTITIES, Count, SampleScore, aggregate, score_text
+from glyphflow.evaluate.metrics import IDENTITIES, Count, TextScore, aggregate, score_text
 from glyphflow.evaluate.prompts import Prompt
 from glyphflow.evaluate.verdicts import Entry, VerdictBook
 
@@ -139,4 +139,4 @@ def _group(rows: Sequence[dict[str, Any]], with_ceiling: bool) -> dict[str, Any]
 
 
 def _average(rows: Iterable[dict[str, Any]]) -> dict[str, float | None]:
-    return aggregate(SampleScore(**{name: Count(*row["counts"][name]) for name in IDENTITIES}) for row in rows)
+    return aggregate(TextScore(**{name: Count(*row["counts"][name]) for name in IDENTITIES}) for row in rows)

@@ -1,6 +1,6 @@
 """How well a reading matches the text that was asked for.
 
-Two choices hold for every metric here and are part of their identities. Text is compared after NFKC, without upper and lower
+Two choices hold for every metric of :func:`score_text` and are part of their identities. Text is compared after NFKC, without upper and lower
 case, with runs of white space as one space. And a sample keeps *counts*, not a ratio, so that a whole benchmark is their sum
 (micro average): a prompt with ten words weighs ten times one with a single word.
 
@@ -41,7 +41,7 @@ class Count(NamedTuple):
 
 
 @dataclass(frozen=True)
-class SampleScore:
+class TextScore:
     """The four metrics of one sample as counts (see the table above)."""
 
     word_accuracy: Count
@@ -50,13 +50,13 @@ class SampleScore:
     exact: Count
 
 
-def score_text(targets: Sequence[str], reading: Sequence[str]) -> SampleScore:
+def score_text(targets: Sequence[str], reading: Sequence[str]) -> TextScore:
     """Compare the ``targets`` of a prompt with the lines that a judge read, each in reading order."""
     target, read = normalise_text(" ".join(targets), casefold=True), normalise_text(" ".join(reading), casefold=True)
     wanted, got = Counter(units(target)), Counter(units(read))
     a, b = target.replace(" ", ""), read.replace(" ", "")
     longer = max(len(a), len(b))
-    return SampleScore(
+    return TextScore(
         word_accuracy=Count(sum((wanted & got).values()), sum(wanted.values())),
         character_accuracy=Count(sum(matched_characters(a, b)), len(a)),
         edit_similarity=Count(longer - levenshtein(a, b), longer),
@@ -64,7 +64,7 @@ def score_text(targets: Sequence[str], reading: Sequence[str]) -> SampleScore:
     )
 
 
-def aggregate(scores: Iterable[SampleScore]) -> dict[str, float | None]:
+def aggregate(scores: Iterable[TextScore]) -> dict[str, float | None]:
     """Sum of hits over sum of totals, metric by metric; None where there is nothing to divide by."""
     rows = list(scores)
     result: dict[str, float | None] = {}
@@ -73,6 +73,25 @@ def aggregate(scores: Iterable[SampleScore]) -> dict[str, float | None]:
         total = sum(count.total for count in counts)
         result[name] = sum(count.hits for count in counts) / total if total else None
     return result
+
+
+def multiset_matches(wanted: Iterable[str], read: Iterable[str]) -> int:
+    """How many of the ``wanted`` items were read, each reading serving one of them."""
+    return sum((Counter(wanted) & Counter(read)).values())
+
+
+def edit_similarity(a: str, b: str, epsilon: float = 0.0) -> float:
+    """1 - Levenshtein distance / (longer length + ``epsilon``), in [0, 1]; 1 for two empty texts.
+
+    Often published as "NED" although higher is better. ``epsilon`` is what some public code adds against a division by zero.
+    """
+    longer = max(len(a), len(b))
+    return 1.0 if longer == 0 else 1.0 - levenshtein(a, b) / (longer + epsilon)
+
+
+def clip_score(cosine: float) -> float:
+    """CLIPScore of a picture and a text from the cosine of their embeddings: 2.5 max(cosine, 0)."""
+    return 2.5 * max(cosine, 0.0)
 
 
 def units(text: str) -> list[str]:
