@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -78,15 +79,29 @@ def choose_schedule(wanted: str | ScheduleConfig | None, own: ScheduleConfig) ->
     return _NAMED[wanted]
 
 
-def sigmas(config: ScheduleConfig, num_inference_steps: int, image_tokens: int, *, mu: float | None = None) -> torch.Tensor:
+def sigmas(
+    config: ScheduleConfig,
+    num_inference_steps: int,
+    image_tokens: int,
+    *,
+    mu: float | None = None,
+    unshifted: Sequence[float] | None = None,
+) -> torch.Tensor:
     """The ``num_inference_steps`` + 1 sigmas from 1 to 0, fp32, on the CPU; step i goes from sigma i to sigma i + 1.
 
-    Larger pictures stay longer at high sigma: by ``config.mu(image_tokens)``, or by the ``mu`` given. Bit-equal to the
-    reference except for a single step, where the reference divides zero by zero; here one step goes from 1 to 0.
+    Larger pictures stay longer at high sigma: by ``config.mu(image_tokens)``, or by the ``mu`` given. ``unshifted`` replaces
+    the evenly spaced sigmas that the shift is applied to, one per step, falling, in (0, 1]. Bit-equal to the reference except
+    for a single step, where the reference divides zero by zero; here one step goes from 1 to 0.
     """
     if num_inference_steps < 1:
         raise InputError(f"num_inference_steps is {num_inference_steps}; it must be at least 1.")
     s: np.ndarray = np.linspace(1.0, 1 / num_inference_steps, num_inference_steps).astype(np.float32)
+    if unshifted is not None:
+        s = np.asarray(unshifted, dtype=np.float32)
+        if s.shape != (num_inference_steps,) or not (s <= 1).all() or not (np.diff(s, append=0) < 0).all():
+            raise InputError(
+                f"The sigmas {list(unshifted)} are not {num_inference_steps} falling numbers in (0, 1]; give one per step."
+            )
     if not config.use_dynamic_shifting:
         s = config.shift * s / (1 + (config.shift - 1) * s)
     else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -10,6 +12,7 @@ import torch
 from PIL import Image
 
 from glyphflow.core.errors import InputError
+from glyphflow.flow import ScheduleConfig
 from glyphflow.models import pack_latents
 
 if TYPE_CHECKING:
@@ -28,6 +31,9 @@ class Options(TypedDict, total=False):
     - ``true_cfg_scale`` (4.0): true classifier-free guidance against the negative prompt, which is empty when not given; 1 or
       less turns it off and halves the work.
     - ``num_inference_steps``: default is what the model directory says, else 50.
+    - ``sigmas``: the evenly spaced sigmas before the shift, one per step, falling from 1; default 1, 1 - 1/N, ... 1/N.
+    - ``schedule``: another shift than the model's: "lightning" for 4- and 8-step distillations, or a ``ScheduleConfig``.
+    - ``guidance_scale``: for models distilled from guidance, of which there are none; ignored with a warning.
     - ``num_images_per_prompt`` (1): a prompt's pictures stand next to each other.
     - ``generator``: one (it draws for the whole batch) or a list of one per picture; a CPU generator gives the same noise on
       any device.
@@ -43,6 +49,9 @@ class Options(TypedDict, total=False):
 
     true_cfg_scale: float
     num_inference_steps: int | None
+    sigmas: Sequence[float] | None
+    guidance_scale: float | None
+    schedule: str | ScheduleConfig | None
     num_images_per_prompt: int
     generator: Generators
     latents: torch.Tensor | None
@@ -64,6 +73,9 @@ class Call:
     negative_prompt: str | Sequence[str] | None = None
     true_cfg_scale: float = 4.0
     num_inference_steps: int | None = None
+    sigmas: Sequence[float] | None = None
+    guidance_scale: float | None = None
+    schedule: str | ScheduleConfig | None = None
     num_images_per_prompt: int = 1
     generator: Generators = None
     latents: torch.Tensor | None = None
@@ -76,11 +88,37 @@ class Call:
     max_sequence_length: int = 1024
     progress: bool = True
 
+    @classmethod
+    def of(cls, prompt: str | Sequence[str] | None, negative_prompt: str | Sequence[str] | None, options: Options) -> Call:
+        """The call with ``options``; a keyword that is none of them raises :class:`InputError` with the nearest one."""
+        for name in options:
+            if name not in Options.__annotations__:
+                near = difflib.get_close_matches(name, Options.__annotations__, 1)
+                hint = f"did you mean {near[0]}" if near else f"known are {', '.join(Options.__annotations__)}"
+                raise InputError(f"There is no option {name}; {hint}.")
+        return cls(prompt, negative_prompt, **options)
+
     def __post_init__(self) -> None:
+        if self.guidance_scale is not None:
+            warnings.warn(
+                f"guidance_scale = {self.guidance_scale} is ignored, because no model here is distilled; use true_cfg_scale.",
+                stacklevel=4,
+            )
+        if self.sigmas is not None and self.num_inference_steps not in (None, len(self.sigmas)):
+            raise InputError(
+                f"num_inference_steps is {self.num_inference_steps} and there are {len(self.sigmas)} sigmas; give only one."
+            )
         if self.output_type not in OUTPUT_TYPES:
             raise InputError(f"output_type is {self.output_type!r}; it can be {', '.join(OUTPUT_TYPES)}.")
         if self.num_images_per_prompt < 1:
             raise InputError(f"num_images_per_prompt is {self.num_images_per_prompt}; it must be at least 1.")
+
+    @property
+    def count(self) -> int:
+        """Number of prompts."""
+        if self.prompt_embeds is not None:
+            return len(self.prompt_embeds)
+        return 1 if self.prompt is None or isinstance(self.prompt, str) else len(self.prompt)
 
     @property
     def guided(self) -> bool:
@@ -110,6 +148,14 @@ class Conditions:
     def batch(self) -> int:
         """Number of pictures."""
         return len(self.positive)
+
+    def pick(self, pictures: Sequence[int]) -> Conditions:
+        """Those of the pictures with these numbers."""
+        index = list(pictures)
+        sides = ([rows[n] for n in index] if rows is not None else None for rows in (self.positive, self.negative))
+        masks = (mask[index] if mask is not None else None for mask in (self.positive_mask, self.negative_mask))
+        positive, negative = sides
+        return Conditions(positive or [], negative, *masks)
 
 
 def conditions(

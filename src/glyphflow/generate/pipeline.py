@@ -143,16 +143,16 @@ class Pipeline:
         prompt: str | Sequence[str] | None = None,
         negative_prompt: str | Sequence[str] | None = None,
         *,
-        height: int | None = None,
-        width: int | None = None,
+        height: int | Sequence[int] | None = None,
+        width: int | Sequence[int] | None = None,
         **options: Unpack[Options],
     ) -> GenerateResult:
         """Make pictures from prompts; further keywords are those of :class:`glyphflow.generate.inputs.Options`.
 
-        ``height`` and ``width`` (multiples of 16) default to a square of the model's native area. For equal embeddings and
-        generator the picture is the reference pipeline's.
+        ``height`` and ``width`` (multiples of 16) default to a square of the model's native area and may be lists, one entry
+        per prompt. For equal embeddings and generator the picture is the reference pipeline's.
         """
-        return text.generate(self, Call(prompt, negative_prompt, **options), height, width)
+        return text.generate(self, Call.of(prompt, negative_prompt, options), height, width)
 
     def reconstruct(self, image: Image.Image | np.ndarray) -> Image.Image:
         """What the VAE keeps of a picture (PIL, or uint8 H x W x 3): encode to the posterior's mean, decode, same size."""
