@@ -13,6 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+_BAND = 1 << 18  # elements that are normalised at once: what fits into the cache of a core, with their float32 copies
+_BAND_OF_ACCELERATOR = 1 << 25  # there, few launches count more
+
 
 class ChannelNorm(nn.Module):
     """x / |x| * sqrt(C) * gamma over the channels of each position, then SiLU if asked for.
@@ -25,14 +28,33 @@ class ChannelNorm(nn.Module):
         self.gamma = nn.Parameter(torch.ones(channels, *(1,) * axes))
         self.silu = silu
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x (B, C, H, W) -> the same shape and dtype."""
-        fast = torch.is_autocast_enabled(x.device.type) and x.is_contiguous(memory_format=torch.channels_last)
+    def forward(self, x: Tensor, overwrite: bool = False) -> Tensor:
+        """x (B, C, H, W) -> the same shape and dtype; ``overwrite`` says that x is not needed any more.
+
+        Without gradients the bands of a picture are done one after the other, each while it is in the cache, and at most one
+        tensor of the size of x is made (none with ``overwrite``); the numbers are the same.
+        """
+        # On the meta device, where memory is counted before a run, there is no autocast to ask about.
+        autocast = x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)
+        fast = autocast and x.is_contiguous(memory_format=torch.channels_last)
         if fast and self.silu:
             return _NormSiLU.apply(x, self.gamma.flatten())  # type: ignore[no-any-return, no-untyped-call]
-        # Three roundings in half precision, as in the released model.
-        normed = F.normalize(x.float(), dim=1).to(x.dtype) * math.sqrt(x.shape[1]) * self.gamma.reshape(-1, 1, 1)
-        return F.silu(normed) if self.silu else normed
+        if torch.is_grad_enabled() or x.dtype != self.gamma.dtype:
+            normed = self._direction(x) * math.sqrt(x.shape[1]) * self.gamma.reshape(-1, 1, 1)
+            return F.silu(normed) if self.silu else normed
+        out = x if overwrite else torch.empty_like(x)
+        rows = max(1, (_BAND if x.device.type == "cpu" else _BAND_OF_ACCELERATOR) // (x.shape[0] * x.shape[1] * x.shape[3]))
+        for band, result in zip(x.split(rows, dim=2), out.split(rows, dim=2), strict=True):
+            normed = self._direction(band).mul_(math.sqrt(x.shape[1]))
+            torch.mul(normed, self.gamma.reshape(-1, 1, 1), out=result)
+            if self.silu:
+                F.silu(result, inplace=True)
+        return out
+
+    @staticmethod
+    def _direction(x: Tensor) -> Tensor:
+        # Three roundings in half precision, as in the released model: here and after each factor.
+        return F.normalize(x.float(), dim=1).to(x.dtype)
 
 
 class _NormSiLU(torch.autograd.Function):
