@@ -63,7 +63,7 @@ def quantised(name: str, shape: tuple[int, ...], kind: Quantize) -> bool:
 def quantise_as_placed(kind: Quantize) -> Callable[[nn.Module, str], None]:
     """For :func:`glyphflow.models.load_weights`: each weight is rounded before the next is read, so the whole never exists."""
     if kind not in KINDS:
-        raise InputError(f"quantize is {kind!r}; it can be {' or '.join(map(repr, KINDS))}, or None for the weights as they are.")
+        raise InputError(f"quantize is {kind!r}; it can be {' or '.join(map(repr, KINDS))}, or None to leave the weights.")
     return lambda module, name: quantise_weight(module, name, kind)
 
 

@@ -22,7 +22,9 @@ def transformer_fields(checkpoint: Checkpoint, known: dict[str, Any] | None = No
     """
     absent = [name for name in _TELLING if name not in checkpoint.tensors]
     if absent:
-        raise InputError(f"{checkpoint.source} is not a Qwen-Image transformer (it has no {absent[0]}): it is {checkpoint.kind}.")
+        raise InputError(
+            f"{checkpoint.source} has no {absent[0]}, so it is no Qwen-Image transformer; it is {checkpoint.kind}."
+        )
     shown = _shown(checkpoint)
     if known is not None:
         for name, value in shown.items():
@@ -34,7 +36,7 @@ def transformer_fields(checkpoint: Checkpoint, known: dict[str, Any] | None = No
         return known | ({"zero_cond_t": True} if ZERO_COND_MARK in checkpoint.marks else {})
     width = shown["attention_head_dim"]
     if width % 16:
-        raise InputError(f"{checkpoint.source} has heads of {width} features, whose axes are not known; give its configuration.")
+        raise InputError(f"{checkpoint.source} has heads of {width} features, whose axes are unknown; give its configuration.")
     if ZERO_COND_MARK not in checkpoint.marks and not shown["use_additional_t_cond"]:
         warnings.warn(
             f"{checkpoint.source} does not say whether references have their own timestep (Qwen-Image-Edit-2511 needs "

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -62,18 +63,24 @@ class Checkpoint:
 
     @property
     def kind(self) -> str:
-        """Whose weights these are, in words; names of nobody known are said as they are."""
-        for pattern, words in _KINDS:
-            if any(re.search(pattern, name) for name in self.tensors):
-                return words
-        return f"unknown (its names begin with {', '.join(sorted(self.tensors)[:2]) or 'nothing'})"
+        """Whose weights these are, in words."""
+        return kind_of(self.tensors)
+
+
+def kind_of(names: Iterable[str]) -> str:
+    """Whose weights have these names, in words; names of nobody known are said as they are."""
+    names = sorted(names)
+    for pattern, words in _KINDS:
+        if any(re.search(pattern, name) for name in names):
+            return words
+    return f"something unknown (names begin with {', '.join(names[:2]) or 'nothing'})"
 
 
 def open_checkpoint(source: Path) -> Checkpoint:
     """Read the headers of ``source``, a directory or a .safetensors file; no weight is read.
 
-    Raises MissingError when there is no such thing, InputError for a missing, truncated or foreign file, with the bytes that were
-    expected and found.
+    Raises MissingError when there is no such thing, InputError for a missing, truncated or foreign file, with the bytes that
+    were expected and found.
     """
     files = _files(source)
     tensors: dict[str, Stored] = {}
@@ -117,7 +124,8 @@ def read_tensor(file: Any, stored: Stored, dtype: torch.dtype) -> Tensor:
         return value.to(dtype)
     factor = file.get_tensor(stored.factor).float()
     rows = (-1, *(1 for _ in stored.shape[1:]))
-    return (value.float() * (factor.reshape(rows) if factor.numel() > 1 else factor.reshape(()))).to(dtype)
+    product: Tensor = value.float() * (factor.reshape(rows) if factor.numel() > 1 else factor.reshape(()))
+    return product.to(dtype)
 
 
 def _files(source: Path) -> list[Path]:
@@ -177,8 +185,9 @@ def _plain(source: Path, tensors: dict[str, Stored], formats: dict[str, Any]) ->
                 "a row can be read."
             )
         if factor is None and formats[f"dtype {stored.key}"] in ("I8", "U8", "I32"):
-            words = Checkpoint(source, {n: s for n, s in kept.items()}, frozenset()).kind
-            raise InputError(f"{name} in {source} holds integers in a form that is not read ({words}); use bf16 or fp8 weights.")
+            raise InputError(
+                f"{name} in {source} holds integers of {kind_of(kept)}, which are not read; use bf16 or fp8 weights."
+            )
         result[name] = stored._replace(factor=None if factor is None else factor.key)
     return Checkpoint(source, result, frozenset(marks))
 

@@ -50,12 +50,12 @@ def load_weights(
     device: torch.device,
     placed: Callable[[nn.Module, str], None] | None = None,
 ) -> None:
-    """Fill ``module`` from ``source`` (a directory or a .safetensors file), one tensor at a time, so that weights never exist twice.
+    """Fill ``module`` from ``source``, a directory or a .safetensors file, tensor by tensor: weights never exist twice.
 
     Parameters on the meta device are created as ``dtype`` on ``device``; existing ones are overwritten in place and keep their
     own. ``placed(module, name)`` is called after each tensor and may put something smaller in its place. On the CPU a tensor
-    that is stored as ``dtype`` is a view of the file, read when it is first used. Raises InputError (before anything is changed)
-    when names or shapes differ, naming the first and both values.
+    that is stored as ``dtype`` is a view of the file, read when it is first used. Raises InputError (before anything is
+    changed) when names or shapes differ, naming the first and both values.
     """
     checkpoint = open_checkpoint(source)
     targets = module.state_dict(keep_vars=True)
@@ -87,8 +87,8 @@ def check_fit(checkpoint: Checkpoint, wanted: Mapping[str, tuple[int, ...]]) -> 
     for name, stored in checkpoint.tensors.items():
         if stored.shape != wanted[name]:
             raise InputError(
-                f"{name} in {stored.path} has shape {stored.shape}, but config.json describes {wanted[name]}; weights and config "
-                "belong to different models."
+                f"{name} in {stored.path} has shape {stored.shape}, but config.json describes {wanted[name]}; weights and "
+                "config belong to different models."
             )
 
 

@@ -1,0 +1,248 @@
+"""Low-rank adapters on the linears of a model: attached as branches, weighted, fused into the weights and taken off again.
+
+The branches of a linear are its child module ``lora``, so that they go wherever the linear goes; a forward hook adds what they
+say. They are no part of the model's state dict: saving the model saves the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.hooks import RemovableHandle
+
+from glyphflow.core.errors import InputError
+from glyphflow.models.lora_file import Kronecker, LoRA, LowRank, read_lora, save_lora
+from glyphflow.models.quantize import QuantLinear
+
+__all__ = [
+    "LoRA",
+    "attach",
+    "collect",
+    "detach",
+    "fuse",
+    "fused",
+    "linear_shapes",
+    "read_lora",
+    "save_lora",
+    "set_weights",
+    "unfuse",
+]
+
+AnyLinear = nn.Linear | QuantLinear
+
+
+class Branch(nn.Module):
+    """What one adapter adds to one linear: ``weight`` times what its file says (0 leaves it out)."""
+
+    gain: Tensor | None
+
+    def __init__(self, adapter: str, layer: LowRank | Kronecker, linear: AnyLinear) -> None:
+        super().__init__()
+        like = _dense(linear)[:0]
+        self.adapter, self.weight, self.scale = adapter, 0.0, layer.scale
+        pair = (layer.down, layer.up) if isinstance(layer, LowRank) else (layer.left, layer.right)
+        self.kronecker = isinstance(layer, Kronecker)
+        self.first, self.second = (nn.Parameter(t.to(like), requires_grad=False) for t in pair)
+        magnitude = layer.magnitude if isinstance(layer, LowRank) else None
+        self.magnitude = None if magnitude is None else nn.Parameter(magnitude.to(like), requires_grad=False)
+        self.register_buffer("gain", None, persistent=False)
+
+    def forward(self, x: Tensor, base: Tensor) -> Tensor:
+        """x (..., in) and the linear's product without bias (..., out) -> what is added to it."""
+        scale = self.scale * self.weight
+        if self.kronecker:
+            folded = x.reshape(*x.shape[:-1], self.first.shape[1], -1)
+            out = torch.einsum("cd,...bd,ab->...ac", self.second, folded, self.first).flatten(-2)
+        else:
+            out = F.linear(F.linear(x, self.first), self.second)
+        if self.gain is None:
+            return out * scale
+        return (self.gain - 1) * base + self.gain * out * scale
+
+    def set_weight(self, weight: float, linear: AnyLinear) -> None:
+        """Set the adapter's strength; the row lengths of DoRA depend on it."""
+        self.weight = weight
+        if self.magnitude is not None:
+            whole = _dense(linear).float() + self.delta()
+            self.gain = (self.magnitude.float() / whole.norm(dim=1)).to(self.magnitude.dtype) if weight else None
+
+    def delta(self) -> Tensor:
+        """float32 (out, in): what is added to the weight, before DoRA's lengths."""
+        first, second = self.first.float(), self.second.float()
+        product: Tensor = torch.kron(first, second) if self.kronecker else second @ first
+        return product * (self.scale * self.weight)
+
+    def change(self, weight_OI: Tensor) -> Tensor:
+        """float32 (out, in): what fusing adds to ``weight_OI``."""
+        if self.gain is None:
+            return self.delta()
+        whole = weight_OI.float() + self.delta()
+        assert self.magnitude is not None
+        return whole * (self.magnitude.float() / whole.norm(dim=1))[:, None] - weight_OI.float()
+
+    def layer(self) -> LowRank | Kronecker:
+        """As it came, in the working dtype."""
+        if self.kronecker:
+            return Kronecker(self.first.data, self.second.data, self.scale)
+        return LowRank(self.first.data, self.second.data, self.scale, None if self.magnitude is None else self.magnitude.data)
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        """Nothing: see the module's docstring."""
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing, likewise."""
+
+
+class Branches(nn.Module):
+    """All branches of one linear, in the order in which they were attached."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.all = nn.ModuleList()
+        self.original: Tensor | None = None  # the weight before fusing, in the machine's memory
+        self.hook: RemovableHandle | None = None
+
+    def __iter__(self) -> Iterator[Branch]:
+        return cast(Iterator[Branch], iter(self.all))
+
+    def forward(self, x: Tensor, out: Tensor, bias: Tensor | None) -> Tensor:
+        """The linear's input (..., in) and output (..., out) -> its output with the branches."""
+        if self.original is not None:
+            return out
+        active = [branch for branch in self if branch.weight]
+        base = out - bias if bias is not None and any(branch.gain is not None for branch in active) else out
+        for branch in active:
+            out = out + branch(x, base)
+        return out
+
+
+def _add_branches(linear: AnyLinear, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
+    return cast(Tensor, cast(Branches, linear.lora)(args[0], out, linear.bias))
+
+
+def linear_shapes(model: nn.Module) -> dict[str, tuple[int, int]]:
+    """(out, in) of every linear of ``model``, by name."""
+    return {name: (module.out_features, module.in_features) for name, module in _linears(model)}
+
+
+@torch.no_grad()
+def attach(model: nn.Module, adapter: str, lora: LoRA, weight: float = 1.0) -> None:
+    """Put ``lora`` beside the linears of ``model`` under the name ``adapter``; it acts from the next call on.
+
+    Raises InputError when the name is taken or adapters are fused.
+    """
+    _check_loose(model)
+    if adapter in _names(model):
+        raise InputError(f"There is an adapter {adapter!r} already; give another name or unload it first.")
+    linears = dict(_linears(model))
+    for name, layer in lora.layers.items():
+        linear = linears[name]
+        branches = getattr(linear, "lora", None)
+        if branches is None:
+            branches = linear.lora = Branches()
+            branches.hook = linear.register_forward_hook(_add_branches)
+        branch = Branch(adapter, layer, linear)
+        branch.set_weight(weight, linear)
+        branches.all.append(branch)
+
+
+@torch.no_grad()
+def set_weights(model: nn.Module, weights: Mapping[str, float]) -> None:
+    """Give the adapters named in ``weights`` these strengths, all others 0.
+
+    Raises InputError for a name that is not attached, or when adapters are fused.
+    """
+    _check_loose(model)
+    strange = sorted(weights.keys() - _names(model))
+    if strange:
+        raise InputError(f"There is no adapter {strange[0]!r}; loaded are {', '.join(sorted(_names(model))) or 'none'}.")
+    for linear, branches in _branched(model):
+        for branch in branches:
+            branch.set_weight(float(weights.get(branch.adapter, 0.0)), linear)
+
+
+def detach(model: nn.Module, adapter: str | None = None) -> None:
+    """Take ``adapter``, or all of them, off; fused ones come out of the weights first."""
+    if adapter is not None and adapter not in _names(model):
+        raise InputError(f"There is no adapter {adapter!r}; loaded are {', '.join(sorted(_names(model))) or 'none'}.")
+    again = fused(model)
+    unfuse(model)
+    for linear, branches in list(_branched(model)):
+        branches.all = nn.ModuleList(branch for branch in branches if adapter is not None and branch.adapter != adapter)
+        if not branches.all:
+            assert branches.hook is not None
+            branches.hook.remove()
+            del linear.lora
+    if again:
+        fuse(model)
+
+
+@torch.no_grad()
+def fuse(model: nn.Module) -> None:
+    """Add the branches to the weights, which makes them free to run; the old weights are kept in the machine's memory.
+
+    Raises InputError for quantised linears, whose weights cannot take them.
+    """
+    pairs = list(_branched(model))
+    if any(isinstance(linear, QuantLinear) for linear, _ in pairs):
+        raise InputError(
+            "Quantised weights cannot take an adapter in; leave it beside them or open the model without quantize."
+        )
+    for linear, branches in pairs:
+        active = [branch for branch in branches if branch.weight]
+        if branches.original is None and active:
+            weight = cast(nn.Linear, linear).weight
+            branches.original = weight.detach().to("cpu", copy=True)
+            weight.copy_(weight.float() + sum(branch.change(weight) for branch in active))
+
+
+@torch.no_grad()
+def unfuse(model: nn.Module) -> None:
+    """Put back the weights as they were before :func:`fuse`, bit by bit; the branches act again."""
+    for linear, branches in _branched(model):
+        if branches.original is not None:
+            cast(nn.Linear, linear).weight.copy_(branches.original)
+            branches.original = None
+
+
+def fused(model: nn.Module) -> bool:
+    """Whether :func:`fuse` is in force."""
+    return any(branches.original is not None for _, branches in _branched(model))
+
+
+def collect(model: nn.Module, adapter: str) -> LoRA:
+    """The adapter called ``adapter`` as it is in the model, to save it."""
+    layers = {
+        name: branch.layer()
+        for name, linear in _linears(model)
+        for branch in getattr(linear, "lora", ())
+        if branch.adapter == adapter
+    }
+    if not layers:
+        raise InputError(f"There is no adapter {adapter!r}; loaded are {', '.join(sorted(_names(model))) or 'none'}.")
+    return LoRA(layers, "")
+
+
+def _linears(model: nn.Module) -> Iterator[tuple[str, AnyLinear]]:
+    return ((name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear | QuantLinear))
+
+
+def _branched(model: nn.Module) -> Iterator[tuple[AnyLinear, Branches]]:
+    return ((linear, cast(Branches, linear.lora)) for _, linear in _linears(model) if hasattr(linear, "lora"))
+
+
+def _names(model: nn.Module) -> set[str]:
+    return {branch.adapter for _, branches in _branched(model) for branch in branches}
+
+
+def _dense(linear: AnyLinear) -> Tensor:
+    return linear.expand() if isinstance(linear, QuantLinear) else linear.weight
+
+
+def _check_loose(model: nn.Module) -> None:
+    if fused(model):
+        raise InputError("Adapters are fused into the weights; call unfuse_lora first.")
