@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from glyphflow.core.errors import InputError
 from glyphflow.perception import OCR, OCRLine, normalise_text
-from glyphflow.perception.ocr import reading_order
+from glyphflow.perception.ocr import _all_ink, _batches, _Found, _padded_widths, reading_order
 
 pytest.importorskip("rapidocr")
 
@@ -59,17 +59,65 @@ def test_never_downloads(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [line.text for line in lines] == ["local"]
 
 
-def test_whole_picture_is_the_second_look(fast: OCR, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When detection finds no line, the recogniser reads the picture as one line and says so."""
-    engine = fast._engine
-
-    def blind(image: np.ndarray, *, use_det: bool, **rest: bool) -> object:
-        return engine(np.zeros((64, 64, 3), np.uint8) if use_det else image, use_det=use_det, **rest)
-
-    monkeypatch.setattr(fast, "_engine", blind)
-    (lines,) = fast.read([draw("WORD", 40, (128, 48), (64, 24))])
+def test_the_ink_is_the_second_look(fast: OCR, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When detection finds no line, the recogniser reads all ink as one line and says so."""
+    monkeypatch.setattr(fast, "_detect", lambda image: _Found([], [], [], whole=False))
+    (lines,) = fast.read([draw("WORD", 40, (256, 96), (96, 40))])
     assert [(line.text, line.whole) for line in lines] == [("WORD", True)]
-    assert lines[0].box == ((0.0, 0.0), (128.0, 0.0), (128.0, 48.0), (0.0, 48.0))
+    (left, top), (right, _), (_, bottom), _ = lines[0].box
+    assert 20 < left < 50 and 140 < right < 170 and 0 <= top < 26 and 54 < bottom < 75
+
+
+def test_ink_reaches_the_border_or_is_not_there() -> None:
+    assert _all_ink(np.full((20, 30, 3), 200, np.uint8)).crops == []
+    noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    (crop,) = _all_ink(noise).crops
+    assert crop.shape == noise.shape and np.array_equal(crop, noise[..., ::-1])
+
+
+def pages() -> list[np.ndarray]:
+    """Pictures of several sizes with short and long lines."""
+    pictures = []
+    for height, texts in ((300, ("FIRST LINE", "of two")), (420, ("A", "longer line of words", "and 3 more")), (200, ("O",))):
+        page = Image.new("RGB", (460, height), (250, 250, 245))
+        for number, text in enumerate(texts):
+            at = (20, 50 + 100 * number)
+            ImageDraw.Draw(page).text(at, text, font=ImageFont.load_default(36), fill=(10, 10, 60), anchor="lm")
+        pictures.append(np.asarray(page))
+    return pictures
+
+
+def test_reads_what_the_package_reads() -> None:
+    """Batched over pictures and spread over threads, every line is the package's own, with its box and confidence."""
+    import rapidocr
+
+    files = {f"{part}.model_path": str(path) for part, path in OCR()._files.items()}
+    package = rapidocr.RapidOCR(params={**files, "Global.log_level": "critical"})
+    for picture, lines in zip(pages(), OCR(threads=3).read(pages()), strict=True):
+        plain = package(np.ascontiguousarray(picture[..., ::-1]))
+        expected = sorted((text, box.tolist()) for text, box in zip(plain.txts or (), plain.boxes, strict=True))
+        assert sorted((line.text, [list(corner) for corner in line.box]) for line in lines) == expected
+        assert sorted(line.confidence for line in lines) == pytest.approx(sorted(plain.scores), abs=1e-3)
+
+
+def test_a_reading_does_not_depend_on_its_company() -> None:
+    ocr = OCR(threads=2)
+    alone = [[line.text for line in ocr.read([picture])[0]] for picture in pages()]
+    assert [[line.text for line in lines] for lines in ocr.read(pages())] == alone
+    assert ocr.read([]) == []
+
+
+def test_lines_of_one_width_share_batches_up_to_a_limit() -> None:
+    batches = _batches([320] * 8 + [960, 321])
+    assert [len(batch) for batch in batches] == [1, 1, 6, 2]
+    assert sorted(index for batch in batches for index in batch) == list(range(10))
+    assert _batches([]) == []
+
+
+def test_lines_are_padded_as_the_package_pads_them() -> None:
+    shapes = [(48, 96), (24, 480), (48, 48), (48, 480), (10, 40), (48, 330), (48, 150)]
+    crops = [np.zeros((*shape, 3), np.uint8) for shape in shapes]
+    assert _padded_widths(crops) == [480, 960, 480, 480, 480, 480, 480]
 
 
 def test_identity_names_version_models_and_mode(fast: OCR) -> None:
