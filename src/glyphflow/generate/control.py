@@ -1,0 +1,180 @@
+"""A picture whose outlines, depth or pose another picture gives, and inpainting by a ControlNet that was trained for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from glyphflow.core.errors import InputError
+from glyphflow.core.hashing import derive_seed
+from glyphflow.flow import model_time
+from glyphflow.generate.batch import Group, finish, noise, one_each, schedule, split
+from glyphflow.generate.denoise import Control, Job
+from glyphflow.generate.images import Picture, binary_mask, resized, to_pixels
+from glyphflow.generate.inputs import Call, Conditions, Generators
+from glyphflow.generate.restyle import native_sizes, sources
+from glyphflow.generate.text import Sides, target_sizes
+from glyphflow.models import Posterior, pack_latents
+
+if TYPE_CHECKING:
+    from glyphflow.generate.pipeline import GenerateResult, Pipeline
+    from glyphflow.models.control import ControlNet
+
+Pictures = Picture | Sequence[Picture]  # one for all prompts, or one for each
+Numbers = float | Sequence[float]
+
+
+@dataclass(frozen=True)
+class Window:
+    """How strongly a condition steers, and during which part of the steps: from fraction ``start`` to fraction ``end``."""
+
+    scale: float
+    start: float
+    end: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < self.end <= 1:
+            raise InputError(
+                f"control_guidance_start is {self.start} and control_guidance_end is {self.end}; they must be fractions of the "
+                "steps with 0 <= start < end <= 1."
+            )
+
+    def holds(self, step: int, steps: int) -> bool:
+        """Whether step number ``step`` of ``steps`` lies inside the window and has anything to add."""
+        return self.scale != 0 and step / steps >= self.start and (step + 1) / steps <= self.end
+
+
+def control(
+    pipeline: Pipeline,
+    call: Call,
+    control_image: Pictures | Sequence[Pictures],
+    height: Sides,
+    width: Sides,
+    control_mask: Pictures | None = None,
+    conditioning_scale: Numbers = 1.0,
+    start: Numbers = 0.0,
+    end: Numbers = 1.0,
+) -> GenerateResult:
+    """Pictures of ``call``'s prompts under a ControlNet's guidance; see :meth:`Pipeline.control`."""
+    net = _network(pipeline, control_mask is not None)
+    windows = _windows(conditioning_scale, start, end)
+    conditions = [control_image] if isinstance(conditioning_scale, int | float) else list(control_image)  # type: ignore[arg-type]
+    if len(conditions) != len(windows):
+        raise InputError(f"There are {len(conditions)} control pictures and {len(windows)} scales; give one scale for each.")
+    shown = [sources(condition, call.count, "control_image") for condition in conditions]
+    masks = one_each("control_mask", control_mask, call.count)
+    sizes = target_sizes(call.count, height, width, native_sizes(pipeline, shown[0]))
+    schedules = {size: schedule(pipeline, call, *size) for size in sizes}
+    work = []
+    for group in split(call, pipeline.condition(call), sizes):
+        size = sizes[group.prompts[0]]
+        tokens = []
+        for row in shown:
+            pixels = to_pixels([resized(row[n], *size) for n in group.prompts])
+            tokens.append(_condition(pipeline, group, pixels, [masks[n] for n in group.prompts]))
+        latents = noise(pipeline, call, group, size)
+        shape = (1, size[0] // 16, size[1] // 16)
+        steer = _steer(net, tokens, windows, group.conditions, shape, len(schedules[size]) - 1)
+        job = Job(latents, (shape,), group.conditions, schedules[size], call.true_cfg_scale, control=steer)
+        work.append((group, job))
+    return finish(pipeline, call, "control", work)
+
+
+def _steer(
+    net: ControlNet,
+    tokens: Sequence[torch.Tensor],
+    windows: Sequence[Window],
+    prompts: Conditions,
+    shape: tuple[int, int, int],
+    steps: int,
+) -> Control:
+    """What the sampler asks at every step: the residuals for the positive prompt, None outside all windows."""
+    from glyphflow.models.condition import ConditionEncoder
+
+    text, mask = torch.stack(prompts.positive) if prompts.positive_mask is not None else None, prompts.positive_mask
+    if text is None:
+        text, mask = ConditionEncoder.pad(prompts.positive)
+
+    def residuals(latents: torch.Tensor, sigma: torch.Tensor, step: int) -> list[torch.Tensor] | None:
+        active = [(t, w.scale) for t, w in zip(tokens, windows, strict=True) if w.holds(step, steps)]
+        if not active:
+            return None
+        time = model_time(sigma, 1, latents.dtype)
+        conditions, scales = [t for t, _ in active], [scale for _, scale in active]
+        out: list[torch.Tensor] = net(latents, conditions, scales, text, time, [[shape]] * len(latents), mask)
+        return out
+
+    return residuals
+
+
+def _condition(pipeline: Pipeline, group: Group, pixels: torch.Tensor, masks: Sequence[Picture | None]) -> torch.Tensor:
+    """Packed control latents (B, N, C) of one picture per prompt (P, 3, H, W); the copies of a prompt differ in the draw."""
+    height, width = pixels.shape[-2:]
+    white: torch.Tensor | None = None
+    generator = group.generator
+    if masks[0] is not None:
+        grey = [np.asarray(resized(binary_mask(mask), height, width)) for mask in masks if mask is not None]
+        white = torch.from_numpy(np.stack(grey) >= 128)[:, None]
+        pixels = pixels.masked_fill(white, -1.0)
+        generator = _apart(generator)
+    z = sample(_copied(pipeline.encode(pixels), group.copies), generator)
+    # In float32 as in the reference: the rounded latents differ from those standardised in half precision.
+    z = pipeline.vae.standardise(z.float()).to(z.dtype)
+    if white is not None:
+        kept = (~white[..., ::8, ::8]).to(z).repeat_interleave(group.copies, dim=0)
+        z = torch.cat([z, kept], dim=1)
+    return pack_latents(z).to(group.conditions.positive[0])
+
+
+def sample(posterior: Posterior, generator: Generators) -> torch.Tensor:
+    """One draw of ``posterior``; several generators draw picture by picture."""
+    if generator is None or isinstance(generator, torch.Generator):
+        return posterior.sample(generator)
+    rows = zip(posterior.mean.split(1), posterior.logvar.split(1), generator, strict=True)
+    return torch.cat([Posterior(mean, logvar).sample(one) for mean, logvar, one in rows])
+
+
+def _copied(posterior: Posterior, copies: int) -> Posterior:
+    if copies == 1:
+        return posterior
+    return Posterior(posterior.mean.repeat_interleave(copies, dim=0), posterior.logvar.repeat_interleave(copies, dim=0))
+
+
+def _apart(generator: Generators) -> Generators:
+    """Generators for the masked picture's posterior that leave the user's own where they are.
+
+    The reference draws this one from the process's global generator, so that the same seed gives other pictures; here the seed
+    decides, and the noise that the user's generator draws afterwards is the reference's.
+    """
+    if generator is None:
+        return None
+    if isinstance(generator, torch.Generator):
+        return torch.Generator(generator.device).manual_seed(derive_seed("control posterior", generator.initial_seed()))
+    return [_apart(one) for one in generator]  # type: ignore[misc]
+
+
+def _windows(scale: Numbers, start: Numbers, end: Numbers) -> list[Window]:
+    scales = [scale] if isinstance(scale, int | float) else list(scale)
+    starts = one_each("control_guidance_start", start, len(scales))
+    ends = one_each("control_guidance_end", end, len(scales))
+    return [Window(*values) for values in zip(scales, starts, ends, strict=True)]  # type: ignore[arg-type]
+
+
+def _network(pipeline: Pipeline, masked: bool) -> ControlNet:
+    net = pipeline.controlnet
+    if net is None:
+        raise InputError("This pipeline has no ControlNet; open it with controlnet=DIRECTORY.")
+    if masked and net.config.extra_condition_channels != 4:
+        raise InputError("A control_mask was given, but this ControlNet knows no mask; leave it out or open an inpainting one.")
+    if not masked and net.config.extra_condition_channels:
+        raise InputError("This ControlNet is for inpainting; give the part to repaint as control_mask (white is new).")
+    if net.config.width != pipeline.transformer.config.width:
+        raise InputError(
+            f"The ControlNet has a width of {net.config.width} and the transformer of {pipeline.transformer.config.width}; "
+            "they belong to different models."
+        )
+    return net
