@@ -45,8 +45,17 @@ class ConditionEncoder:
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.preprocessing = preprocessing
+        self._how = preprocessing or Preprocessing()
         self._core = getattr(model, "model", model)
         self._language = self._core.language_model
+        tower = self._core.config.vision_config
+        patch, merge, frames = tower.patch_size, tower.spatial_merge_size, tower.temporal_patch_size
+        if (patch, merge, frames) != (self._how.patch_size, self._how.merge_size, self._how.temporal_patch_size):
+            raise InputError(
+                f"The vision tower takes patches of {patch} pixels and {frames} frames, {merge} x {merge} to a token, and the "
+                f"processor makes {self._how.patch_size} pixels, {self._how.temporal_patch_size} frames and "
+                f"{self._how.merge_size} x {self._how.merge_size}; take both from one model."
+            )
         known = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
         self._image_token: int = _ABSENT if known is None or known == tokenizer.unk_token_id else known
         self._shared = SharedPrefixModel(self._language, self._image_token, self._features)
@@ -260,7 +269,7 @@ class ConditionEncoder:
             raise InputError("This checkpoint has no vision tower, so it takes no pictures; use one with model.visual weights.")
         if self._image_token == _ABSENT:
             raise InputError(f"The tokenizer has no token {IMAGE_TOKEN}, so it takes no pictures; use the released one.")
-        return (self.preprocessing or Preprocessing()).picture(image)
+        return self._how.picture(image)
 
     def _line(self, template: str, prompt: str, pictures: Sequence[Picture]) -> Line:
         before, after = templated(template, prompt, len(pictures))
@@ -290,9 +299,8 @@ class ConditionEncoder:
         return self._remembered_pictures[picture.key]
 
     def _tower_input(self, picture: Picture) -> tuple[torch.Tensor, torch.Tensor]:
-        how = self.preprocessing or Preprocessing()
-        rows, columns = (how.merge_size * side for side in picture.grid)
-        return how.patches(picture).to(self.device), torch.tensor([[1, rows, columns]], device=self.device)
+        rows, columns = (self._how.merge_size * side for side in picture.grid)
+        return self._how.patches(picture).to(self.device), torch.tensor([[1, rows, columns]], device=self.device)
 
     @torch.inference_mode()
     def _generate(self, ids: list[int], picture: Picture, limit: int, streamer: Any) -> list[int]:

@@ -7,19 +7,20 @@ another one, with other pixels, as soon as torchvision is installed; an embeddin
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from pydantic import Field
 
+from glyphflow.core.config import Config, load_config, to_dict
 from glyphflow.core.errors import InputError
-from glyphflow.core.files import write_json
+from glyphflow.core.files import read_json, write_json
 
 FILE = "preprocessor_config.json"
 _MOST_NARROW = 200  # longer side over shorter one, as in the reference
@@ -42,19 +43,18 @@ class Picture:
         return self.grid[0] * self.grid[1]
 
 
-@dataclass(frozen=True)
-class Preprocessing:
+class Preprocessing(Config):
     """How pictures are brought into the vision tower; the field names are those of the released file.
 
     The defaults are transformers' own for this model. The released edit checkpoints ship a file with a far larger
     ``max_pixels``; without it a picture of 1024 x 1024 would be shrunk to 980 x 980.
     """
 
-    min_pixels: int = 56 * 56
-    max_pixels: int = 28 * 28 * 1280
-    patch_size: int = 14
-    temporal_patch_size: int = 2
-    merge_size: int = 2
+    min_pixels: int = Field(default=56 * 56, ge=1)
+    max_pixels: int = Field(default=28 * 28 * 1280, ge=1)
+    patch_size: int = Field(default=14, ge=1)
+    temporal_patch_size: int = Field(default=2, ge=1)
+    merge_size: int = Field(default=2, ge=1)
     image_mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
     image_std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
 
@@ -64,24 +64,20 @@ class Preprocessing:
         found = [path for path in (directory / FILE, directory / "processor_config.json") if path.is_file()]
         if not found:
             return None
-        try:
-            values: dict[str, Any] = json.loads(found[0].read_text(encoding="utf-8"))
-            values = values.get("image_processor", values)
-            size = values.get("size") or {}
-            for name, edge in (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge")):
-                if values.get(name) is None:
-                    values[name] = size.get(edge)
-            known = {name: values[name] for name in asdict(cls()) if values.get(name) is not None}
-            return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in known.items()})
-        except (ValueError, AttributeError, TypeError) as error:
-            raise InputError(f"{found[0]} cannot be read as settings of an image processor: {error}") from error
+        values: dict[str, Any] = read_json(found[0])
+        values = values.get("image_processor", values)
+        size = values.get("size") or {}
+        limits = {"min_pixels": size.get("shortest_edge"), "max_pixels": size.get("longest_edge")}
+        own = {name: value for name, value in values.items() if value is not None}
+        known = {name: value for name, value in (limits | own).items() if name in cls.model_fields and value is not None}
+        return load_config(cls, known)
 
     def save(self, directory: Path) -> None:
         """Write ``directory/preprocessor_config.json`` in the released form."""
         edges = {"size": {"shortest_edge": self.min_pixels, "longest_edge": self.max_pixels}}
         flags = {"do_convert_rgb": True, "do_resize": True, "do_rescale": True, "do_normalize": True, "resample": 3}
         kind = {"image_processor_type": "Qwen2VLImageProcessor", "processor_class": "Qwen2_5_VLProcessor"}
-        write_json(directory / FILE, asdict(self) | edges | flags | kind | {"rescale_factor": 1 / 255})
+        write_json(directory / FILE, to_dict(self) | edges | flags | kind | {"rescale_factor": 1 / 255})
 
     def resized(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) that a picture is brought to: whole tokens, within the limits of pixels, its ratio nearly kept."""
