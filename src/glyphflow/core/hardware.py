@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -57,3 +58,24 @@ def require(module: str, extra: str) -> ModuleType:
         raise MissingError(
             f'{module} is needed for this and is not installed; run: pip install "glyphflow[{extra}]"'
         ) from error
+
+
+def parse_bytes(text: str) -> int:
+    """ "24GB", "16GiB", "800 MB" or plain digits as a number of bytes (GB is 10^9, GiB is 2^30). Raises InputError otherwise."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)(b?)\s*", text.lower())
+    if match is None or (match[3] and not match[2]) or (not match[4] and "." in match[1] and not match[2]):
+        raise InputError(f"{text!r} is not an amount of memory; write it like 24GB or 16GiB.")
+    return int(float(match[1]) * (1024 if match[3] else 1000) ** "_kmgt".index(match[2] or "_"))
+
+
+def gigabytes(count: int) -> str:
+    """A number of bytes as people write it: "24.00 GB" (10^9 bytes), or "12.3 MB" below 0.1 GB."""
+    return f"{count / 1e9:.2f} GB" if abs(count) >= 10**8 else f"{count / 1e6:.1f} MB"
+
+
+def free_bytes(device: torch.device) -> int:
+    """Bytes that this process can still take on a CUDA ``device``: what is free there and what PyTorch holds unused."""
+    import torch
+
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))

@@ -1,75 +1,146 @@
-"""Which model is on the device when: all of them where they fit, else one after the other."""
+"""Puts the weights of the part that works next on the device, and takes the others back when there is no room for all.
+
+Without a budget everything is moved to the device once and stays. With one, the weights stay in the machine's memory and the
+device gets copies (:mod:`glyphflow.generate.streaming`), as many as :func:`glyphflow.generate.placement.place` decides. The
+weights that only compute modulations, a third of the released MMDiT, then never stay: they pass once per schedule.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import safe_open
+from torch import Tensor, nn
 
-from glyphflow.core.errors import InputError
+from glyphflow.generate.placement import PartSizes, Placement, place
+from glyphflow.generate.sizes import modulations, sizes_of
+from glyphflow.generate.streaming import Loan, Stream, Weights
+from glyphflow.models import MMDiT, Modulation
 
-_WORKING_ROOM = 4 * 2**30  # bytes for activations: a 1328 x 1328 decode in bf16 and a forward pass stay below it
+if TYPE_CHECKING:
+    from glyphflow.models.condition import ConditionEncoder
 
-
-class Movable(Protocol):
-    """A module, or a wrapper of one."""
-
-    def to(self, device: torch.device) -> Any:
-        """Move the weights to ``device``."""
-
-
-def stored_bytes(directory: Path, dtype: torch.dtype) -> int:
-    """Bytes that the safetensors of ``directory`` take as ``dtype``, from their headers."""
-    elements = 0
-    for path in directory.glob("*.safetensors"):
-        with safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118 - not a mapping
-                size = 1
-                for side in file.get_slice(name).get_shape():
-                    size *= side
-                elements += size
-    return elements * dtype.itemsize
-
-
-def fits(sizes: Mapping[str, int], device: torch.device, memory: str) -> bool:
-    """Whether all models stay on ``device``; ``sizes`` are their bytes by name.
-
-    ``memory`` is "auto" (measure) or "resident" (they shall). Raises :class:`InputError` for other words, and when not even the
-    largest model fits alone.
-    """
-    if memory not in ("auto", "resident"):
-        raise InputError(f"memory is {memory!r}; it can be 'auto' (models take turns when they must) or 'resident'.")
-    if device.type != "cuda" or memory == "resident":
-        return True
-    free, _ = torch.cuda.mem_get_info(device)
-    largest = max(sizes, key=lambda name: sizes[name])
-    if sizes[largest] > free:
-        raise InputError(
-            f"The {largest} needs {sizes[largest] / 2**30:.1f} GiB and {device} has {free / 2**30:.1f} GiB free; use a larger "
-            "card or device cpu."
-        )
-    return sum(sizes.values()) + _WORKING_ROOM <= free
+VISION = "vision tower"
 
 
 class Residency:
-    """Puts the model that works next on the device; without room for all, the others wait in the machine's memory."""
+    """Who of ``parts`` is on ``device``; ``budget`` bytes are what weights and work may take there (None: no limit).
 
-    def __init__(self, parts: Mapping[str, Movable | None], device: torch.device, together: bool) -> None:
+    Parts are networks by name, None ones are left out; a condition encoder becomes two, its language model under its own name
+    and its vision tower as "vision tower". A budget of 0 means: as little as possible. On the CPU a budget is obeyed all the
+    same, with real copies: so that what a card will do can be watched and counted where there is none.
+    """
+
+    def __init__(
+        self, parts: Mapping[str, nn.Module | ConditionEncoder | None], device: torch.device, budget: int | None = None
+    ) -> None:
         self.device = device
-        self._parts = {name: part for name, part in parts.items() if part is not None}
-        self._together = together
-        if together:
-            for part in self._parts.values():
+        self.budget = budget
+        self.placement: Placement | None = None
+        self._lodgers: dict[str, _Lodger] = {}
+        self._table: tuple[object, Modulation] | None = None
+        for name, part in parts.items():
+            if part is not None and budget is None:
                 part.to(device)
+            elif part is not None:
+                self._lodgers |= _lodgers(name, part)
 
-    def use(self, name: str) -> None:
-        """Make sure that part ``name`` is on the device before it is called."""
-        if self._together:
+    def use(self, *names: str, room: Callable[[], int] = lambda: 0) -> None:
+        """Let the parts ``names`` be on the device, which are about to do work that takes ``room()`` bytes beside weights.
+
+        Names of parts that are not there (a pipeline without encoder) are passed over. Raises InputError when the budget is
+        too small.
+        """
+        if self.budget is None:
             return
-        for other, part in self._parts.items():
-            if other != name:
-                part.to(torch.device("cpu"))
-        self._parts[name].to(self.device)
+        sizes = {name: lodger.sizes for name, lodger in self._lodgers.items()}
+        self.placement = place(sizes, [name for name in names if name in sizes], room(), self.budget)
+        with torch.inference_mode(False), torch.no_grad():  # what is moved inside may be trained on later
+            if not self.placement.others_stay:
+                for name in sizes.keys() - set(names):
+                    self._lodgers[name].leave()
+            for name, resident in self.placement.resident.items():
+                self._lodgers[name].enter(self.device, resident)
+
+    def modulation(self, transformer: MMDiT, times: Tensor, **more: Any) -> Modulation:
+        """``transformer.modulation(times, **more)``; under a budget the table of the last schedule is kept beside the weights."""
+        if self.budget is None:
+            return transformer.modulation(times, **more)
+        key = (times.dtype, times.tolist(), [(k, v.tolist() if isinstance(v, Tensor) else v) for k, v in more.items()])
+        if self._table is None or self._table[0] != key:
+            self._table = None
+            self._table = (key, _to(transformer.modulation(times, **more), torch.device("cpu")))
+        return _to(self._table[1], self.device)
+
+    def recall(self, *names: str) -> None:
+        """Take parts (all when none is named) off the device; call it before their weights are changed in any way."""
+        self._table = None
+        for name in names or tuple(self._lodgers):
+            if name in self._lodgers:
+                self._lodgers[name].leave()
+                self._lodgers[name].forget()
+
+    @property
+    def copied(self) -> int:
+        """Bytes of blocks that have been streamed to the device so far."""
+        return sum(lodger.copied for lodger in self._lodgers.values())
+
+
+class _Lodger:
+    """A part that comes and goes: fixed weights, blocks that stay or are streamed, and weights that only pass (``once``)."""
+
+    def __init__(self, module: nn.Module, blocks: Sequence[nn.Module] = (), once: Sequence[nn.Module] = ()) -> None:
+        self.copied = 0
+        self._module, self._blocks, self._once = module, blocks, once
+        self._sizes: PartSizes | None = None
+        self._fixed: Loan | None = None
+        self._stream: Stream | None = None
+        self._passing: Stream | None = None
+
+    @property
+    def sizes(self) -> PartSizes:
+        """Bytes on the device, without what only passes."""
+        if self._sizes is None:
+            self._sizes = sizes_of(self._module, self._blocks, self._once)
+        return self._sizes
+
+    def enter(self, device: torch.device, resident: Sequence[int]) -> None:
+        """Be on the device, with the blocks ``resident`` staying there."""
+        if self._fixed is None:
+            self._fixed = Loan(Weights([self._module], apart=[*self._blocks, *self._once]), device)
+        if self._blocks:
+            self._stream = self._stream or Stream(self._blocks, device, apart=self._once)
+            self._stream.keep(resident)
+        if self._once and self._passing is None:
+            self._passing = Stream(self._once, device, once=True)
+
+    def leave(self) -> None:
+        """Be off the device and free its memory."""
+        for stream in (self._stream, self._passing):
+            if stream is not None:
+                stream.close()
+        self.copied += self._stream.copied if self._stream is not None else 0
+        self._stream = self._passing = None
+        if self._fixed is not None:
+            self._fixed.end()
+            self._fixed = None
+
+    def forget(self) -> None:
+        """Measure again: the weights are about to change."""
+        self._sizes = None
+
+
+def _lodgers(name: str, part: nn.Module | ConditionEncoder) -> dict[str, _Lodger]:
+    if isinstance(part, MMDiT):
+        return {name: _Lodger(part, list(part.transformer_blocks), modulations(part))}
+    if isinstance(part, nn.Module):
+        return {name: _Lodger(part, list(getattr(part, "transformer_blocks", ())))}
+    core = getattr(part.model, "model", part.model)  # a condition encoder; its lm_head stays where it is
+    parts = {name: _Lodger(core.language_model, list(core.language_model.layers))}
+    return parts if core.visual is None else parts | {VISION: _Lodger(core.visual)}
+
+
+def _to(table: Modulation, device: torch.device) -> Modulation:
+    image, text = (tuple(rows.to(device) for rows in part) for part in (table.image, table.text))
+    return Modulation(image, text, table.head.to(device))

@@ -1,0 +1,158 @@
+"""What is on the device when: one decision from the sizes of the parts, the room their work takes, and the budget.
+
+A *part* is a network that works at some time: the condition encoder's language model, its vision tower, the MMDiT, a ControlNet,
+the VAE. It has fixed weights, which are on the device while the part works, and maybe *blocks*, which are called one after the
+other: as many of them stay as fit, the others are copied ahead of their call into two buffers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from glyphflow.core.errors import InputError
+from glyphflow.core.hardware import free_bytes, gigabytes, parse_bytes
+
+WORDS = ("auto", "resident", "streamed")
+BUFFERS = 2  # one being computed with, one being filled
+_MARGIN = 0.05  # of a card's free memory: fragmentation, and what libraries take beside PyTorch
+
+
+@dataclass(frozen=True)
+class PartSizes:
+    """Bytes of a part on the device: ``fixed`` weights, each of its ``blocks``, and weights that under a budget are there only
+    in ``passing`` (they compute modulations, once per schedule)."""
+
+    fixed: int
+    blocks: tuple[int, ...] = ()
+    passing: int = 0
+
+    @property
+    def total(self) -> int:
+        """Bytes with every block, without what only passes."""
+        return self.fixed + sum(self.blocks)
+
+    @property
+    def buffers(self) -> int:
+        """Bytes of the buffers when some blocks are streamed."""
+        return min(BUFFERS, len(self.blocks)) * max(self.blocks, default=0)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What is on the device while some parts work.
+
+    ``resident[name]`` are the indices of the blocks of a working part that stay, ``others_stay`` says whether the parts that
+    do not work remain, too. Bytes: ``weights`` that stay, ``buffers`` for streamed blocks, ``room`` for the work itself,
+    ``streamed`` what one pass through all blocks copies.
+    """
+
+    others_stay: bool
+    resident: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    weights: int = 0
+    buffers: int = 0
+    room: int = 0
+    streamed: int = 0
+
+    @property
+    def peak(self) -> int:
+        """Bytes on the device at the highest point."""
+        return self.weights + self.buffers + self.room
+
+
+def place(parts: Mapping[str, PartSizes], working: Sequence[str], room: int, budget: int | None) -> Placement:
+    """Decide for the parts named ``working``, whose work takes ``room`` bytes beside weights.
+
+    ``budget`` None means that everything stays on the device; 0 means as little as possible. Raises InputError when the
+    budget is smaller than the fixed weights, two blocks and the room.
+    """
+    everything = sum(part.total for part in parts.values())
+    all_blocks = {name: tuple(range(len(parts[name].blocks))) for name in working}
+    if budget is None:
+        return Placement(True, all_blocks, everything + sum(part.passing for part in parts.values()), room=room)
+    if everything + room <= budget:
+        return Placement(True, all_blocks, everything, room=room)
+    least = sum(parts[name].fixed + parts[name].buffers for name in working) + room
+    if 0 < budget < least:
+        fixed = sum(parts[name].fixed for name in working)
+        raise InputError(
+            f"memory is {gigabytes(budget)} and the {' with the '.join(working)} needs {gigabytes(least)}: {gigabytes(fixed)} of "
+            f"weights that stay, {gigabytes(least - fixed - room)} for two blocks at a time and {gigabytes(room)} to work in; "
+            "raise memory, or make fewer or smaller pictures at once."
+        )
+    spare = max(budget - least, 0)
+    resident, weights, buffers, streamed = {}, 0, 0, 0
+    for name in working:
+        part = parts[name]
+        stay = _that_fit(part, spare + part.buffers)
+        held = sum(part.blocks[index] for index in stay)
+        extra = part.buffers if len(stay) < len(part.blocks) else 0
+        spare -= held + extra - part.buffers
+        resident[name] = stay
+        weights += part.fixed + held
+        buffers += extra
+        streamed += sum(part.blocks) - held
+    return Placement(False, resident, weights, buffers, room, streamed)
+
+
+def _that_fit(part: PartSizes, bytes_left: int) -> tuple[int, ...]:
+    """Indices of the blocks that stay within ``bytes_left``, which must also hold the buffers if not all of them do."""
+    if sum(part.blocks) <= bytes_left:
+        return tuple(range(len(part.blocks)))
+    stay, left = [], bytes_left - part.buffers
+    for index in spread(len(part.blocks)):
+        left -= part.blocks[index]
+        if left < 0:
+            break
+        stay.append(index)
+    return tuple(sorted(stay))
+
+
+def spread(count: int) -> list[int]:
+    """0 ... count - 1 in an order of which every beginning is spread evenly (bits reversed), the first one being 0.
+
+    Streamed blocks then lie evenly between resident ones, whose computing hides the copies, and a change of the number of
+    resident blocks by one moves one block.
+    """
+    bits = max(count - 1, 1).bit_length()
+    return sorted(range(count), key=lambda index: int(f"{index:0{bits}b}"[::-1], 2))
+
+
+def budget_of(memory: str | int, device: torch.device, everything: Callable[[], int]) -> int | None:
+    """``memory`` as the ``budget`` of :func:`place`; ``everything()`` is what all parts take at once with their work.
+
+    "resident" is None, "streamed" is 0, "auto" is None where everything fits into the free memory of ``device`` and else that
+    memory, a number or "24GB" is itself. Raises InputError for other words, for a budget above what the device has free, and
+    for budgets on the CPU, whose memory the weights are in anyway.
+    """
+    if memory == "resident" or (memory == "auto" and device.type != "cuda"):
+        return None
+    budget = _bytes_of(memory)
+    if device.type != "cuda":
+        raise InputError(
+            f"memory is {memory!r} and the device is {device}, where the weights are in the machine's memory anyway; leave memory "
+            "out, or use a CUDA device."
+        )
+    free = free_bytes(device)
+    if memory == "auto":
+        usable = int(free * (1 - _MARGIN))
+        return None if everything() <= usable else usable
+    if budget > free:
+        raise InputError(f"memory is {gigabytes(budget)} and {device} has {gigabytes(free)} free; ask for less, or for 'auto'.")
+    return budget
+
+
+def _bytes_of(memory: str | int) -> int:
+    if memory in WORDS:
+        return 0
+    wrong = f"memory is {memory!r}; it can be {', '.join(map(repr, WORDS))} or an amount such as '24GB'."
+    if isinstance(memory, str):
+        try:
+            memory = parse_bytes(memory)
+        except InputError as error:
+            raise InputError(wrong) from error
+    if isinstance(memory, bool) or not isinstance(memory, int) or memory <= 0:
+        raise InputError(wrong)
+    return memory

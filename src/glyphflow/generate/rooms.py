@@ -1,0 +1,81 @@
+"""The bytes that each kind of work of a pipeline takes beside weights, and the budget that ``memory=`` means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from glyphflow.generate.activations import Work, decoding_bytes, encoding_bytes, sampling_bytes, table_bytes
+from glyphflow.generate.directory import ModelFacts
+from glyphflow.generate.placement import BUFFERS, budget_of
+from glyphflow.generate.sizes import EncoderConfig, ModelConfig
+from glyphflow.models import MMDiTConfig
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from glyphflow.generate.denoise import Job
+    from glyphflow.generate.inputs import Call
+    from glyphflow.generate.pipeline import Pipeline
+
+_TEMPLATE_TOKENS = 128  # what the longest chat template adds to a prompt, and more
+_PICTURE_TOKENS = 1444  # 38 x 38, of a picture of a megapixel
+_TEXT_TOKENS = 256  # of a prompt that is not known yet
+
+
+def budget(memory: str | int, root: Path, device: torch.device, dtype: torch.dtype) -> int | None:
+    """The bytes that weights and work of the model in ``root`` may take on ``device``; None: all of it stays there."""
+
+    def everything() -> int:
+        config, side = ModelConfig.read(root), ModelFacts.read(root).native_side
+        work = Work(((1, side // 16, side // 16),), 1, _TEXT_TOKENS, _TEXT_TOKENS, 50)
+        room = max(of_sampling(config.transformer, work, dtype), decoding_bytes(config.vae, (1, side // 8, side // 8), dtype))
+        return room + sum(part.total + part.passing for part in config.part_sizes(dtype).values())
+
+    return budget_of(memory, device, everything)
+
+
+def of_sampling(config: MMDiTConfig, work: Work, dtype: torch.dtype) -> int:
+    """Bytes of the loop and the modulation table, or of the weights that pass while the table is made."""
+    buffers = BUFFERS * 6 * config.width * (config.width + 1) * dtype.itemsize
+    return max(sampling_bytes(config, work, dtype), buffers) + table_bytes(config, work.steps, dtype)
+
+
+def to_sample(pipeline: Pipeline, job: Job) -> int:
+    """Bytes that the loop takes for ``job``."""
+    conditions = job.conditions
+    longest = [None if rows is None else max(map(len, rows)) for rows in (conditions.positive, conditions.negative)]
+    work = Work(job.shapes, len(job.latents), longest[0] or 0, longest[1], len(job.sigmas) - 1)
+    return of_sampling(pipeline.transformer.config, work, job.latents.dtype)
+
+
+def to_decode(pipeline: Pipeline, z_BChw: Tensor) -> int:
+    """Bytes that decoding latents takes."""
+    batch, _, height, width = z_BChw.shape
+    return decoding_bytes(pipeline.vae.config, (batch, height, width), next(pipeline.vae.parameters()).dtype)
+
+
+def to_encode(pipeline: Pipeline, pixels_BCHW: Tensor) -> int:
+    """Bytes that encoding pictures takes."""
+    batch, _, height, width = pixels_BCHW.shape
+    return encoding_bytes(pipeline.vae.config, (batch, height, width), next(pipeline.vae.parameters()).dtype)
+
+
+def to_condition(pipeline: Pipeline, call: Call, images: Sequence[Sequence[Image.Image]] | None) -> int:
+    """Bytes that embedding the prompts of ``call`` takes."""
+    encoder = pipeline.condition_encoder
+    assert encoder is not None
+    language = getattr(encoder.model, "model", encoder.model).language_model.config
+    config = EncoderConfig(**{name: getattr(language, name) for name in EncoderConfig.text_fields()})
+    texts = [text for given in (call.prompt, call.negative_prompt or "") if given is not None for text in _texts(given)]
+    longest = max(len(ids) for ids in encoder.tokenizer(texts)["input_ids"]) + _TEMPLATE_TOKENS
+    pictures = max((len(row) for row in images or ()), default=0)
+    return config.encoding_bytes(min(len(texts), 16) * (longest + pictures * _PICTURE_TOKENS), encoder.dtype)
+
+
+def _texts(given: str | Sequence[str]) -> list[str]:
+    return [given] if isinstance(given, str) else list(given)
