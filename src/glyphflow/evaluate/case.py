@@ -26,7 +26,7 @@ from typing import Any, Literal, NotRequired, Protocol, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from glyphflow.core.errors import MissingError
+from glyphflow.core.errors import ConfigError, MissingError
 from glyphflow.core.hashing import fingerprint, sha256_bytes
 
 Kind = Literal["ocr", "chat", "objects", "similarity", "pixels"]
@@ -69,7 +69,8 @@ class Case:
 
     def key(self, judge: str) -> str:
         """Names this question to that ``judge`` (its identity): equal keys may share a verdict, whatever their ids."""
-        return fingerprint([self.kind, self.pictures_sha256, dict(self.request), judge])
+        request = {name: value for name, value in self.request.items() if name != "files"}  # their hashes stand beside them
+        return fingerprint([self.kind, self.pictures_sha256, request, judge])
 
 
 @dataclass(frozen=True)
@@ -123,14 +124,15 @@ def ask(judge: Judge, cases: Sequence[Case]) -> list[Verdict]:
     """One verdict per case, whatever the judge does.
 
     When the judge raises on a batch, its cases are asked one by one, so that one bad picture costs one verdict; an exception on
-    a single case, or a wrong number of verdicts, is a failure with its reason. Ctrl-C and a missing package are passed on.
+    a single case, or a wrong number of verdicts, is a failure with its reason. Ctrl-C, a missing package
+    and a wrong key or address are passed on.
     """
     try:
         verdicts = judge(cases)
         if len(verdicts) != len(cases):
             raise ValueError(f"{len(verdicts)} verdicts for {len(cases)} pictures")
         return list(verdicts)
-    except MissingError:
+    except (ConfigError, MissingError):
         raise
     except Exception as error:  # a judge is foreign code: whatever it raises is a failed judgement
         if len(cases) > 1:

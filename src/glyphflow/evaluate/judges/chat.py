@@ -1,0 +1,95 @@
+"""A vision-language model as a judge: it answers questions about pictures, or reads them out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from glyphflow.core.hashing import fingerprint
+from glyphflow.evaluate.case import Case, Line, Verdict, failed
+from glyphflow.evaluate.judges.schema import parse_json
+from glyphflow.evaluate.judges.transport import Transport
+
+READ = (
+    "Write down all text that you can read in this picture, exactly as it is written and in reading order, one line of text "
+    "per line. Add nothing of your own. If there is no text, answer with the two characters [] only."
+)
+NOTHING = ("", "[]", "no text recognized", "no text recognized.")
+
+
+class ChatJudge:
+    """Asks ``model`` behind ``transport``; ``workers`` questions are under way at a time.
+
+    It takes cases of kind "chat", and of kind "ocr" (the reply's lines are the reading; a request may bring its ``prompt``).
+    ``temperature`` 0 and one ``seed`` make replies as repeatable as the server allows. A reply that does not fit the case's
+    schema is a "parse_error" and is not asked for again: to keep the good ones of several would raise the score.
+    """
+
+    kinds = frozenset({"chat", "ocr"})
+
+    def __init__(
+        self,
+        model: str,
+        transport: Transport,
+        *,
+        temperature: float = 0.0,
+        seed: int | None = 0,
+        max_tokens: int = 1024,
+        workers: int = 8,
+    ) -> None:
+        self._model, self._transport, self._workers = model, transport, workers
+        self._temperature, self._seed, self._max_tokens = temperature, seed, max_tokens
+
+    @property
+    def identity(self) -> str:
+        settings = f"temperature {self._temperature:g}, seed {self._seed}, max_tokens {self._max_tokens}, png"
+        return f"chat/1 {self._model} at {self._transport.identity} ({settings})"
+
+    def __call__(self, cases: Sequence[Case]) -> list[Verdict]:
+        with ThreadPoolExecutor(self._workers) as pool:
+            return list(pool.map(self._judge, cases))
+
+    def request(self, case: Case) -> dict[str, Any]:
+        """The body of the chat completion, pictures by their hashes."""
+        asked = case.request
+        images = [{"type": "image_url", "image_url": {"url": f"sha256:{name}"}} for name in case.pictures_sha256]
+        text = {"type": "text", "text": asked.get("prompt", READ) if case.kind == "ocr" else asked["prompt"]}
+        content = [text, *images] if asked.get("images", "before") == "after" else [*images, text]
+        system = [{"role": "system", "content": asked["system"]}] if asked.get("system") else []
+        body = {
+            "model": self._model,
+            "messages": [*system, {"role": "user", "content": content}],
+            "temperature": self._temperature,
+            "max_tokens": asked.get("max_tokens", self._max_tokens),
+        }
+        seed = None if self._seed is None else self._seed + int(asked.get("repeat", 0))
+        return body if seed is None else body | {"seed": seed}
+
+    def _judge(self, case: Case) -> Verdict:
+        request = self.request(case)
+        pictures = {f"sha256:{name}": image for name, image in zip(case.pictures_sha256, case.images, strict=True)}
+        reply = self._transport.send(request, pictures)
+        raw: dict[str, Any] = {"request_hash": fingerprint(request), "request": request, "attempts": list(reply.attempts)}
+        if reply.status != "ok":
+            return failed(self.identity, reply.status, reply.text, **raw)
+        raw["reply"] = reply.text
+        try:
+            return Verdict("ok", _value(case, reply.text), raw, self.identity)
+        except ValueError as error:
+            return failed(self.identity, "parse_error", str(error), **raw)
+
+
+def _value(case: Case, reply: str) -> Any:
+    if case.kind == "ocr":
+        return _lines(case, reply)
+    schema = case.request.get("schema")
+    return reply.strip() if schema is None else parse_json(reply, schema)
+
+
+def _lines(case: Case, reply: str) -> list[Line]:
+    """The reply's lines; a model of this kind says neither where they are nor how sure it is."""
+    height, width = case.images[0].shape[:2]
+    box = [[0.0, 0.0], [float(width), 0.0], [float(width), float(height)], [0.0, float(height)]]
+    texts = [] if reply.strip().casefold() in NOTHING else [line.strip() for line in reply.splitlines() if line.strip()]
+    return [{"text": text, "box": box, "confidence": 1.0, "whole": True} for text in texts]

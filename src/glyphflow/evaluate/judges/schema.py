@@ -1,0 +1,132 @@
+"""Reading a judge's reply as JSON: exactly one value, which fits a schema, or none at all."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "object": (dict,),
+    "array": (list,),
+    "string": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "boolean": (bool,),
+    "null": (type(None),),
+}
+
+
+def parse_json(reply: str, schema: Mapping[str, Any]) -> Any:
+    """The JSON value in ``reply`` that fits ``schema``; ValueError says what is wrong.
+
+    Models wrap JSON into code fences and sentences; that is taken off. A reply with two values is refused: which one is meant
+    would be a guess.
+    """
+    found = [value for value in _values(reply) if isinstance(value, dict | list)]
+    if not found:
+        try:
+            found = [json.loads(_unfenced(reply))]
+        except ValueError:
+            raise ValueError("the reply holds no JSON") from None
+    if len(found) > 1:
+        raise ValueError(f"the reply holds {len(found)} JSON values")
+    check(found[0], schema)
+    return found[0]
+
+
+def check(value: Any, schema: Mapping[str, Any], where: str = "the reply") -> None:
+    """Raise ValueError unless ``value`` fits ``schema``.
+
+    Understood are type, enum, minimum, maximum, properties, required, additionalProperties (false), items, minItems and
+    maxItems; anything else in a schema is refused, because ignoring it would let replies pass.
+    """
+    unknown = set(schema) - set(_CHECKS) - {"type", "required", "description", "title"}
+    if unknown:
+        raise ValueError(f"the schema uses {', '.join(sorted(unknown))}, which is not understood here")
+    kinds = schema.get("type")
+    if kinds is not None:
+        names = [kinds] if isinstance(kinds, str) else list(kinds)
+        if not any(_is(value, name) for name in names):
+            raise ValueError(f"{where} is {json.dumps(value, ensure_ascii=False)}, not {' or '.join(names)}")
+    for name in schema.get("required", ()):
+        if isinstance(value, dict) and name not in value:
+            raise ValueError(f"{where} has no {name!r}")
+    for name, rule in _CHECKS.items():
+        if name in schema:
+            rule(value, schema, where)
+
+
+def _is(value: Any, name: str) -> bool:
+    if isinstance(value, bool) and name != "boolean":
+        return False  # Python counts True as an integer, JSON does not
+    if name == "integer" and isinstance(value, float):
+        return value.is_integer()
+    return isinstance(value, _TYPES[name])
+
+
+def _enum(value: Any, schema: Mapping[str, Any], where: str) -> None:
+    if value not in schema["enum"]:
+        raise ValueError(f"{where} is {json.dumps(value, ensure_ascii=False)}, not one of {schema['enum']}")
+
+
+def _range(value: Any, schema: Mapping[str, Any], where: str) -> None:
+    low, high = schema.get("minimum"), schema.get("maximum")
+    outside = (low is not None and value < low) or (high is not None and value > high)
+    if isinstance(value, int | float) and outside:
+        raise ValueError(f"{where} is {value}, outside {low} to {high}")
+
+
+def _properties(value: Any, schema: Mapping[str, Any], where: str) -> None:
+    if isinstance(value, dict):
+        for name, inner in schema["properties"].items():
+            if name in value:
+                check(value[name], inner, name)
+
+
+def _additional(value: Any, schema: Mapping[str, Any], where: str) -> None:
+    extra = sorted(set(value) - set(schema.get("properties", ()))) if isinstance(value, dict) else []
+    if schema["additionalProperties"] is False and extra:
+        raise ValueError(f"{where} has {', '.join(extra)}, which was not asked for")
+
+
+def _items(value: Any, schema: Mapping[str, Any], where: str) -> None:
+    if isinstance(value, list):
+        for number, item in enumerate(value, 1):
+            check(item, schema["items"], f"{where} item {number}")
+
+
+def _length(value: Any, schema: Mapping[str, Any], where: str) -> None:
+    low, high = schema.get("minItems", 0), schema.get("maxItems", float("inf"))
+    if isinstance(value, list) and not low <= len(value) <= high:
+        raise ValueError(f"{where} has {len(value)} items, not {low} to {high}")
+
+
+_CHECKS = {
+    "enum": _enum,
+    "minimum": _range,
+    "maximum": _range,
+    "properties": _properties,
+    "additionalProperties": _additional,
+    "items": _items,
+    "minItems": _length,
+    "maxItems": _length,
+}
+
+
+def _unfenced(reply: str) -> str:
+    match = re.fullmatch(r"\s*```\w*\s*\n(.*?)```\s*", reply, re.DOTALL)
+    return match[1] if match else reply
+
+
+def _values(reply: str) -> list[Any]:
+    """Every JSON object or array that stands in ``reply``, outermost ones only."""
+    decoder, found, start = json.JSONDecoder(), [], 0
+    while (match := re.compile(r"[{\[]").search(reply, start)) is not None:
+        try:
+            value, start = decoder.raw_decode(reply, match.start())
+            found.append(value)
+        except ValueError:
+            start = match.end()
+    return found
