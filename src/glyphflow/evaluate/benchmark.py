@@ -11,7 +11,7 @@ average. Where the public code of a benchmark computes something that it should 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -56,13 +56,15 @@ class SampleScore:
     """One row of a result: what the verdicts say of one picture (or of one question set) of a sample.
 
     ``status`` is "ok" or the verdict's failure; ``values`` are the JSON numbers that :meth:`Benchmark.aggregate` needs (counts
-    as [hits, total]) and are empty after a failure. ``category`` groups pictures in reports; ``quality`` in [0, 1] only orders
-    them there, from worst to best.
+    as [hits, total]) and are empty after a failure. ``part`` tells rows of one picture apart that different judges gave (reading,
+    alignment, …). ``category`` groups pictures in reports; ``quality`` in [0, 1] orders them there from worst to best, and is 1
+    when nothing is wrong.
     """
 
     sample: str
     repeat: int
     status: str
+    part: str = ""
     category: str = ""
     quality: float | None = None
     values: Mapping[str, Any] = field(default_factory=dict)
@@ -182,11 +184,30 @@ def picture_name(sample: str, repeat: int, repeats: int) -> str:
     return f"{sample}.png" if repeats == 1 else f"{sample}_{repeat}.png"
 
 
+def readable(ceiling: Sequence[SampleScore]) -> frozenset[str]:
+    """The samples whose perfectly typeset picture the judge read without a mistake, from the rows of those pictures."""
+    return frozenset(row.sample for row in ceiling) - {row.sample for row in ceiling if not row.ok or row.quality != 1.0}
+
+
+def subset_hash(samples: Iterable[str]) -> str:
+    """Names a set of samples, so that a number over a subset says which."""
+    return fingerprint(sorted(samples))
+
+
 def failures(rows: Sequence[SampleScore]) -> int:
     """How many of ``rows`` have no answer."""
     return sum(not row.ok for row in rows)
 
 
-def mean(values: Sequence[float]) -> float | None:
-    """Arithmetic mean, or None of nothing."""
-    return sum(values) / len(values) if values else None
+def mean(values: Iterable[float | None]) -> float | None:
+    """Arithmetic mean; None when there is nothing, or when a value is missing (a part that is not known is not left out)."""
+    found = list(values)
+    known = [value for value in found if value is not None]
+    return sum(known) / len(known) if known and len(known) == len(found) else None
+
+
+def ratio(counts: Iterable[Sequence[float]]) -> float | None:
+    """Sum of hits over sum of totals (micro average) of [hits, total] pairs; None when nothing was counted."""
+    pairs = list(counts)
+    total = sum(pair[1] for pair in pairs)
+    return sum(pair[0] for pair in pairs) / total if total else None

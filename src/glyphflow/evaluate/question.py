@@ -22,7 +22,8 @@ class Question:
     """One question about files.
 
     ``pictures`` are the paths whose pixels the judge sees, in order; with ``same_size`` all are brought to the first one's size
-    (bicubic). A question of kind "pixels" hands its files on unread, because depth maps are no pictures.
+    (bicubic), with ``size_of`` to that of a picture which the judge does not see. A question of kind "pixels" hands its files on
+    unread, because depth maps are no pictures.
     """
 
     id: str
@@ -30,6 +31,7 @@ class Question:
     pictures: tuple[Path, ...]
     request: Mapping[str, Any] = field(default_factory=dict)
     same_size: bool = False
+    size_of: Path | None = None
 
     def load(self, identity: str) -> Case | Verdict:
         """The case to ask the judge ``identity``, or the verdict "missing_image" when a file is missing or broken.
@@ -41,13 +43,17 @@ class Question:
                 files = [path for path in self.pictures if not path.is_file()]
                 if files:
                     raise InputError(f"{files[0]} is missing; make it, or score without it.")
-                found = {"files": [str(path) for path in self.pictures], "sha256": [sha256_file(path) for path in self.pictures]}
+                found = {
+                    "files": [str(path) for path in self.pictures],
+                    "sha256": [sha256_file(path) for path in self.pictures],
+                }
                 return Case(self.id, self.kind, (), {**self.request, **found})
             images = [load_picture(path) for path in self.pictures]
+            model = images[0] if self.same_size else load_picture(self.size_of) if self.size_of else None
         except InputError as error:
             return failed(identity, "missing_image", str(error))
-        if self.same_size:
-            images = [images[0], *(_resize(image, images[0].shape[1], images[0].shape[0]) for image in images[1:])]
+        if model is not None:
+            images = [_resize(image, model.shape[1], model.shape[0]) for image in images]
         return Case(self.id, self.kind, tuple(images), self.request)
 
 

@@ -45,7 +45,9 @@ def crop_mask(crop: Crop, height: int, width: int) -> Tensor:
         return ~mask
     if crop == "nyu":
         if (height, width) != (480, 640):
-            raise InputError(f"NYUv2's window is defined on 640x480 pixels, not {width}x{height}; give the original depth maps.")
+            raise InputError(
+                f"NYUv2's window is defined on 640x480 pixels, not {width}x{height}; give the original depth maps."
+            )
         top, bottom, left, right = _NYU
     else:
         f = _FRACTIONS[crop]

@@ -93,5 +93,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 def _take(weights: dict[str, Tensor], path: Path, name: str, device: torch.device | str) -> Tensor:
     if name not in weights:
-        raise InputError(f"{path} has no {name}, but {', '.join(sorted(weights)[:3])}, …; see the documentation of LPIPS files.")
+        raise InputError(
+            f"{path} has no {name}, but {', '.join(sorted(weights)[:3])}, …; see the documentation of LPIPS files."
+        )
     return weights[name].to(device=device, dtype=torch.float32)

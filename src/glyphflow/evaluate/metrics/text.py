@@ -141,3 +141,42 @@ def matched_characters(target: str, reading: str) -> list[bool]:
         else:
             j += 1
     return matched
+
+
+def assign(costs: Sequence[Sequence[float]]) -> list[tuple[int, int]]:
+    """(row, column) pairs of the cheapest assignment, min(rows, columns) of them, each row and column once (Hungarian method).
+
+    Potentials u, v keep every reduced cost at 0 or above; each row is added along a shortest augmenting path.
+    """
+    if not costs or not costs[0]:
+        return []
+    rows, columns = len(costs), len(costs[0])
+    if rows > columns:
+        return sorted((row, column) for column, row in assign([[costs[i][j] for i in range(rows)] for j in range(columns)]))
+    u, v = [0.0] * (rows + 1), [0.0] * (columns + 1)
+    owner = [0] * (columns + 1)  # the row (from 1) that holds each column; column 0 holds the row that is being added
+    for row in range(1, rows + 1):
+        owner[0], column = row, 0
+        slack, via, used = [float("inf")] * (columns + 1), [0] * (columns + 1), [False] * (columns + 1)
+        while owner[column]:
+            used[column] = True
+            best, step = 0, float("inf")
+            for j in range(1, columns + 1):
+                if used[j]:
+                    continue
+                reduced = costs[owner[column] - 1][j - 1] - u[owner[column]] - v[j]
+                if reduced < slack[j]:
+                    slack[j], via[j] = reduced, column
+                if slack[j] < step:
+                    best, step = j, slack[j]
+            for j in range(columns + 1):
+                if used[j]:
+                    u[owner[j]] += step
+                    v[j] -= step
+                else:
+                    slack[j] -= step
+            column = best
+        while column:
+            owner[column] = owner[via[column]]
+            column = via[column]
+    return sorted((owner[j] - 1, j - 1) for j in range(1, columns + 1) if owner[j])

@@ -1,0 +1,158 @@
+"""Judging by arithmetic: the questions of kind "pixels", which need no model (but LPIPS's, when its files are given).
+
+========== ============================================ ==============================================================
+measure    files                                        value
+========== ============================================ ==============================================================
+similarity a picture, the true one                      psnr (dB), ssim, lpips (when there is a network for it)
+depth      predicted depth, measured depth, optionally  abs_rel, delta1 for the alignments "depth" and "disparity", and
+           a mask of valid pixels (.npy)                the number of valid pixels
+black      a picture                                    black: whether every pixel is (0, 0, 0)
+========== ============================================ ==============================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from glyphflow.core.errors import InputError
+from glyphflow.evaluate.case import Case, Verdict, failed
+from glyphflow.evaluate.folder import load_picture
+from glyphflow.evaluate.metrics import depth as maps
+from glyphflow.evaluate.metrics.lpips import LPIPS
+from glyphflow.evaluate.metrics.pixels import PSNR_IDENTITY, SSIM_IDENTITY, psnr, ssim
+
+
+class PixelJudge:
+    """Answers questions of kind "pixels". Pictures of one size are measured together on ``device``."""
+
+    kinds = frozenset({"pixels"})
+
+    def __init__(self, lpips: LPIPS | None = None, device: torch.device | str = "cpu") -> None:
+        self._lpips, self._device = lpips, torch.device(device)
+
+    @property
+    def identity(self) -> str:
+        """Names the formulas and the network's files."""
+        return " ".join(["pixels/1", PSNR_IDENTITY, SSIM_IDENTITY, *([self._lpips.identity] if self._lpips else [])])
+
+    def __call__(self, cases: Sequence[Case]) -> list[Verdict]:
+        """A verdict for each case; files that do not fit together are an "error" with its sentence."""
+        verdicts: list[Verdict | None] = [None] * len(cases)
+        pairs: dict[tuple[int, ...], list[tuple[int, Tensor, Tensor]]] = {}
+        for place, case in enumerate(cases):
+            try:
+                files = [Path(name) for name in case.request["files"]]
+                if case.request["measure"] == "similarity":
+                    x, y = (load_picture(path) for path in files)
+                    if x.shape != y.shape:
+                        raise InputError(
+                            f"{files[0]} is {x.shape[1]}x{x.shape[0]} pixels and {files[1]} is {y.shape[1]}x{y.shape[0]}; "
+                            "pictures are compared at one size, resize one of them first."
+                        )
+                    pairs.setdefault(x.shape, []).append((place, self._tensor(x), self._tensor(y)))
+                else:
+                    verdicts[place] = Verdict("ok", self._alone(case, files), {}, self.identity)
+            except InputError as error:
+                verdicts[place] = failed(self.identity, "error", str(error))
+        for members in pairs.values():
+            self._similarity(members, verdicts)
+        return [verdict for verdict in verdicts if verdict is not None]
+
+    def _similarity(self, members: Sequence[tuple[int, Tensor, Tensor]], verdicts: list[Verdict | None]) -> None:
+        x, y = torch.stack([one for _, one, _ in members]), torch.stack([other for _, _, other in members])
+        try:
+            values = {"psnr": psnr(x, y).tolist(), "ssim": ssim(x, y).tolist()}
+            if self._lpips is not None:
+                values["lpips"] = self._lpips(x, y).tolist()
+        except InputError as error:
+            for place, _, _ in members:
+                verdicts[place] = failed(self.identity, "error", str(error))
+            return
+        for number, (place, _, _) in enumerate(members):
+            verdicts[place] = Verdict("ok", {name: row[number] for name, row in values.items()}, {}, self.identity)
+
+    def _alone(self, case: Case, files: Sequence[Path]) -> dict[str, Any]:
+        if case.request["measure"] == "black":
+            return {"black": not load_picture(files[0]).any()}
+        if case.request["measure"] == "depth":
+            return measure_depth(files, case.request)
+        raise InputError(f"There is no measure {case.request['measure']!r}; there are similarity, depth and black.")
+
+    def _tensor(self, image: NDArray[np.uint8]) -> Tensor:
+        return torch.from_numpy(image.copy()).to(self._device).permute(2, 0, 1).double() / 255
+
+
+def measure_depth(files: Sequence[Path], protocol: dict[str, Any] | Any) -> dict[str, Any]:
+    """Depth scores of one picture under both alignments; ``protocol`` holds low, high, crop, kitti, unit, max_side."""
+    truth = torch.from_numpy(read_depth(files[1], float(protocol["unit"]), tuple(protocol["raw_shape"] or ())))
+    prediction = torch.from_numpy(read_prediction(files[0]))
+    if protocol["kitti"]:
+        truth = maps.kitti_crop(truth)
+        prediction = maps.kitti_crop(prediction) if tuple(prediction.shape) != tuple(truth.shape) else prediction
+    if prediction.shape != truth.shape:
+        raise InputError(
+            f"{files[0]} is {prediction.shape[1]}x{prediction.shape[0]} and {files[1]} is {truth.shape[1]}x{truth.shape[0]}; "
+            "a prediction must have the size of the measured map."
+        )
+    low, high = float(protocol["low"]), float(protocol["high"]) if protocol["high"] is not None else float("inf")
+    if len(files) > 2:
+        mask = torch.from_numpy(np.load(files[2]).squeeze().astype(bool)) & (truth > 0)
+    else:
+        mask = (truth > low) & (truth < high)
+    mask = mask & maps.crop_mask(protocol["crop"], *truth.shape)
+    result: dict[str, Any] = {}
+    for space in ("depth", "disparity"):
+        aligned = maps.align(prediction, truth, mask, space=space, max_side=protocol["max_side"])  # type: ignore[arg-type]
+        score = maps.score_depth(aligned, truth, mask, low, high)
+        result |= {f"abs_rel_{space}": score.abs_rel, f"delta1_{space}": score.delta1, "pixels": score.pixels}
+    return result
+
+
+def read_depth(path: Path, unit: float, raw_shape: Sequence[int] = ()) -> NDArray[np.float64]:
+    """A measured map in metres, (H, W): .npy (metres), a 16-bit picture (times ``unit``), or, with ``raw_shape``, bare float32.
+
+    Zero, negative and infinite values mean "not measured" and become 0.
+    """
+    try:
+        if path.suffix == ".npy":
+            found = np.load(path).squeeze().astype(np.float64)
+        elif raw_shape:
+            found = np.fromfile(path, dtype="<f4").reshape(raw_shape).astype(np.float64)
+        else:
+            found = np.asarray(_open(path)).astype(np.float64) * unit
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is not a depth map that can be read ({error}).") from error
+    if found.ndim != 2:
+        raise InputError(f"{path} has the shape {found.shape}; a depth map has two axes.")
+    return np.where(np.isfinite(found) & (found > 0), found, 0.0)
+
+
+def read_prediction(path: Path) -> NDArray[np.float64]:
+    """A predicted map, (H, W), up to scale and shift: the .npy beside the picture where there is one, else its mean over RGB."""
+    array = path.with_suffix(".npy")
+    if array.is_file():
+        found = np.load(array).squeeze().astype(np.float64)
+        if found.ndim != 2 or not np.isfinite(found).all():
+            raise InputError(f"{array} must hold one finite number a pixel, not the shape {found.shape}.")
+        return np.asarray(found)
+    image = _open(path)
+    values = np.asarray(image if image.mode in ("I", "I;16", "F", "L") else image.convert("RGB")).astype(np.float64)
+    return values if values.ndim == 2 else values.mean(axis=2)
+
+
+def _open(path: Path) -> Any:
+    from PIL import Image
+
+    try:
+        image = Image.open(path)
+        image.load()
+        return image
+    except (OSError, SyntaxError, ValueError) as error:
+        raise InputError(f"{path} is not a picture that can be read ({error}).") from error
