@@ -213,29 +213,6 @@ def test_save_and_open_again(pipeline: Pipeline, tmp_path: Path) -> None:
     assert other.weights_hash != pipeline.weights_hash
 
 
-def test_models_take_turns_when_they_must(pipeline: Pipeline) -> None:
-    turns = Pipeline(
-        pipeline.transformer, pipeline.vae, pipeline.condition_encoder, pipeline.schedule, pipeline.facts, together=False
-    )
-    moved: list[tuple[str, str]] = []
-    for name, part in turns._residency._parts.items():
-        turns._residency._parts[name] = Recorder(name, part, moved)
-    turns._residency.device = torch.device("meta")  # a device that is not where the others wait
-    for name in ("condition encoder", "transformer", "VAE"):
-        moved.clear()
-        turns._residency.use(name)
-        assert [entry for entry in moved if entry[1] == "meta"] == [(name, "meta")] == moved[-1:]
-        assert len(moved) == 3
-
-
-class Recorder:
-    def __init__(self, name: str, part: Any, moved: list[tuple[str, str]]) -> None:
-        self.name, self.part, self.moved = name, part, moved
-
-    def to(self, device: torch.device) -> None:
-        self.moved.append((self.name, device.type))
-
-
 def test_directories_that_are_none(directory: Path, tmp_path: Path) -> None:
     with pytest.raises(MissingError, match="no model directory"):
         Pipeline.from_pretrained(tmp_path / "nowhere")

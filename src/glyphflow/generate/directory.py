@@ -10,7 +10,9 @@ from __future__ import annotations
 import importlib.resources
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from glyphflow.core.config import Config, load_config
 from glyphflow.core.errors import GlyphFlowError, InputError, MissingError
@@ -20,15 +22,38 @@ from glyphflow.models.weights import weights_hash
 
 NANO = "nano"
 COMPONENTS = ("transformer", "vae", "text_encoder")
-INDEX = {
-    "_class_name": "QwenImagePipeline",
+Kind = Literal["t2i", "edit", "edit-plus", "layered"]
+_CLASSES: dict[Kind, str] = {
+    "t2i": "QwenImagePipeline",
+    "edit": "QwenImageEditPipeline",
+    "edit-plus": "QwenImageEditPlusPipeline",
+    "layered": "QwenImageLayeredPipeline",
+}
+_SIBLINGS: dict[str, Kind] = {  # other pipelines of the reference over the same weights
+    "QwenImageImg2ImgPipeline": "t2i",
+    "QwenImageInpaintPipeline": "t2i",
+    "QwenImageControlNetPipeline": "t2i",
+    "QwenImageControlNetInpaintPipeline": "t2i",
+    "QwenImageEditInpaintPipeline": "edit",
+}
+_INDEX = {
     "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
     "text_encoder": ["transformers", "Qwen2_5_VLForConditionalGeneration"],
     "tokenizer": ["transformers", "Qwen2Tokenizer"],
     "transformer": ["diffusers", "QwenImageTransformer2DModel"],
     "vae": ["diffusers", "AutoencoderKLQwenImage"],
 }
-_PATTERNS = ["model_index.json", "glyphflow.json", *(f"{part}/*" for part in (*COMPONENTS, "tokenizer", "scheduler"))]
+_EXAMPLES: dict[Kind, str] = {
+    "t2i": "Qwen/Qwen-Image",
+    "edit": "Qwen/Qwen-Image-Edit",
+    "edit-plus": "Qwen/Qwen-Image-Edit-2511",
+    "layered": "Qwen/Qwen-Image-Layered",
+}
+_PATTERNS = [
+    "model_index.json",
+    "glyphflow.json",
+    *(f"{part}/*" for part in (*COMPONENTS, "tokenizer", "scheduler", "processor")),
+]
 _REMEMBER_ABOVE = 2**30  # bytes; hashing 1 GiB takes about a second, 58 GB of released weights most of a minute
 
 
@@ -49,6 +74,34 @@ class ModelFacts(Config):
     def native_side(self) -> int:
         """Side in pixels of the square of the native area, a multiple of 16."""
         return max(16, round(math.sqrt(self.native_area) / 16) * 16)
+
+
+def index(kind: Kind, tokenizer: str, with_processor: bool) -> dict[str, object]:
+    """The content of ``model_index.json`` for a model of ``kind``."""
+    processor = {"processor": ["transformers", "Qwen2VLProcessor"]} if with_processor else {}
+    return {"_class_name": _CLASSES[kind], **_INDEX, "tokenizer": ["transformers", tokenizer], **processor}
+
+
+def read_kind(root: Path) -> Kind:
+    """What the model in ``root`` was trained for, from its ``model_index.json``; text to image where there is none.
+
+    Raises :class:`InputError` for a model of another family.
+    """
+    path = root / "model_index.json"
+    name = read_json(path).get("_class_name") if path.exists() else _CLASSES["t2i"]
+    kinds = {known: kind for kind, known in _CLASSES.items()} | _SIBLINGS
+    if name not in kinds:
+        raise InputError(f"{root} holds a {name}, which is not of the Qwen-Image family; known are {', '.join(kinds)}.")
+    return kinds[name]
+
+
+def require_kind(kind: Kind, verb: str, wanted: Sequence[Kind]) -> None:
+    """Refuse to ``verb`` with a model of another kind than ``wanted``."""
+    if kind not in wanted:
+        raise InputError(
+            f"This is a {kind} model ({_CLASSES[kind]}) and {verb} needs {' or '.join(wanted)}; use one such as "
+            f"{_EXAMPLES[wanted[-1]]}."
+        )
 
 
 def locate(source: str | Path | None) -> Path:

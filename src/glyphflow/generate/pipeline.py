@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from PIL import Image
 
@@ -17,13 +16,15 @@ from glyphflow.core.files import write_json
 from glyphflow.core.hardware import default_dtype, pick_device
 from glyphflow.core.progress import Progress
 from glyphflow.flow import ScheduleConfig
-from glyphflow.generate import text
+from glyphflow.generate import control, edit, inpaint, restyle, rooms, text
+from glyphflow.generate import layers as _layers
 from glyphflow.generate.denoise import Job, denoise
-from glyphflow.generate.directory import INDEX, ModelFacts, directory_hash, locate
-from glyphflow.generate.images import as_type
+from glyphflow.generate.directory import Kind, ModelFacts, directory_hash, index, locate, read_kind, require_kind
+from glyphflow.generate.images import Picture, as_type, rgb, rgba, to_pixels
 from glyphflow.generate.inputs import Call, Conditions, Options, conditions
-from glyphflow.generate.residency import Residency, fits, stored_bytes
-from glyphflow.models import VAE, MMDiT, Posterior, image_to_tensor, tensor_to_images, unpack_latents
+from glyphflow.generate.residency import Residency
+from glyphflow.models import VAE, MMDiT, Posterior, tensor_to_images, unpack_latents
+from glyphflow.models.control import ControlNet
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -61,19 +62,24 @@ class Pipeline:
         *,
         directory: Path | None = None,
         device: torch.device | None = None,
-        together: bool = True,
+        budget: int | None = None,
+        controlnet: ControlNet | None = None,
+        kind: Kind = "t2i",
     ) -> None:
         self.transformer = transformer
         self.vae = vae
         self.condition_encoder = condition_encoder
+        self.controlnet = controlnet
         self.schedule = schedule
         self.facts = facts or ModelFacts()
+        self.kind = kind
         self.device = device or next(transformer.parameters()).device
         self._directory = directory
         self._weights_hash: str | None = None
+        self.remembered: dict[object, torch.Tensor] = {}  # latents of references that were edited before
         self.interrupt = False  # a callback sets it to end the call after this step, with the picture as far as it is
-        parts = {"condition encoder": condition_encoder, "transformer": transformer, "VAE": vae}
-        self._residency = Residency(parts, self.device, together)
+        parts = {"condition encoder": condition_encoder, "transformer": transformer, "ControlNet": controlnet, "VAE": vae}
+        self._residency = Residency(parts, self.device, budget)
 
     @classmethod
     def from_pretrained(
@@ -82,11 +88,13 @@ class Pipeline:
         *,
         dtype: torch.dtype | None = None,
         device: str | torch.device | None = None,
-        memory: str = "auto",
+        memory: str | int = "auto",
+        controlnet: str | Path | None = None,
     ) -> Pipeline:
         """Open a directory of the released layout, a hub name, or (None) the nano weights shipped with the package.
 
-        ``dtype`` and ``device`` default to the best of this machine. With ``memory="auto"`` all models stay on the device when
+        ``controlnet`` is the directory of a ControlNet for :meth:`control`. ``dtype`` and ``device`` default to the best of this
+        machine. With ``memory="auto"`` all models stay on the device when
         they fit, else text encoder, MMDiT and VAE take turns there; "resident" insists. Raises :class:`MissingError` when
         there is no such model, :class:`InputError` when its files contradict each other or the device is too small.
         """
@@ -95,9 +103,8 @@ class Pipeline:
         root = locate(directory_or_repo)
         place = pick_device(None if device is None else str(device))
         dtype = dtype or default_dtype(place)
-        sizes = {part: stored_bytes(root / part, dtype) for part in ("text_encoder", "transformer", "vae")}
-        together = fits(sizes, place, memory)
-        at = place if together else torch.device("cpu")
+        budget = rooms.budget(memory, root, place, dtype)
+        at = place if budget is None else torch.device("cpu")
         return cls(
             MMDiT.from_pretrained(root / "transformer", dtype, at),
             VAE.from_pretrained(root / "vae", dtype, at),
@@ -106,7 +113,9 @@ class Pipeline:
             ModelFacts.read(root),
             directory=root,
             device=place,
-            together=together,
+            budget=budget,
+            kind=read_kind(root),
+            controlnet=None if controlnet is None else ControlNet.from_pretrained(controlnet, dtype, at),
         )
 
     def save_pretrained(self, directory: str | Path) -> None:
@@ -118,9 +127,9 @@ class Pipeline:
         self.vae.save_pretrained(root / "vae")
         self.condition_encoder.save_pretrained(root)
         self.schedule.to_json(root / "scheduler" / "scheduler_config.json")
-        tokenizer = ["transformers", type(self.condition_encoder.tokenizer).__name__]
         write_json(root / "glyphflow.json", self.facts.model_dump())
-        write_json(root / "model_index.json", INDEX | {"tokenizer": tokenizer})
+        tokenizer = type(self.condition_encoder.tokenizer).__name__
+        write_json(root / "model_index.json", index(self.kind, tokenizer, (root / "processor").is_dir()))
 
     @property
     def weights_hash(self) -> str:
@@ -143,8 +152,8 @@ class Pipeline:
         prompt: str | Sequence[str] | None = None,
         negative_prompt: str | Sequence[str] | None = None,
         *,
-        height: int | Sequence[int] | None = None,
-        width: int | Sequence[int] | None = None,
+        height: text.Sides = None,
+        width: text.Sides = None,
         **options: Unpack[Options],
     ) -> GenerateResult:
         """Make pictures from prompts; further keywords are those of :class:`glyphflow.generate.inputs.Options`.
@@ -154,32 +163,159 @@ class Pipeline:
         """
         return text.generate(self, Call.of(prompt, negative_prompt, options), height, width)
 
-    def reconstruct(self, image: Image.Image | np.ndarray) -> Image.Image:
-        """What the VAE keeps of a picture (PIL, or uint8 H x W x 3): encode to the posterior's mean, decode, same size."""
-        pixels = image_to_tensor(image.convert("RGB") if isinstance(image, Image.Image) else image)[None]
+    def control(
+        self,
+        prompt: str | Sequence[str] | None = None,
+        negative_prompt: str | Sequence[str] | None = None,
+        *,
+        control_image: control.Pictures | Sequence[control.Pictures],
+        control_mask: control.Pictures | None = None,
+        controlnet_conditioning_scale: control.Numbers = 1.0,
+        control_guidance_start: control.Numbers = 0.0,
+        control_guidance_end: control.Numbers = 1.0,
+        height: text.Sides = None,
+        width: text.Sides = None,
+        **options: Unpack[Options],
+    ) -> GenerateResult:
+        """Make pictures whose outlines, depth or pose ``control_image`` gives, with the ControlNet this pipeline was opened with.
+
+        One control picture serves all prompts, a list has one for each; with a list of scales, ``control_image`` is a list of as
+        many conditions of the same picture, whose effects add up. ``control_mask`` (white is painted anew) is for ControlNets
+        trained for inpainting. The ControlNet works from fraction ``control_guidance_start`` of the steps to
+        ``control_guidance_end``. ``height`` and ``width`` default to the control picture's ratio at the model's native area.
+        For equal embeddings and generator the picture is the reference pipeline's.
+        """
+        return control.control(
+            self,
+            Call.of(prompt, negative_prompt, options),
+            control_image,
+            height,
+            width,
+            control_mask,
+            controlnet_conditioning_scale,
+            control_guidance_start,
+            control_guidance_end,
+        )
+
+    def restyle(
+        self,
+        image: Picture | Sequence[Picture],
+        prompt: str | Sequence[str] | None = None,
+        negative_prompt: str | Sequence[str] | None = None,
+        *,
+        strength: float = 0.6,
+        height: text.Sides = None,
+        width: text.Sides = None,
+        **options: Unpack[Options],
+    ) -> GenerateResult:
+        """Make pictures that begin as ``image`` with noise on it: image to image.
+
+        ``strength`` in (0, 1] is how far back to noise: the last part of the steps, by that share, is walked. One picture
+        serves all prompts, a list has one for each. The size defaults to the picture's ratio at the model's native area.
+        """
+        return restyle.restyle(self, Call.of(prompt, negative_prompt, options), image, strength, height, width)
+
+    def inpaint(
+        self,
+        image: Picture | Sequence[Picture],
+        mask_image: Picture | Sequence[Picture],
+        prompt: str | Sequence[str] | None = None,
+        negative_prompt: str | Sequence[str] | None = None,
+        *,
+        strength: float = 0.6,
+        height: text.Sides = None,
+        width: text.Sides = None,
+        padding_mask_crop: int | None = None,
+        **options: Unpack[Options],
+    ) -> GenerateResult:
+        """Paint anew where ``mask_image`` is white and keep ``image`` elsewhere; an edit model also looks at ``image``.
+
+        Pictures, masks, ``strength`` and size as in :meth:`restyle`. With ``padding_mask_crop`` only the surroundings of the
+        mask, so many pixels wide, are made at the model's size and pasted into ``image``, which keeps its size and every
+        pixel outside the mask.
+        """
+        call = Call.of(prompt, negative_prompt, options)
+        return inpaint.inpaint(self, call, image, mask_image, strength, height, width, padding_mask_crop)
+
+    def edit(
+        self,
+        images: edit.References,
+        prompt: str | Sequence[str] | None = None,
+        negative_prompt: str | Sequence[str] | None = None,
+        *,
+        height: text.Sides = None,
+        width: text.Sides = None,
+        **options: Unpack[Options],
+    ) -> GenerateResult:
+        """Make pictures from references and instructions, with an edit model.
+
+        ``images`` is a picture, a list of the pictures that every prompt is about (an edit-plus model takes one to three), or
+        a list with one such list for each prompt. The size defaults to the last picture's ratio at the model's native area.
+        """
+        return edit.edit(self, Call.of(prompt, negative_prompt, options), images, height, width)
+
+    def layers(
+        self,
+        image: Picture | Sequence[Picture],
+        prompt: str | Sequence[str] | None = None,
+        negative_prompt: str | Sequence[str] | None = None,
+        *,
+        layers: int = 4,
+        resolution: int = 640,
+        cfg_normalize: bool = False,
+        use_en_prompt: bool = False,
+        **options: Unpack[Options],
+    ) -> GenerateResult:
+        """Take pictures apart: ``images[i]`` are the ``layers`` RGBA layers of picture i, bottom first.
+
+        The prompt describes the whole picture; where it is empty the language model describes it, in Chinese or, with
+        ``use_en_prompt``, in English. Layers have the picture's ratio and about ``resolution`` squared pixels (released models
+        know 640 and 1024). ``cfg_normalize`` rescales tokens under guidance, as the other pipelines do; it and
+        ``use_en_prompt`` are off as in the reference pipeline and on in the model's card. One picture per prompt, or one of the
+        two for all. :func:`glyphflow.generate.write_layers` writes PSD and ZIP files.
+        """
+        call = Call.of(prompt, negative_prompt, options)
+        language = "en" if use_en_prompt else "zh"
+        return _layers.layers(self, call, image, layers, resolution, cfg_normalize, language)
+
+    def caption(self, image: Picture, language: str = "en") -> str:
+        """What the language model sees in ``image``, in English ("en") or Chinese ("zh")."""
+        if self.condition_encoder is None:
+            raise InputError("This pipeline has no condition encoder, so it cannot describe a picture; give a prompt.")
+        self._residency.use("condition encoder", "vision tower")
+        return self.condition_encoder.caption(rgb(image), language)
+
+    def reconstruct(self, image: Picture) -> Image.Image:
+        """What the VAE keeps of a picture (PIL, or uint8 H x W x C): encode to the posterior's mean, decode, same size."""
+        pixels = to_pixels([rgba(image) if self.vae.config.input_channels == 4 else rgb(image)])
         height, width = pixels.shape[-2:]
         padding = (0, -width % self.vae.config.spatial_factor, 0, -height % self.vae.config.spatial_factor)
-        pixels = torch.nn.functional.pad(pixels, padding, mode="replicate")
-        z = self.encode(pixels).mode()
+        z = self.encode(torch.nn.functional.pad(pixels, padding, mode="replicate")).mode()
         with torch.inference_mode():
             return tensor_to_images(self.vae.decode(z)[..., :height, :width])[0]
+
+    def require(self, verb: str, *kinds: Kind) -> None:
+        """Refuse to ``verb`` with a model of another kind than ``kinds``."""
+        require_kind(self.kind, verb, kinds)
 
     def condition(self, call: Call, template: str = "t2i", images: Sequence[Sequence[Image.Image]] | None = None) -> Conditions:
         """The embeddings of ``call``, on the device; ``images[i]`` are the pictures that prompt i speaks of."""
         if call.needs_encoder and self.condition_encoder is not None:
-            self._residency.use("condition encoder")
+            working = ["condition encoder"] if images is None else ["condition encoder", "vision tower"]
+            self._residency.use(*working, room=lambda: rooms.to_condition(self, call, images))
         return conditions(self.condition_encoder, call, (self.device, self.dtype), template, images)
 
     @torch.inference_mode()
     def encode(self, pixels: torch.Tensor) -> Posterior:
         """The VAE's posterior of ``pixels`` (B, C, H, W) in [-1, 1], in raw latents, on the device."""
-        self._residency.use("VAE")
+        self._residency.use("VAE", room=lambda: rooms.to_encode(self, pixels))
         return self.vae.encode(pixels.to(self.device, next(self.vae.parameters()).dtype))
 
     def sample(self, job: Job, call: Call, label: str) -> torch.Tensor:
         """Packed latents (B, N, C) that ``job`` ends in, with a progress line named ``label``."""
         self.interrupt = False
-        self._residency.use("transformer")
+        working = ["transformer"] if job.control is None else ["transformer", "ControlNet"]
+        self._residency.use(*working, room=lambda: rooms.to_sample(self, job))
         with Progress(label, len(job.sigmas) - 1, "step") if call.progress else contextlib.nullcontext() as shown:
             return denoise(self, job, call.callback_on_step_end, shown)
 
@@ -192,7 +328,7 @@ class Pipeline:
     @torch.inference_mode()
     def decode(self, z_BChw: torch.Tensor) -> torch.Tensor:
         """Standardised latents (B, C, h, w) -> pixels (B, 3, 8h, 8w) in [-1, 1]."""
-        self._residency.use("VAE")
+        self._residency.use("VAE", room=lambda: rooms.to_decode(self, z_BChw))
         z = z_BChw.to(next(self.vae.parameters()).dtype)
         at_once = max(1, _DECODE_PIXELS // (64 * z.shape[-1] * z.shape[-2]))
         return torch.cat([self.vae.decode(self.vae.unstandardise(part)) for part in torch.split(z, at_once)])

@@ -18,6 +18,7 @@ Sides = int | Sequence[int] | None
 
 def generate(pipeline: Pipeline, call: Call, height: Sides, width: Sides) -> GenerateResult:
     """Pictures of ``call``'s prompts; see :meth:`Pipeline.generate`."""
+    pipeline.require("generate", "t2i", "edit", "edit-plus")
     sizes = target_sizes(call.count, height, width, [(pipeline.facts.native_side,) * 2] * call.count)
     schedules = {size: schedule(pipeline, call, *size) for size in sizes}
     work = []

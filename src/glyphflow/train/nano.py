@@ -25,7 +25,7 @@ from glyphflow.core.hardware import require
 from glyphflow.core.hashing import derive_seed
 from glyphflow.core.progress import Progress
 from glyphflow.flow import ScheduleConfig
-from glyphflow.generate.directory import INDEX, ModelFacts
+from glyphflow.generate.directory import ModelFacts, index
 from glyphflow.models import VAE, MMDiT
 from glyphflow.models.condition import T2I_TEMPLATE
 from glyphflow.models.presets import NANO_MMDIT, NANO_VAE
@@ -65,7 +65,7 @@ def init_nano(directory: Path, seed: int = 0, captions: int = 4000) -> None:
         language.save_pretrained(temporary / "text_encoder")
         save_tokenizer(tokenizer, temporary / "tokenizer")
         SCHEDULE.to_json(temporary / "scheduler" / "scheduler_config.json")
-        write_json(temporary / "model_index.json", INDEX | {"tokenizer": ["transformers", "PreTrainedTokenizerFast"]})
+        write_json(temporary / "model_index.json", index("t2i", "PreTrainedTokenizerFast", with_processor=False))
         write_json(temporary / "glyphflow.json", to_dict(ModelFacts(native_area=128 * 128, default_steps=20)))
 
 
