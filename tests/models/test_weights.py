@@ -137,6 +137,57 @@ def test_broken_or_absent_files_are_one_sentence(model: MMDiT, tmp_path: Path) -
         MMDiT.from_pretrained(tmp_path)
 
 
+def test_a_cut_shard_is_named_with_both_sizes(model: MMDiT, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path, max_shard_bytes=100_000)
+    shard = sorted(tmp_path.glob("*.safetensors"))[1]
+    whole = shard.stat().st_size
+    shard.write_bytes(shard.read_bytes()[:-7])
+    with pytest.raises(InputError, match=rf"{shard.name} is {whole - 7} bytes, but its header describes {whole}"):
+        MMDiT.from_pretrained(tmp_path)
+
+
+def test_a_missing_shard_is_named_with_both_sizes(model: MMDiT, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path, max_shard_bytes=100_000)
+    shard = sorted(tmp_path.glob("*.safetensors"))[1]
+    shard.unlink()
+    here = sum(file.stat().st_size for file in tmp_path.glob("*.safetensors"))
+    total = sum(p.nbytes for p in model.parameters())
+    with pytest.raises(InputError, match=rf"{shard.name} of .* is missing \(1 of .* {total} bytes .* {here} are here"):
+        MMDiT.from_pretrained(tmp_path)
+
+
+def test_a_git_lfs_pointer_is_called_so(model: MMDiT, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path)
+    (tmp_path / "diffusion_pytorch_model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    with pytest.raises(InputError, match="git-lfs pointer of 56 bytes"):
+        MMDiT.from_pretrained(tmp_path)
+
+
+def test_loading_holds_one_tensor_beside_the_weights(tmp_path: Path) -> None:
+    """In another dtype than the file's, where views of the file are no help; counted by the allocator in a process of its own."""
+    import subprocess
+    import sys
+
+    config = CONFIG.model_copy(update={"num_layers": 4, "attention_head_dim": 128, "axes_dims_rope": (16, 56, 56)})
+    model = MMDiT(config)
+    model.save_pretrained(tmp_path, max_shard_bytes=10**7)
+    code = f"""
+import resource, sys, torch
+from glyphflow.models import MMDiT
+from glyphflow.models.mmdit import MMDiTConfig
+MMDiT.from_pretrained({str(tmp_path)!r}, torch.float16)  # what loading itself takes once
+read = lambda: int(open('/proc/self/statm').read().split()[5]) * 4096  # data pages, the file's not among them
+before = read()
+model = MMDiT.from_pretrained({str(tmp_path)!r}, torch.float64)
+print(read() - before)
+"""
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("needs /proc")
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    size = 8 * sum(p.numel() for p in model.parameters())
+    assert int(out.stdout) < 1.25 * size
+
+
 def test_keys_of_a_writer_that_nothing_reads_are_said(model: MMDiT, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     path = tmp_path / "config.json"

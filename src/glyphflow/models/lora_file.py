@@ -186,9 +186,7 @@ def choose_file(names: list[str], weight_name: str | None, origin: str) -> str:
         return weight_name
     usual = [name for name in FILE_NAMES if name in names] or names
     if len(usual) != 1:
-        raise InputError(
-            f"{origin} holds {len(names)} .safetensors files ({', '.join(names[:8])}); say which with weight_name."
-        )
+        raise InputError(f"{origin} holds {len(names)} .safetensors files ({', '.join(names[:8])}); choose with weight_name.")
     return usual[0]
 
 

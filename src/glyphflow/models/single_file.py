@@ -35,7 +35,7 @@ def transformer_fields(checkpoint: Checkpoint, known: dict[str, Any] | None = No
                 )
         return known | ({"zero_cond_t": True} if ZERO_COND_MARK in checkpoint.marks else {})
     width = shown["attention_head_dim"]
-    if width % 16:
+    if width % 32:
         raise InputError(f"{checkpoint.source} has heads of {width} features, whose axes are unknown; give its configuration.")
     if ZERO_COND_MARK not in checkpoint.marks and not shown["use_additional_t_cond"]:
         warnings.warn(

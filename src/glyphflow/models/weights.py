@@ -17,6 +17,7 @@ from glyphflow.core.config import Config, load_config, to_dict
 from glyphflow.core.errors import InputError
 from glyphflow.core.files import atomic_path, read_json, write_json
 from glyphflow.core.hashing import fingerprint, sha256_file
+from glyphflow.models.quantize import QuantLinear
 from glyphflow.models.stored import BASENAME, Checkpoint, open_checkpoint, read_tensor
 
 MAX_SHARD_BYTES = 5 * 10**9
@@ -105,8 +106,11 @@ def _place(module: nn.Module, name: str, target: Tensor, value: Tensor) -> None:
 def save_weights(module: nn.Module, directory: Path, config: dict[str, Any], max_shard_bytes: int = MAX_SHARD_BYTES) -> None:
     """Write config.json and the weights, in shards of at most ``max_shard_bytes`` (at least one tensor each).
 
-    Every file appears whole or not at all; weights of an earlier save that are no longer part of it are removed last.
+    Every file appears whole or not at all; weights of an earlier save that are no longer part of it are removed last. Raises
+    InputError for quantised weights, of which the layout knows nothing.
     """
+    if any(isinstance(part, QuantLinear) for part in module.modules()):
+        raise InputError("Quantised weights have no place in the released layout; open the model without quantize to save it.")
     shards = _shards(module.state_dict(), max_shard_bytes)
     names = [_shard_name(index, len(shards)) for index in range(len(shards))]
     for name, tensors in zip(names, shards, strict=True):
