@@ -33,8 +33,8 @@ _VAGUE = ("score", "overall", "average", "accuracy")
 class Sample:
     """One thing to make pictures of.
 
-    ``id`` names the picture's file. ``targets`` are the texts that must appear, in reading order. ``tags`` hold what the formulas
-    need (language, group, questions, …; JSON values). ``references`` are pictures that the model is given, in order.
+    ``id`` names the picture's file. ``targets`` are the texts that must appear, in reading order. ``tags`` hold what the
+    formulas need (language, group, questions, …; JSON values). ``references`` are pictures that the model is given, in order.
     """
 
     id: str
@@ -55,10 +55,10 @@ class Sample:
 class SampleScore:
     """One row of a result: what the verdicts say of one picture (or of one question set) of a sample.
 
-    ``status`` is "ok" or the verdict's failure; ``values`` are the JSON numbers that :meth:`Benchmark.aggregate` needs (counts
-    as [hits, total]) and are empty after a failure. ``part`` tells rows of one picture apart that different judges gave (reading,
-    alignment, …). ``category`` groups pictures in reports; ``quality`` in [0, 1] orders them there from worst to best, and is 1
-    when nothing is wrong.
+    ``status`` is "ok" or the verdict's failure; ``values`` are the JSON numbers that :meth:`Benchmark.aggregate` needs
+    (counts as [hits, total]) and are empty after a failure. ``part`` tells rows of one picture apart that different judges
+    gave (reading, alignment, …). ``category`` groups pictures in reports; ``quality`` in [0, 1] orders them there from worst
+    to best, and is 1 when nothing is wrong.
     """
 
     sample: str

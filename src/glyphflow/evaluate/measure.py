@@ -135,7 +135,7 @@ def read_depth(path: Path, unit: float, raw_shape: Sequence[int] = ()) -> NDArra
 
 
 def read_prediction(path: Path) -> NDArray[np.float64]:
-    """A predicted map, (H, W), up to scale and shift: the .npy beside the picture where there is one, else its mean over RGB."""
+    """A predicted map, (H, W), up to scale and shift: the .npy beside the picture where there is one, else the mean of RGB."""
     array = path.with_suffix(".npy")
     if array.is_file():
         found = np.load(array).squeeze().astype(np.float64)

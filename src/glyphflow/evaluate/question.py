@@ -21,9 +21,9 @@ from glyphflow.evaluate.folder import load_picture
 class Question:
     """One question about files.
 
-    ``pictures`` are the paths whose pixels the judge sees, in order; with ``same_size`` all are brought to the first one's size
-    (bicubic), with ``size_of`` to that of a picture which the judge does not see. A question of kind "pixels" hands its files on
-    unread, because depth maps are no pictures.
+    ``pictures`` are the paths whose pixels the judge sees, in order; with ``same_size`` all are brought to the first one's
+    size (bicubic), with ``size_of`` to that of a picture which the judge does not see. A question of kind "pixels" hands its
+    files on unread, because depth maps are no pictures.
     """
 
     id: str

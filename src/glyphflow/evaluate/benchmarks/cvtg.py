@@ -5,8 +5,8 @@ text, punctuation included; a target counts as found when it is anywhere among t
 several targets; NED is the similarity to the word that difflib finds closest; all words of the set weigh alike; and the columns
 "2 regions" to "5 regions" are the prompt files, although nine prompts of the files 3 and 4 quote five texts.
 
-``corrected`` lets each word that was read serve one target, compares without punctuation at the ends of words, takes the closest
-word by the distance that is reported, and counts regions in the prompt.
+``corrected`` lets each word that was read serve one target, compares without punctuation at the ends of words, takes the
+closest word by the distance that is reported, and counts regions in the prompt.
 """
 
 from __future__ import annotations

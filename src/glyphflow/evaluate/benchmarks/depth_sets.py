@@ -1,8 +1,8 @@
 """Zero-shot depth on five sets: KITTI, NYUv2, ScanNet, DIODE, ETH3D, in the user's copies.
 
-AbsRel and delta1, each picture aligned by least squares in scale and shift, then averaged over pictures. Ranges, crops and units
-are those that the published tables of diffusion-based depth were made with. Whether a model's map follows depth or its inverse
-is not said by those tables: both alignments are measured and are different metrics.
+AbsRel and delta1, each picture aligned by least squares in scale and shift, then averaged over pictures. Ranges, crops and
+units are those that the published tables of diffusion-based depth were made with. Whether a model's map follows depth or its
+inverse is not said by those tables: both alignments are measured and are different metrics.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ SETS = {
 class Depth(Benchmark):
     """One set; ``data`` holds list.txt, one line a picture: its file, the measured map's, and for DIODE the mask's.
 
-    ``garg`` takes Garg's window for KITTI in place of Eigen's. Predictions lie in the folder of pictures under the sample's name:
-    a picture (near is bright, or dark: the alignment finds the sign) or an array, .npy.
+    ``garg`` takes Garg's window for KITTI in place of Eigen's. Predictions lie in the folder of pictures under the sample's
+    name: a picture (near is bright, or dark: the alignment finds the sign) or an array, .npy.
     """
 
     version = "1"

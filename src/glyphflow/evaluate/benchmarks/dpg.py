@@ -4,10 +4,10 @@ A question counts 1 when it is answered yes and so are the questions that it dep
 questions, a prompt's the mean over its pictures, and DPG is 100 times the mean over the prompts.
 
 ``official`` keeps what the public script does beside that: it skips the first question of the table, so that one prompt is
-scored without it or, when another question depends on it, is lost; it takes the first reply for yes only when it is the string
-"yes"; and its category numbers count the answers before the dependencies, of the last of the four pictures only, which is why
-every category is above the whole. ``corrected`` skips nothing, understands "Yes.", and counts categories over all pictures after
-the dependencies.
+scored without it or, when another question depends on it, is lost; it takes the first reply for yes only when it is the
+string "yes"; and its category numbers count the answers before the dependencies, of the last of the four pictures only, which
+is why every category is above the whole. ``corrected`` skips nothing, understands "Yes.", and counts categories over all
+pictures after the dependencies.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ class GenEval(Benchmark):
         return rows
 
     def aggregate(self, rows: Sequence[SampleScore]) -> list[Metric]:
-        tasks = {task: members for task, members in by(rows, "category").items()}
+        tasks = by(rows, "category")
         values = {task: mean(row.values["right"] for row in good(members)) for task, members in tasks.items()}
         ordered = [task for task in TASKS if task in tasks]
         pictures = good(rows)
@@ -115,8 +115,9 @@ def kept(detections: Sequence[Detection], threshold: float, nms_overlap: float =
 def judge_objects(objects: Mapping[str, Sequence[Detection]], clauses: Mapping[str, Any]) -> tuple[bool, list[str]]:
     """Whether every ``include`` clause holds and no ``exclude`` clause does, and what is wrong.
 
-    Only the ``count`` surest objects of a class are looked at. A colour clause wants ``count`` of them in that colour; a position
-    clause [relation, n] wants each of them to stand so to each object of the n-th clause, and fails when that clause failed.
+    Only the ``count`` surest objects of a class are looked at. A colour clause wants ``count`` of them in that colour; a
+    position clause [relation, n] wants each of them to stand so to each object of the n-th clause, and fails when that clause
+    failed.
     """
     reasons: list[str] = []
     groups: list[Sequence[Detection] | None] = []

@@ -1,9 +1,9 @@
 """LongText-Bench: prompts whose pictures carry 10 to 111 words or characters, in English and in Chinese; four pictures each.
 
-The published number is the share of target words (English) or characters (Chinese) that are in the reading, each as often as it
-was read, over all pictures together: neither order nor extra text is punished. The public code removes the judge's stock phrases
-in a loop that keeps only its last step; the ``corrected`` number removes them all. The edit similarity beside it sees order and
-extra text.
+The published number is the share of target words (English) or characters (Chinese) that are in the reading, each as often as
+it was read, over all pictures together: neither order nor extra text is punished. The public code removes the judge's stock
+phrases in a loop that keeps only its last step; the ``corrected`` number removes them all. The edit similarity beside it sees
+order and extra text.
 """
 
 from __future__ import annotations

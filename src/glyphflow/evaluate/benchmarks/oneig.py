@@ -3,10 +3,10 @@
 The data is for non-commercial use only and does not ship; name a copy of the benchmark's repository. Reasoning, style and
 diversity need embeddings that no judge here gives; :func:`overall` puts numbers from elsewhere together.
 
-Text: ED is the mean edit distance between cleaned reading and cleaned target, CR the share of pictures without any, WAC the share
-of target words read (of characters, where the target has Chinese). The number is 1 - min(M, ED) (1 - CR) (1 - WAC) / M with
-M = 100 in English and 50 in Chinese, so that one perfect reading in ten lifts it by more than any reading that is nearly right.
-Alignment: the mean over questions with dependencies, over pictures, over prompts.
+Text: ED is the mean edit distance between cleaned reading and cleaned target, CR the share of pictures without any, WAC the
+share of target words read (of characters, where the target has Chinese). The number is 1 - min(M, ED) (1 - CR) (1 - WAC) / M
+with M = 100 in English and 50 in Chinese, so that one perfect reading in ten lifts it by more than any reading that is nearly
+right. Alignment: the mean over questions with dependencies, over pictures, over prompts.
 
 ``official`` drops pictures that are all black, so that a model whose failures are black pictures gains by them, takes only the
 reply "Yes" for yes, and lets a dependency act over one step only. ``corrected`` counts black pictures as pictures without text

@@ -1,8 +1,8 @@
 """What an autoencoder loses: each picture of a folder against its reconstruction.
 
-PSNR and SSIM on RGB in [0, 1], one value a picture, averaged; the published table does not say whether it did the same. For text,
-whose loss these numbers hardly see, the same judge reads both pictures, and the agreement of the readings is measured: character
-agreement is 1 - Levenshtein / longer length without spaces, weighted by length.
+PSNR and SSIM on RGB in [0, 1], one value a picture, averaged; the published table does not say whether it did the same. For
+text, whose loss these numbers hardly see, the same judge reads both pictures, and the agreement of the readings is measured:
+character agreement is 1 - Levenshtein / longer length without spaces, weighted by length.
 """
 
 from __future__ import annotations

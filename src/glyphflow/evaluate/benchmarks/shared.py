@@ -24,7 +24,8 @@ def user_file(folder: Path | None, benchmark: str, *names: str) -> Path:
     inside = "/".join(names)
     if folder is None:
         raise InputError(
-            f"{benchmark} needs data that may not be shipped; name the folder with {inside} in it (docs/evaluation.md shows the layout)."
+            f"{benchmark} needs data that may not be shipped; name the folder with {inside} in it "
+            "(docs/evaluation.md shows the layout)."
         )
     path = Path(folder).joinpath(*names)
     if not path.exists():

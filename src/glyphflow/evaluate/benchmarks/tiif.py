@@ -1,14 +1,14 @@
 """TIIF-Bench testmini: 39 dimensions of instruction following, each item with a short and a long prompt and yes/no questions.
 
-A dimension's number is the share of its questions whose answer is the expected one; a group's is the mean of its dimensions; the
-whole is the mean of nine groups, for short and for long prompts apart, in per cent. The dimension "text" also has GNED (the
-cheapest matching of words asked for and words read, every word without partner costs 1, over the larger number; lower is better)
-and the recall of words within a normalised distance of 0.3.
+A dimension's number is the share of its questions whose answer is the expected one; a group's is the mean of its dimensions;
+the whole is the mean of nine groups, for short and for long prompts apart, in per cent. The dimension "text" also has GNED
+(the cheapest matching of words asked for and words read, every word without partner costs 1, over the larger number; lower is
+better) and the recall of words within a normalised distance of 0.3.
 
-``official`` asks all questions of a picture in one message and pairs the lines that begin with yes or no with the questions; the
-public runner picks one of three wordings by chance, at temperature 1, and asks again until the number of lines fits. Here the
-wording is one and our own, and a reply that does not fit is a failure. ``corrected`` recall matches words as well as possible,
-where the official one takes the first that fits, so that a target can lose its word to an earlier one.
+``official`` asks all questions of a picture in one message and pairs the lines that begin with yes or no with the questions;
+the public runner picks one of three wordings by chance, at temperature 1, and asks again until the number of lines fits. Here
+the wording is one and our own, and a reply that does not fit is a failure. ``corrected`` recall matches words as well as
+possible, where the official one takes the first that fits, so that a target can lose its word to an earlier one.
 """
 
 from __future__ import annotations

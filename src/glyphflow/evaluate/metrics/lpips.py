@@ -33,7 +33,7 @@ _SCALE = (0.458, 0.448, 0.450)
 
 
 class LPIPS:
-    """LPIPS v0.1 with the AlexNet trunk. ``lpips(x, y)`` gives a distance for each pair: 0 for equal pictures, lower is nearer."""
+    """LPIPS v0.1 with the AlexNet trunk. ``lpips(x, y)`` is a distance for each pair: 0 for equal pictures, lower is nearer."""
 
     def __init__(self, trunk: Path, heads: Path, device: torch.device | str = "cpu") -> None:
         self.identity = f"lpips/0.1 alex trunk-{sha256_file(trunk)[:8]} heads-{sha256_file(heads)[:8]} (RGB in [0, 1])"

@@ -1,9 +1,10 @@
 """How near a picture is to another: PSNR and SSIM, batched, on the device that holds the pictures.
 
-Public implementations differ in what they do not say. Here: values lie in [0, 1] (``data_range`` 1), all three colour channels
-count alike, every picture has its own number (a benchmark averages those, and never pools the error of several pictures), and
-SSIM uses the Gaussian window of its authors (11 x 11, sigma 1.5, K1 = 0.01, K2 = 0.03, population covariance) only where it fits
-into the picture. Nothing is shrunk first: some packages halve pictures above 256 pixels and report the SSIM of the copy.
+Public implementations differ in what they do not say. Here: values lie in [0, 1] (``data_range`` 1), all three colour
+channels count alike, every picture has its own number (a benchmark averages those, and never pools the error of several
+pictures), and SSIM uses the Gaussian window of its authors (11 x 11, sigma 1.5, K1 = 0.01, K2 = 0.03, population covariance)
+only where it fits into the picture. Nothing is shrunk first: some packages halve pictures above 256 pixels and report the
+SSIM of the copy.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """How well a reading matches the text that was asked for.
 
-Two choices hold for every metric of :func:`score_text` and are part of their identities. Text is compared after NFKC, without upper and lower
-case, with runs of white space as one space. And a sample keeps *counts*, not a ratio, so that a whole benchmark is their sum
-(micro average): a prompt with ten words weighs ten times one with a single word.
+Two choices hold for every metric of :func:`score_text` and are part of their identities. Text is compared after NFKC, without
+upper and lower case, with runs of white space as one space. And a sample keeps *counts*, not a ratio, so that a whole
+benchmark is their sum (micro average): a prompt with ten words weighs ten times one with a single word.
 
 ==================  =======================================================================================
 word_accuracy       units of the target found in the reading, each at most as often as it was read (multiset),
