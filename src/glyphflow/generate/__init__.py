@@ -1,7 +1,18 @@
 """Making pictures with a model directory in the released layout."""
 
 from glyphflow.generate.directory import ModelFacts
+from glyphflow.generate.export_layers import flatten, write_layers
 from glyphflow.generate.metadata import Metadata, describe, read_metadata, write_png
 from glyphflow.generate.pipeline import GenerateResult, Pipeline
 
-__all__ = ["GenerateResult", "Metadata", "ModelFacts", "Pipeline", "describe", "read_metadata", "write_png"]
+__all__ = [
+    "GenerateResult",
+    "Metadata",
+    "ModelFacts",
+    "Pipeline",
+    "describe",
+    "flatten",
+    "read_metadata",
+    "write_layers",
+    "write_png",
+]

@@ -60,6 +60,7 @@ def control(
     end: Numbers = 1.0,
 ) -> GenerateResult:
     """Pictures of ``call``'s prompts under a ControlNet's guidance; see :meth:`Pipeline.control`."""
+    pipeline.require("control", "t2i")
     net = _network(pipeline, control_mask is not None)
     windows = _windows(conditioning_scale, start, end)
     conditions = [control_image] if isinstance(conditioning_scale, int | float) else list(control_image)  # type: ignore[arg-type]

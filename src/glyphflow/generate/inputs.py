@@ -186,20 +186,21 @@ def conditions(
     return Conditions(positive, negative, mask, negative_mask)
 
 
-def draw_noise(shape: tuple[int, int, int, int], generator: Generators, like: torch.Tensor) -> torch.Tensor:
+def draw_noise(shape: tuple[int, int, int, int], generator: Generators, like: torch.Tensor, *, frames: int = 1) -> torch.Tensor:
     """Packed noise for pictures of ``shape`` (batch, latent channels, height, width in pixels), dtype and device of ``like``.
 
-    Drawn as the reference draws it, (B, 1, C, H/8, W/8) in the working dtype on the generator's own device, so that a seed
-    means the same picture; a list of generators draws picture by picture.
+    Drawn as the reference draws it, (B, frames, C, H/8, W/8) in the working dtype on the generator's own device, so that a seed
+    means the same picture; a list of generators draws picture by picture. The tokens of a picture's frames follow each other.
     """
     batch, channels, height, width = shape
+    one = (frames, channels, height // 8, width // 8)
     if isinstance(generator, torch.Generator) or generator is None:
-        latents = _randn((batch, 1, channels, height // 8, width // 8), generator, like)
+        latents = _randn((batch, *one), generator, like)
     else:
         if len(generator) != batch:
             raise InputError(f"There are {len(generator)} generators and {batch} pictures; give one for all or one for each.")
-        latents = torch.cat([_randn((1, 1, channels, height // 8, width // 8), one, like) for one in generator])
-    return pack_latents(latents[:, 0])
+        latents = torch.cat([_randn((1, *one), own, like) for own in generator])
+    return pack_latents(latents.flatten(0, 1)).reshape(batch, -1, 4 * channels)
 
 
 def given_latents(latents: torch.Tensor, shape: tuple[int, int, int], like: torch.Tensor) -> torch.Tensor:
