@@ -109,7 +109,7 @@ def measure_depth(files: Sequence[Path], protocol: dict[str, Any] | Any) -> dict
     mask = mask & maps.crop_mask(protocol["crop"], *truth.shape)
     result: dict[str, Any] = {}
     for space in ("depth", "disparity"):
-        aligned = maps.align(prediction, truth, mask, space=space, max_side=protocol["max_side"])  # type: ignore[arg-type]
+        aligned = maps.align(prediction, truth, mask, space=space, max_side=protocol["max_side"])
         score = maps.score_depth(aligned, truth, mask, low, high)
         result |= {f"abs_rel_{space}": score.abs_rel, f"delta1_{space}": score.delta1, "pixels": score.pixels}
     return result

@@ -74,9 +74,11 @@ class ChineseWord(Benchmark):
     def aggregate(self, rows: Sequence[SampleScore]) -> list[Metric]:
         tiers = [[row for row in rows if row.category == f"level {tier}"] for tier in (1, 2, 3)]
         values = [_percent(members) for members in tiers]
-        whole = metric("character_accuracy", "mean of tiers weighted 3500 : 3000 : 1605", weighted(values), rows, level="all")
+        whole = metric(
+            "character_accuracy", "mean of tiers weighted 3500 : 3000 : 1605", weighted(values), rows, of={"level": "all"}
+        )
         parts = [
-            metric("character_accuracy", "share of pictures, in per cent", value, members, level=str(tier))
+            metric("character_accuracy", "share of pictures, in per cent", value, members, of={"level": str(tier)})
             for tier, (value, members) in enumerate(zip(values, tiers, strict=True), 1)
         ]
         return [whole, *parts]

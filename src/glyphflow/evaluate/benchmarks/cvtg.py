@@ -73,16 +73,16 @@ class CVTG2K(Benchmark):
         filed = {n: [row for row in read if row.category.endswith(f"-{n}")] for n in regions}
         counted = {n: [row for row in read if row.values.get("regions", row.category[-1]) == n] for n in regions}
         return [
-            metric("word_accuracy", words, _share(read, "official"), read, regions="all"),
-            *(metric("word_accuracy", words, _share(part, "official"), part, regions=n) for n, part in filed.items()),
-            metric("ned_similarity", nearest, _share(read, "ned"), read, regions="all"),
+            metric("word_accuracy", words, _share(read, "official"), read, of={"regions": "all"}),
+            *(metric("word_accuracy", words, _share(part, "official"), part, of={"regions": n}) for n, part in filed.items()),
+            metric("ned_similarity", nearest, _share(read, "ned"), read, of={"regions": "all"}),
             metric("clip_score", "mean over pictures of 2.5 max(cosine, 0)", mean(r.values["clip"] for r in good(clip)), clip),
-            metric("word_accuracy", words, _share(read, "corrected"), read, "corrected", regions="all"),
+            metric("word_accuracy", words, _share(read, "corrected"), read, "corrected", of={"regions": "all"}),
             *(
-                metric("word_accuracy", words, _share(part, "corrected"), part, "corrected", regions=n)
+                metric("word_accuracy", words, _share(part, "corrected"), part, "corrected", of={"regions": n})
                 for n, part in counted.items()
             ),
-            metric("ned_similarity", nearest, _share(read, "corrected_ned"), read, "corrected", regions="all"),
+            metric("ned_similarity", nearest, _share(read, "corrected_ned"), read, "corrected", of={"regions": "all"}),
         ]
 
     @staticmethod

@@ -104,8 +104,8 @@ class Depth(Benchmark):
             how = f"mean over pictures, scale and shift by least squares in {space}, {self._request['crop']} window"
             tags = {"set": self._set, "alignment": space}
             rel = mean(row.values[f"abs_rel_{space}"] for row in known)
-            found.append(metric("abs_rel", how, rel, rows, higher_is_better=False, **tags))
-            found.append(metric("delta1", how, mean(row.values[f"delta1_{space}"] for row in known), rows, **tags))
+            found.append(metric("abs_rel", how, rel, rows, higher_is_better=False, of=tags))
+            found.append(metric("delta1", how, mean(row.values[f"delta1_{space}"] for row in known), rows, of=tags))
         return found
 
 

@@ -87,8 +87,9 @@ class DPG(Benchmark):
             if unclear:
                 rows.append(unusable(sample, repeat, f"The judge was asked for yes or no and replied {unclear[0][:80]!r}."))
                 continue
-            values = {"official": official_scores(questions, replies), "corrected": corrected_scores(sample, replies)}
-            rows.append(SampleScore(sample.id, repeat, "ok", "", "", values["corrected"]["whole"], values))
+            corrected = corrected_scores(sample, replies)
+            values = {"official": official_scores(questions, replies), "corrected": corrected}
+            rows.append(SampleScore(sample.id, repeat, "ok", "", "", corrected["whole"], values))
         return rows
 
     def aggregate(self, rows: Sequence[SampleScore]) -> list[Metric]:
@@ -106,11 +107,15 @@ class DPG(Benchmark):
         )
         how = "of the last picture, before dependencies" if variant == "official" else "of all pictures, after dependencies"
         lost = [SampleScore(row.sample, row.repeat, "lost") if row.ok and row.values[variant] is None else row for row in rows]
-        found = [metric("dpg", "100 x mean of prompts", None if whole is None else 100 * whole, lost, variant, category="all")]
+        found = [
+            metric(
+                "dpg", "100 x mean of prompts", None if whole is None else 100 * whole, lost, variant, of={"category": "all"}
+            )
+        ]
         for category in CATEGORIES:
             answers = [value for row in counted for value in row.values[variant]["categories"].get(category, [])]
             value = 100 * sum(answers) / len(answers) if answers else None
-            found.append(metric("dpg", f"100 x mean of questions {how}", value, lost, variant, category=category))
+            found.append(metric("dpg", f"100 x mean of questions {how}", value, lost, variant, of={"category": category}))
         return found
 
 

@@ -104,7 +104,7 @@ class GEdit(Benchmark):
         return rows
 
     def aggregate(self, rows: Sequence[SampleScore]) -> list[Metric]:
-        return [found for variant in ("official", "corrected") for found in self._numbers(rows, variant)]  # type: ignore[arg-type]
+        return [found for variant in ("official", "corrected") for found in self._numbers(rows, variant)]
 
     def _numbers(self, rows: Sequence[SampleScore], variant: Variant) -> list[Metric]:
         lost = [
@@ -123,7 +123,7 @@ class GEdit(Benchmark):
                     how = "mean of groups of the means of their edits"
                 else:
                     value, how = mean(row.values[variant][key] for row in good(members)), "mean of edits"
-                found.append(metric(name, how, value, members, variant, language=self._language, subset=subset))
+                found.append(metric(name, how, value, members, variant, of={"language": self._language, "subset": subset}))
         return found
 
 

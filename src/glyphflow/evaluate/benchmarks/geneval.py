@@ -80,9 +80,24 @@ class GenEval(Benchmark):
         for row in pictures:
             prompts[row.sample] = prompts.get(row.sample, False) or bool(row.values["right"])
         return [
-            metric("correct_pictures", "mean of the tasks' shares", mean(values[task] for task in ordered), rows, task="all"),
-            *(metric("correct_pictures", "share of pictures", values[task], tasks[task], task=task) for task in ordered),
-            metric("correct_pictures", "share of pictures", mean(row.values["right"] for row in pictures), rows, task="pooled"),
+            metric(
+                "correct_pictures",
+                "mean of the tasks' shares",
+                mean(values[task] for task in ordered),
+                rows,
+                of={"task": "all"},
+            ),
+            *(
+                metric("correct_pictures", "share of pictures", values[task], tasks[task], of={"task": task})
+                for task in ordered
+            ),
+            metric(
+                "correct_pictures",
+                "share of pictures",
+                mean(row.values["right"] for row in pictures),
+                rows,
+                of={"task": "pooled"},
+            ),
             metric("prompts_solved", "share of prompts with a right picture", mean(map(float, prompts.values())), rows),
             metric(
                 "pictures_with_objects",

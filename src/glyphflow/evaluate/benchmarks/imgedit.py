@@ -68,7 +68,7 @@ class ImgEdit(Benchmark):
         return rows
 
     def aggregate(self, rows: Sequence[SampleScore]) -> list[Metric]:
-        return [found for variant in ("official", "corrected") for found in self._numbers(rows, variant)]  # type: ignore[arg-type]
+        return [found for variant in ("official", "corrected") for found in self._numbers(rows, variant)]
 
     @staticmethod
     def _numbers(rows: Sequence[SampleScore], variant: Variant) -> list[Metric]:
@@ -83,9 +83,12 @@ class ImgEdit(Benchmark):
         rounded = " rounded to 2 digits" if variant == "official" else ""
         kinds = [kind for kind in TYPES if kind in groups]
         values = {kind: _rounded(mean(row.values[variant] for row in good(groups[kind])), digits) for kind in kinds}
-        whole = metric("edit_rating", f"mean of types' means{rounded}", mean(values.values()), lost, variant, type="all")
+        whole = metric(
+            "edit_rating", f"mean of types' means{rounded}", mean(values.values()), lost, variant, of={"type": "all"}
+        )
         parts = [
-            metric("edit_rating", f"mean of edits{rounded}", values[kind], groups[kind], variant, type=kind) for kind in kinds
+            metric("edit_rating", f"mean of edits{rounded}", values[kind], groups[kind], variant, of={"type": kind})
+            for kind in kinds
         ]
         return [whole, *parts]
 

@@ -61,14 +61,14 @@ class LongText(Benchmark):
             official, corrected = self._units(official_reading(reading)), self._units(corrected_reading(reading))
             a, b = "".join(wanted), "".join(corrected)
             longer = max(len(a), len(b))
+            same, found = longer - levenshtein(a, b), multiset_matches(wanted, corrected)
             values = {
                 "official": [multiset_matches(wanted, official), len(wanted)],
-                "corrected": [multiset_matches(wanted, corrected), len(wanted)],
-                "edit": [longer - levenshtein(a, b), longer],
+                "corrected": [found, len(wanted)],
+                "edit": [same, longer],
                 "reading": lines_of(verdict),
             }
-            hits, total = values["corrected"]
-            quality = min(hits / total, values["edit"][0] / max(1, longer))
+            quality = min(found / len(wanted), same / max(1, longer))
             rows.append(SampleScore(sample.id, repeat, "ok", "", category, quality, values))
         return rows
 
@@ -81,11 +81,18 @@ class LongText(Benchmark):
 
         edit = f"1 - Levenshtein / longer length of {unit} joined, length-weighted"
         return [
-            metric("text_accuracy", how, share(rows, "official"), rows, language=language),
-            metric("text_accuracy", how, share(rows, "corrected"), rows, "corrected", language=language),
-            metric("edit_similarity", edit, share(rows, "edit"), rows, "corrected", language=language),
+            metric("text_accuracy", how, share(rows, "official"), rows, of={"language": language}),
+            metric("text_accuracy", how, share(rows, "corrected"), rows, "corrected", of={"language": language}),
+            metric("edit_similarity", edit, share(rows, "edit"), rows, "corrected", of={"language": language}),
             *(
-                metric("text_accuracy", how, share(members, "corrected"), members, "corrected", language=language, part=name)
+                metric(
+                    "text_accuracy",
+                    how,
+                    share(members, "corrected"),
+                    members,
+                    "corrected",
+                    of={"language": language, "part": name},
+                )
                 for name, members in by(rows, "category").items()
             ),
         ]

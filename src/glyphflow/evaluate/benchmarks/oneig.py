@@ -80,8 +80,8 @@ class OneIG(Benchmark):
         rows = []
         for repeat in range(len(verdicts) // size):
             black, *given = verdicts[repeat * size : (repeat + 1) * size]
-            if not black.ok or (failure := first_failure(given)) is not None:
-                rows.append(failed_row(sample, repeat, black if not black.ok else failure, part=part))
+            if (failure := first_failure([black, *given])) is not None:
+                rows.append(failed_row(sample, repeat, failure, part=part))
             elif part == "text":
                 rows.append(text_row(sample, repeat, lines_of(given[0]), bool(black.value["black"])))
             else:
@@ -93,7 +93,7 @@ class OneIG(Benchmark):
         texts, aligned = [row for row in rows if row.part == "text"], [row for row in rows if row.part == "alignment"]
         found = []
         for variant in ("official", "corrected"):
-            found += self._numbers(texts, aligned, variant)  # type: ignore[arg-type]
+            found += self._numbers(texts, aligned, variant)
         return found
 
     def _numbers(self, texts: Sequence[SampleScore], aligned: Sequence[SampleScore], variant: Variant) -> list[Metric]:
@@ -112,7 +112,7 @@ class OneIG(Benchmark):
                 text_number(read, limit),
                 texts,
                 variant,
-                language=language,
+                of={"language": language},
             ),
             metric(
                 "oneig_alignment",
@@ -120,7 +120,7 @@ class OneIG(Benchmark):
                 mean(mean(values) for values in prompts.values()),
                 aligned,
                 variant,
-                language=language,
+                of={"language": language},
             ),
         ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -109,12 +109,12 @@ def metric(
     rows: Sequence[SampleScore],
     variant: Variant = "official",
     *,
+    of: Mapping[str, str] | None = None,
     higher_is_better: bool = True,
-    **dimensions: str,
 ) -> Metric:
-    """A metric over ``rows``, of which those that failed are counted apart."""
+    """A metric over ``rows``, of which those that failed are counted apart; ``of`` are its dimensions."""
     bad = failures(rows)
-    identity = MetricIdentity(name, aggregation, variant, tuple(dimensions.items()))
+    identity = MetricIdentity(name, aggregation, variant, tuple((of or {}).items()))
     return Metric(identity, value, len(rows) - bad, bad, higher_is_better)
 
 

@@ -60,7 +60,7 @@ def text_metrics(rows: Sequence[SampleScore], **dimensions: str) -> list[Metric]
     """The four text metrics of ``rows``."""
     scores = [TextScore(**{name: Count(*row.values[name]) for name in IDENTITIES}) for row in good(rows)]
     values = aggregate(scores)
-    return [metric(name, IDENTITIES[name], values[name], rows, **dimensions) for name in IDENTITIES]
+    return [metric(name, IDENTITIES[name], values[name], rows, of=dimensions) for name in IDENTITIES]
 
 
 def sample_of(row: dict[str, Any], origin: str) -> Sample:

@@ -121,15 +121,14 @@ class TIIF(Benchmark):
         present = {name: value for name, value in groups.items() if value is not None}
         how = "100 x mean of groups of the means of their dimensions' shares of questions"
         found = [
-            metric("questions_right", how, _percent(mean(present.values())), answers, group="all", length=length),
+            metric("questions_right", how, _percent(mean(present.values())), answers, of={"group": "all", "length": length}),
             *(
                 metric(
                     "questions_right",
                     "100 x mean of dimensions' shares of questions",
                     _percent(value),
                     [row for row in answers if row.category in GROUPS[name]],
-                    group=name,
-                    length=length,
+                    of={"group": name, "length": length},
                 )
                 for name, value in present.items()
             ),
@@ -138,15 +137,17 @@ class TIIF(Benchmark):
             all_words = [row for row in rows if row.part == f"words {length}"]
             gned = mean(row.values["gned"] for row in words)
             found += [
-                metric("gned", "mean of pictures", gned, all_words, higher_is_better=False, length=length),
-                metric("word_recall", "mean of pictures", mean(r.values["recall"] for r in words), all_words, length=length),
+                metric("gned", "mean of pictures", gned, all_words, higher_is_better=False, of={"length": length}),
+                metric(
+                    "word_recall", "mean of pictures", mean(r.values["recall"] for r in words), all_words, of={"length": length}
+                ),
                 metric(
                     "word_recall",
                     "mean of pictures, best matching",
                     mean(row.values["best_recall"] for row in words),
                     all_words,
                     "corrected",
-                    length=length,
+                    of={"length": length},
                 ),
             ]
         return found

@@ -63,10 +63,10 @@ def similarity_metrics(rows: Sequence[SampleScore], **dimensions: str) -> list[M
     """The means over pictures."""
     known = good(rows)
     found = [
-        metric("psnr", f"mean over pictures of {PSNR_IDENTITY}", mean(r.values["psnr"] for r in known), rows, **dimensions),
-        metric("ssim", f"mean over pictures of {SSIM_IDENTITY}", mean(r.values["ssim"] for r in known), rows, **dimensions),
+        metric("psnr", f"mean over pictures of {PSNR_IDENTITY}", mean(r.values["psnr"] for r in known), rows, of=dimensions),
+        metric("ssim", f"mean over pictures of {SSIM_IDENTITY}", mean(r.values["ssim"] for r in known), rows, of=dimensions),
     ]
     if any("lpips" in row.values for row in known):
         value = mean(row.values.get("lpips") for row in known)
-        found.append(metric("lpips", LPIPS_AGGREGATION, value, rows, higher_is_better=False, **dimensions))
+        found.append(metric("lpips", LPIPS_AGGREGATION, value, rows, higher_is_better=False, of=dimensions))
     return found

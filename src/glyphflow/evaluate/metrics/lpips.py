@@ -88,7 +88,8 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise InputError(f"{path} is not a file of weights that can be read ({error}).") from error
     if not isinstance(found, dict):
         raise InputError(f"{path} holds a {type(found).__name__}, where a table of named weights is needed.")
-    return found
+    tensors: dict[str, Tensor] = found
+    return tensors
 
 
 def _take(weights: dict[str, Tensor], path: Path, name: str, device: torch.device | str) -> Tensor:
