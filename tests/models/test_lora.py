@@ -291,7 +291,7 @@ def test_what_does_not_fit_is_one_sentence(shapes: dict[str, tuple[int, int]], t
     with pytest.raises(InputError, match=r"2 .safetensors files \(a.safetensors, b.safetensors\); choose"):
         lora.read_lora(tmp_path, shapes)
     (tmp_path / "c.bin").touch()
-    with pytest.raises(InputError, match="not a .safetensors file"):
+    with pytest.raises(InputError, match=r"not a \.safetensors file"):
         lora.read_lora(tmp_path / "c.bin", shapes)
 
 

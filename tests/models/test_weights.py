@@ -164,7 +164,7 @@ def test_a_git_lfs_pointer_is_called_so(model: MMDiT, tmp_path: Path) -> None:
 
 
 def test_loading_holds_one_tensor_beside_the_weights(tmp_path: Path) -> None:
-    """In another dtype than the file's, where views of the file are no help; counted by the allocator in a process of its own."""
+    """In another dtype than the file's, where views of the file are no help; data pages of a process of its own."""
     import subprocess
     import sys
 

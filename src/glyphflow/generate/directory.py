@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.resources
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -144,19 +144,21 @@ def _download(name: str) -> Path:
         raise MissingError(f"{name} is no directory here and the Hugging Face hub does not give it: {reason}") from error
 
 
-def directory_hash(directory: Path) -> str:
+def directory_hash(directory: Path, transformer: Path | None = None) -> str:
     """16 hexadecimal characters: the contents of the transformer's, the VAE's and the text encoder's weights.
 
-    Hashes of large directories are remembered in the user's cache directory under the files' sizes and times.
+    ``transformer``, a file or a directory, replaces the one in ``directory``. Hashes of large directories are remembered in the
+    user's cache directory under the files' sizes and times.
     """
-    files = sorted(path for part in COMPONENTS for path in (directory / part).glob("*.safetensors"))
+    places = {part: directory / part for part in COMPONENTS} | ({} if transformer is None else {"transformer": transformer})
+    files = sorted(path for place in places.values() for path in ([place] if place.is_file() else place.glob("*.safetensors")))
     if sum(path.stat().st_size for path in files) < _REMEMBER_ABOVE:
-        return _hash(directory)
+        return _hash(places)
     state = [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "glyphflow" / "weights" / fingerprint(state)
     if cache.exists():
         return str(read_json(cache))
-    value = _hash(directory)
+    value = _hash(places)
     try:
         write_json(cache, value)
     except (GlyphFlowError, OSError):
@@ -164,8 +166,8 @@ def directory_hash(directory: Path) -> str:
     return value
 
 
-def _hash(directory: Path) -> str:
-    return fingerprint({part: weights_hash(directory / part) for part in COMPONENTS})
+def _hash(places: Mapping[str, Path]) -> str:
+    return fingerprint({part: weights_hash(place) for part, place in places.items()})
 
 
 def check_size(height: int, width: int) -> None:

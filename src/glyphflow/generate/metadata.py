@@ -12,6 +12,7 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from glyphflow.core.config import Config, load_config
 from glyphflow.core.errors import ConfigError, InputError
 from glyphflow.core.files import atomic_path
+from glyphflow.models.quantize import quantised_as
 
 if TYPE_CHECKING:
     from glyphflow.generate.pipeline import Pipeline
@@ -34,6 +35,8 @@ class Metadata(Config):
     dtype: str
     device: str
     versions: dict[str, str]
+    quantize: str | None = None
+    adapters: tuple[str, ...] = ()
 
     def differences(self, other: Metadata) -> dict[str, tuple[str, str]]:
         """What differs, by name: this value and the other's."""
@@ -71,6 +74,8 @@ def describe(
         dtype=str(pipeline.dtype).removeprefix("torch."),
         device=pipeline.device.type,
         versions={name: importlib.metadata.version(name) for name in ("glyphflow", "torch", "transformers")},
+        quantize=quantised_as(pipeline.transformer),
+        adapters=tuple(f"{known.identity} * {known.weight:g}" for known in pipeline.adapters.values() if known.weight),
     )
 
 

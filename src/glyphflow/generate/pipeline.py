@@ -18,13 +18,16 @@ from glyphflow.core.progress import Progress
 from glyphflow.flow import ScheduleConfig
 from glyphflow.generate import control, edit, inpaint, restyle, rooms, text
 from glyphflow.generate import layers as _layers
+from glyphflow.generate.adapters import Adapter, Adapters
 from glyphflow.generate.denoise import Job, denoise
 from glyphflow.generate.directory import Kind, ModelFacts, directory_hash, index, locate, read_kind, require_kind
 from glyphflow.generate.images import Picture, as_type, rgb, rgba, to_pixels
 from glyphflow.generate.inputs import Call, Conditions, Options, conditions
 from glyphflow.generate.residency import Residency
-from glyphflow.models import VAE, MMDiT, Posterior, tensor_to_images, unpack_latents
+from glyphflow.models import VAE, MMDiT, MMDiTConfig, Posterior, tensor_to_images, unpack_latents
 from glyphflow.models.control import ControlNet
+from glyphflow.models.quantize import Quantize
+from glyphflow.models.weights import read_config
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -45,7 +48,7 @@ class GenerateResult:
     images: Any
 
 
-class Pipeline:
+class Pipeline(Adapters):
     """The three models and the schedule of one model directory, ready to make pictures.
 
     ``condition_encoder`` may be None where prompts arrive as embeddings (previews of a training run). ``directory`` is where
@@ -65,8 +68,10 @@ class Pipeline:
         budget: int | None = None,
         controlnet: ControlNet | None = None,
         kind: Kind = "t2i",
+        transformer_source: Path | None = None,
     ) -> None:
         self.transformer = transformer
+        self.adapters: dict[str, Adapter] = {}
         self.vae = vae
         self.condition_encoder = condition_encoder
         self.controlnet = controlnet
@@ -75,6 +80,7 @@ class Pipeline:
         self.kind = kind
         self.device = device or next(transformer.parameters()).device
         self._directory = directory
+        self._transformer_source = transformer_source
         self._weights_hash: str | None = None
         self.remembered: dict[object, torch.Tensor] = {}  # latents of references that were edited before
         self.interrupt = False  # a callback sets it to end the call after this step, with the picture as far as it is
@@ -89,14 +95,18 @@ class Pipeline:
         dtype: torch.dtype | None = None,
         device: str | torch.device | None = None,
         memory: str | int = "auto",
+        transformer: str | Path | None = None,
         controlnet: str | Path | None = None,
+        quantize: Quantize | None = None,
     ) -> Pipeline:
         """Open a directory of the released layout, a hub name, or (None) the nano weights shipped with the package.
 
-        ``controlnet`` is the directory of a ControlNet for :meth:`control`. ``dtype`` and ``device`` default to the best of this
-        machine. With ``memory="auto"`` all models stay on the device when
-        they fit, else text encoder, MMDiT and VAE take turns there; "resident" insists. Raises :class:`MissingError` when
-        there is no such model, :class:`InputError` when its files contradict each other or the device is too small.
+        ``transformer`` is a single .safetensors file (also in fp8) or another transformer directory to take instead of the one
+        there; ``controlnet`` is the directory of a ControlNet for :meth:`control`. ``quantize`` "int8" or "int4" keeps the
+        blocks' weights in so many bits, which changes pictures. ``dtype`` and ``device`` default to the best of this machine.
+        With ``memory="auto"`` all models stay on the device when they fit, else text encoder, MMDiT and VAE take turns there;
+        "resident" insists. Raises :class:`MissingError` when there is no such model, :class:`InputError` when its files
+        contradict each other or the device is too small.
         """
         from glyphflow.models.condition import ConditionEncoder  # transformers takes seconds to import
 
@@ -105,8 +115,10 @@ class Pipeline:
         dtype = dtype or default_dtype(place)
         budget = rooms.budget(memory, root, place, dtype)
         at = place if budget is None else torch.device("cpu")
+        source = None if transformer is None else Path(transformer)
+        known = None if source is None or source.is_dir() else read_config(root / "transformer", MMDiTConfig)
         return cls(
-            MMDiT.from_pretrained(root / "transformer", dtype, at),
+            MMDiT.from_pretrained(source or root / "transformer", dtype, at, config=known, quantize=quantize),
             VAE.from_pretrained(root / "vae", dtype, at),
             ConditionEncoder.from_pretrained(root, dtype, at),
             ScheduleConfig.from_json(root / "scheduler" / "scheduler_config.json"),
@@ -115,6 +127,7 @@ class Pipeline:
             device=place,
             budget=budget,
             kind=read_kind(root),
+            transformer_source=source,
             controlnet=None if controlnet is None else ControlNet.from_pretrained(controlnet, dtype, at),
         )
 
@@ -139,7 +152,7 @@ class Pipeline:
                 "This pipeline was put together in memory and has no files to identify it by; save it and open it."
             )
         if self._weights_hash is None:
-            self._weights_hash = directory_hash(self._directory)
+            self._weights_hash = directory_hash(self._directory, self._transformer_source)
         return self._weights_hash
 
     @property

@@ -79,6 +79,11 @@ def quantise_weight(module: nn.Module, name: str, kind: Quantize) -> None:
     setattr(module.get_submodule(parent), leaf, QuantLinear(linear.weight, linear.bias, kind))
 
 
+def quantised_as(module: nn.Module) -> Quantize | None:
+    """The kind in which ``module`` holds weights, None when they are whole."""
+    return next((part.kind for part in module.modules() if isinstance(part, QuantLinear)), None)
+
+
 def weight_bytes(shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype, kind: Quantize | None = None) -> int:
     """Bytes that tensors of these names and shapes take as ``dtype``, with the blocks' linears in ``kind``."""
     total = 0

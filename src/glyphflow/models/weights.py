@@ -130,8 +130,8 @@ def save_weights(module: nn.Module, directory: Path, config: dict[str, Any], max
 
 
 def weights_hash(directory: Path) -> str:
-    """16 hexadecimal characters that identify all safetensors below ``directory``: their relative paths and contents."""
-    files = sorted(Path(directory).rglob("*.safetensors"))
+    """16 hexadecimal characters that identify all safetensors below ``directory`` (or one file): relative paths, contents."""
+    files = [directory] if directory.is_file() else sorted(directory.rglob("*.safetensors"))
     if not files:
         raise InputError(f"{directory} holds no .safetensors file; give a directory of weights.")
     return fingerprint([[path.relative_to(directory).as_posix(), sha256_file(path)] for path in files])

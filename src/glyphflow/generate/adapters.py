@@ -1,0 +1,108 @@
+"""LoRA on a pipeline: found on disk or the hub, loaded, weighted, fused and taken off, under the names that users know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from glyphflow.core.errors import InputError, MissingError
+from glyphflow.generate.residency import TRANSFORMER, Residency
+from glyphflow.models import MMDiT, lora
+from glyphflow.models.lora_file import choose_file, lora_path
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A loaded LoRA: its strength (0 is off), where it came from, and 16 hexadecimal characters of its content."""
+
+    weight: float
+    source: str
+    identity: str
+
+
+class Adapters:
+    """What a pipeline can do with LoRA; ``adapters`` says what is loaded."""
+
+    transformer: MMDiT
+    adapters: dict[str, Adapter]
+    _residency: Residency
+
+    def load_lora_weights(
+        self,
+        source: str | Path | Mapping[str, Tensor],
+        *,
+        weight_name: str | None = None,
+        adapter_name: str | None = None,
+        weight: float = 1.0,
+    ) -> str:
+        """Load a LoRA for the transformer and switch it on beside those that are on; returns its name.
+
+        ``source`` is a file, a directory, a hub name (``weight_name`` says which file of theirs) or tensors by name, in any of
+        the usual forms; alpha / rank is applied, and ``weight`` multiplies it. Names default to default_0, default_1, …
+
+        Raises InputError for a file that does not fit the model as a whole, or is of a kind that is not read.
+        """
+        name = adapter_name or next(n for n in map("default_{}".format, range(999)) if n not in self.adapters)
+        where = source if isinstance(source, Mapping) else _find(source, weight_name)
+        weights = lora.read_lora(where, lora.linear_shapes(self.transformer))
+        self._residency.recall(TRANSFORMER)
+        lora.attach(self.transformer, name, weights, weight)
+        self.adapters[name] = Adapter(weight, "tensors" if isinstance(where, Mapping) else str(source), weights.identity)
+        return name
+
+    def set_adapters(self, adapter_names: str | Sequence[str], weights: float | Sequence[float] = 1.0) -> None:
+        """Switch exactly these adapters on, with these strengths (one for all, or one each)."""
+        names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
+        strengths = list(weights) if isinstance(weights, Sequence) else [weights] * len(names)
+        if len(strengths) != len(names):
+            raise InputError(
+                f"{len(names)} adapters are named, but {len(strengths)} weights given; give one each or one for all."
+            )
+        chosen = dict(zip(names, map(float, strengths), strict=True))
+        self._residency.recall(TRANSFORMER)
+        lora.set_weights(self.transformer, chosen)
+        self.adapters = {name: replace(known, weight=chosen.get(name, 0.0)) for name, known in self.adapters.items()}
+
+    def fuse_lora(self) -> None:
+        """Add the adapters that are on to the weights, so that they cost no time; the old weights wait in memory.
+
+        Results differ from unfused ones by the rounding of the sum. Until :meth:`unfuse_lora`, adapters cannot be changed.
+        """
+        self._residency.recall(TRANSFORMER)
+        lora.fuse(self.transformer)
+
+    def unfuse_lora(self) -> None:
+        """Put the weights back as they were, bit by bit, with the adapters beside them."""
+        self._residency.recall(TRANSFORMER)
+        lora.unfuse(self.transformer)
+
+    def unload_lora_weights(self, adapter_name: str | None = None) -> None:
+        """Take one adapter, or all, off the model and forget it; what was fused comes out of the weights."""
+        self._residency.recall(TRANSFORMER)
+        lora.detach(self.transformer, adapter_name)
+        self.adapters = {name: known for name, known in self.adapters.items() if adapter_name not in (None, name)}
+
+    def save_lora_weights(self, path: str | Path, adapter_name: str) -> None:
+        """Write an adapter to ``path`` (.safetensors) in the form that diffusers reads, alphas included."""
+        lora.save_lora(Path(path), lora.collect(self.transformer, adapter_name))
+
+
+def _find(source: str | Path, weight_name: str | None) -> Path:
+    """The file that ``source`` means, downloaded once when it is a hub name."""
+    path = Path(source)
+    if path.exists() or path.is_absolute() or len(path.parts) != 2 or str(source).startswith("."):
+        return lora_path(path, weight_name)
+    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        if weight_name is None:
+            names = [name for name in HfApi().list_repo_files(str(source)) if name.endswith(".safetensors")]
+            weight_name = choose_file(names, None, str(source))
+        return Path(hf_hub_download(str(source), weight_name))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise MissingError(f"{source} is no file here and the Hugging Face hub does not give it: {reason}") from error
