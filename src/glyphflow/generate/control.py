@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from glyphflow.core.errors import InputError
 from glyphflow.core.hashing import derive_seed
@@ -63,20 +64,18 @@ def control(
     pipeline.require("control", "t2i")
     net = _network(pipeline, control_mask is not None)
     windows = _windows(conditioning_scale, start, end)
-    conditions = [control_image] if isinstance(conditioning_scale, int | float) else list(control_image)  # type: ignore[arg-type]
+    conditions: list[Any] = [control_image] if isinstance(conditioning_scale, int | float) else list(control_image)  # type: ignore[arg-type]
     if len(conditions) != len(windows):
         raise InputError(f"There are {len(conditions)} control pictures and {len(windows)} scales; give one scale for each.")
     shown = [sources(condition, call.count, "control_image") for condition in conditions]
-    masks = one_each("control_mask", control_mask, call.count)
+    masks = None if control_mask is None else one_each("control_mask", control_mask, call.count)
     sizes = target_sizes(call.count, height, width, native_sizes(pipeline, shown[0]))
     schedules = {size: schedule(pipeline, call, *size) for size in sizes}
     work = []
     for group in split(call, pipeline.condition(call), sizes):
         size = sizes[group.prompts[0]]
-        tokens = []
-        for row in shown:
-            pixels = to_pixels([resized(row[n], *size) for n in group.prompts])
-            tokens.append(_condition(pipeline, group, pixels, [masks[n] for n in group.prompts]))
+        white = None if masks is None else [masks[n] for n in group.prompts]
+        tokens = [_condition(pipeline, group, [row[n] for n in group.prompts], white, size) for row in shown]
         latents = noise(pipeline, call, group, size)
         shape = (1, size[0] // 16, size[1] // 16)
         steer = _steer(net, tokens, windows, group.conditions, shape, len(schedules[size]) - 1)
@@ -96,9 +95,8 @@ def _steer(
     """What the sampler asks at every step: the residuals for the positive prompt, None outside all windows."""
     from glyphflow.models.condition import ConditionEncoder
 
-    text, mask = torch.stack(prompts.positive) if prompts.positive_mask is not None else None, prompts.positive_mask
-    if text is None:
-        text, mask = ConditionEncoder.pad(prompts.positive)
+    mask = prompts.positive_mask
+    text, mask = ConditionEncoder.pad(prompts.positive) if mask is None else (torch.stack(prompts.positive), mask)
 
     def residuals(latents: torch.Tensor, sigma: torch.Tensor, step: int) -> list[torch.Tensor] | None:
         active = [(t, w.scale) for t, w in zip(tokens, windows, strict=True) if w.holds(step, steps)]
@@ -112,37 +110,42 @@ def _steer(
     return residuals
 
 
-def _condition(pipeline: Pipeline, group: Group, pixels: torch.Tensor, masks: Sequence[Picture | None]) -> torch.Tensor:
-    """Packed control latents (B, N, C) of one picture per prompt (P, 3, H, W); the copies of a prompt differ in the draw."""
-    height, width = pixels.shape[-2:]
+def _condition(
+    pipeline: Pipeline,
+    group: Group,
+    pictures: Sequence[Image.Image],
+    masks: Sequence[Any] | None,
+    size: tuple[int, int],
+) -> torch.Tensor:
+    """Packed control latents (B, N, C) of one picture per prompt, each different one encoded once and drawn for every copy."""
+    keys = [(id(picture), None if masks is None else id(masks[n])) for n, picture in enumerate(pictures)]
+    numbers = {key: n for n, key in enumerate(dict.fromkeys(keys))}
+    first = [keys.index(key) for key in numbers]
+    rows = [numbers[key] for key in keys for _ in range(group.copies)]
+    pixels = to_pixels([resized(pictures[n], *size) for n in first])
     white: torch.Tensor | None = None
     generator = group.generator
-    if masks[0] is not None:
-        grey = [np.asarray(resized(binary_mask(mask), height, width)) for mask in masks if mask is not None]
+    if masks is not None:
+        grey = [np.asarray(resized(binary_mask(masks[n]), *size)) for n in first]
         white = torch.from_numpy(np.stack(grey) >= 128)[:, None]
         pixels = pixels.masked_fill(white, -1.0)
         generator = _apart(generator)
-    z = sample(_copied(pipeline.encode(pixels), group.copies), generator)
-    # In float32 as in the reference: the rounded latents differ from those standardised in half precision.
+    posterior = pipeline.encode(pixels)
+    z = _draw(Posterior(posterior.mean[rows], posterior.logvar[rows]), generator)
+    # In float32, as the reference does: standardised in half precision the latents would be others.
     z = pipeline.vae.standardise(z.float()).to(z.dtype)
     if white is not None:
-        kept = (~white[..., ::8, ::8]).to(z).repeat_interleave(group.copies, dim=0)
+        kept = (~white[rows, :, ::8, ::8]).to(z)
         z = torch.cat([z, kept], dim=1)
     return pack_latents(z).to(group.conditions.positive[0])
 
 
-def sample(posterior: Posterior, generator: Generators) -> torch.Tensor:
-    """One draw of ``posterior``; several generators draw picture by picture."""
-    if generator is None or isinstance(generator, torch.Generator):
+def _draw(posterior: Posterior, generator: Generators) -> torch.Tensor:
+    """A sample of each row of ``posterior``; a list of generators draws row by row."""
+    if not isinstance(generator, Sequence):
         return posterior.sample(generator)
-    rows = zip(posterior.mean.split(1), posterior.logvar.split(1), generator, strict=True)
-    return torch.cat([Posterior(mean, logvar).sample(one) for mean, logvar, one in rows])
-
-
-def _copied(posterior: Posterior, copies: int) -> Posterior:
-    if copies == 1:
-        return posterior
-    return Posterior(posterior.mean.repeat_interleave(copies, dim=0), posterior.logvar.repeat_interleave(copies, dim=0))
+    each = [Posterior(posterior.mean[n : n + 1], posterior.logvar[n : n + 1]) for n in range(len(generator))]
+    return torch.cat([row.sample(own) for row, own in zip(each, generator, strict=True)])
 
 
 def _apart(generator: Generators) -> Generators:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
@@ -41,7 +41,8 @@ def layers(
 
     _check(pipeline, layers, resolution)
     count = len(image) if isinstance(image, (list, tuple)) else call.count
-    pictures = [rgba(each) for each in one_each("image", image, count)]
+    given: list[Any] = one_each("image", image, count)
+    pictures = [rgba(each) for each in given]
     sizes = [area_size(picture.size, resolution * resolution) for picture in pictures]
     pictures = [resized(picture, *size) for picture, size in zip(pictures, sizes, strict=True)]
     call = _described(pipeline, call, pictures, language)
@@ -90,7 +91,8 @@ def _finish(
     """Latents (B, (layers + 1) N, C) -> for each picture its layers, without the first frame, in the form asked."""
     if output_type == "latent":
         return list(latents)
-    frames = latents.unflatten(1, (layers + 1, -1))[:, 1:]
+    batch, tokens, features = latents.shape
+    frames = latents.reshape(batch, layers + 1, tokens // (layers + 1), features)[:, 1:]
     z = unpack_latents(frames.flatten(0, 1), *size)
     shown = as_type(pipeline.decode(z), output_type)
     return [shown[n * layers : (n + 1) * layers] for n in range(len(latents))]
@@ -113,8 +115,9 @@ def _described(pipeline: Pipeline, call: Call, pictures: Sequence[Image.Image], 
             raise InputError(f"There are {len(pictures)} pictures and {call.count} prompt_embeds; give one row per picture.")
         return call
     known: dict[bytes, str] = {}
-    texts = []
-    for text, picture in zip(one_each("prompt", call.prompt, len(pictures)), pictures, strict=True):
+    prompt: Any = call.prompt  # a text is itself a sequence of texts to the type checker
+    texts: list[str] = []
+    for text, picture in zip(one_each("prompt", prompt, len(pictures)), pictures, strict=True):
         if text is None or not text.strip():
             key = picture.tobytes()
             if key not in known:
