@@ -61,7 +61,10 @@ def require(module: str, extra: str) -> ModuleType:
 
 
 def parse_bytes(text: str) -> int:
-    """ "24GB", "16GiB", "800 MB" or plain digits as a number of bytes (GB is 10^9, GiB is 2^30). Raises InputError otherwise."""
+    """An amount such as "24GB" (10^9 bytes each), "16GiB" (2^30) or "800 MB" in bytes; digits alone are bytes.
+
+    Raises InputError for anything else.
+    """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)(b?)\s*", text.lower())
     if match is None or (match[3] and not match[2]) or (not match[4] and "." in match[1] and not match[2]):
         raise InputError(f"{text!r} is not an amount of memory; write it like 24GB or 16GiB.")

@@ -11,7 +11,7 @@ import functools
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,30 +20,31 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from glyphflow.models import VAE, MMDiT, MMDiTConfig, VAEConfig
+from glyphflow.models import NANO_MMDIT, NANO_VAE, VAE, MMDiT, MMDiTConfig, VAEConfig
 from glyphflow.models.msrope import ImageShape
+
+if TYPE_CHECKING:
+    from glyphflow.generate.pipeline import Pipeline
 
 _META = torch.device("meta")
 _LAYERS = 2  # one that goes on and the last one, which has no use for its text
 
 
-class LiveBytes(TorchDispatchMode):
+class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of tensors made inside the ``with``: ``now`` alive, and ``peak``, the most at any time.
 
     Views share their memory. Tensors from before do not count, nor do copies that a single operation makes inside itself.
     """
 
     def __init__(self) -> None:
-        super().__init__()
-        self.now = 0
-        self.peak = 0
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now: int = 0
+        self.peak: int = 0
         self._alive: dict[int, weakref.ref[Any]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        given = {
-            id(tensor.untyped_storage()): tensor for tensor in _tensors((args, kwargs))
-        }  # kept: an id lives with its owner
+        given = {id(tensor.untyped_storage()) for tensor in _tensors((args, kwargs))}
         out = func(*args, **kwargs)
         for tensor in _tensors(out):
             storage = tensor.untyped_storage()
@@ -84,13 +85,17 @@ def peak_bytes(work: Callable[[], object]) -> int:
     """The most bytes alive at once in ``work``, which computes on the meta device; what it is given does not count."""
     with torch.inference_mode(), _FlashAttention(), LiveBytes() as live:
         work()
-    return live.peak
+    peak: int = live.peak
+    return peak
 
 
 @dataclass(frozen=True)
 class Work:
-    """What the loop is asked for: ``batch`` pictures whose ``shapes`` (frames, height / 16, width / 16) are the picture's, then
-    its references'; tokens of the longest positive and (guided) negative prompt; steps of the schedule; additional_t_cond."""
+    """What the loop is asked for.
+
+    ``batch`` pictures of the first of ``shapes`` (frames, height / 16, width / 16), the others being those of references;
+    tokens of the longest ``positive`` and, when guided, ``negative`` prompt; ``steps`` of the schedule.
+    """
 
     shapes: tuple[ImageShape, ...]
     batch: int
@@ -106,51 +111,58 @@ def table_bytes(config: MMDiTConfig, steps: int, dtype: torch.dtype, layers: int
 
 
 @functools.lru_cache(maxsize=64)
-def sampling_bytes(config: MMDiTConfig, work: Work, dtype: torch.dtype, speed: Any = None) -> int:
+def sampling_bytes(config: MMDiTConfig, work: Work, dtype: torch.dtype) -> int:
     """Bytes that the loop takes beside weights and the modulation table: its inputs, and one step at its highest point."""
-    from glyphflow.flow import ScheduleConfig
     from glyphflow.generate.denoise import Job, denoise
     from glyphflow.generate.inputs import Conditions
-    from glyphflow.generate.pipeline import Pipeline
 
+    pipeline = _weightless(config.model_copy(update={"num_layers": _LAYERS}), None, dtype)
+    target, *references = [frames * height * width for frames, height, width in work.shapes]
     with _META:
-        transformer = MMDiT(config.model_copy(update={"num_layers": _LAYERS})).to(dtype).eval().requires_grad_(False)
-        vae = VAE(VAEConfig(base_dim=8)).to(dtype).eval()
-        options = {} if speed is None else {"speed": speed}
-        pipeline = Pipeline(transformer, vae, None, ScheduleConfig(), device=_META, **options)
-        target, *references = [f * h * w for f, h, w in work.shapes]
-        tokens = [torch.empty(work.batch, n, config.in_channels, dtype=dtype) for n in (target, sum(references))]
-        embeds = [
-            None if length is None else [torch.empty(length, config.joint_attention_dim, dtype=dtype)] * work.batch
+        latents, others = (torch.empty(work.batch, n, config.in_channels, dtype=dtype) for n in (target, sum(references)))
+        positive, negative = (
+            [torch.empty(length or 0, config.joint_attention_dim, dtype=dtype) for _ in range(work.batch)]
             for length in (work.positive, work.negative)
-        ]
-        job = Job(
-            latents=tokens[0],
-            shapes=work.shapes,
-            conditions=Conditions(embeds[0] or [], embeds[1]),
-            sigmas=torch.tensor([1.0, 0.5, 0.0], device="cpu"),
-            scale=4.0 if work.negative is not None else 1.0,
-            references=tokens[1] if references else None,
         )
-    given = sum(t.nbytes for t in tokens) + sum(rows[0].nbytes * work.batch for rows in embeds if rows)
+    guided = work.negative is not None
+    job = Job(
+        latents=latents,
+        shapes=work.shapes,
+        conditions=Conditions(positive, negative if guided else None),
+        sigmas=torch.tensor([1.0, 0.5, 0.0]),
+        scale=4.0 if guided else 1.0,
+        references=others if references else None,
+    )
+    given = sum(tensor.nbytes for tensor in (latents, others, *positive, *negative))
     return given + peak_bytes(lambda: denoise(pipeline, job)) - table_bytes(config, 2, dtype, _LAYERS)
 
 
 @functools.lru_cache(maxsize=64)
-def decoding_bytes(config: VAEConfig, shape: tuple[int, int, int], dtype: torch.dtype, tile: int | None = None) -> int:
+def decoding_bytes(config: VAEConfig, shape: tuple[int, int, int], dtype: torch.dtype) -> int:
     """Bytes that decoding latents of ``shape`` (batch, h, w) takes beside weights, the latents and the pictures included."""
-    return _vae_bytes(config, (shape[0], config.z_dim, *shape[1:]), dtype, "decode", tile)
+    batch, height, width = shape
+    z = torch.empty(batch, config.z_dim, height, width, dtype=dtype, device=_META)
+    pipeline = _weightless(None, config, dtype)
+    return z.nbytes + peak_bytes(lambda: pipeline.decode(z))
 
 
 @functools.lru_cache(maxsize=64)
-def encoding_bytes(config: VAEConfig, shape: tuple[int, int, int], dtype: torch.dtype, tile: int | None = None) -> int:
+def encoding_bytes(config: VAEConfig, shape: tuple[int, int, int], dtype: torch.dtype) -> int:
     """Bytes that encoding pictures of ``shape`` (batch, height, width) takes beside weights, the pictures included."""
-    return _vae_bytes(config, (shape[0], config.input_channels, *shape[1:]), dtype, "encode", tile)
+    batch, height, width = shape
+    x = torch.empty(batch, config.input_channels, height, width, dtype=dtype, device=_META)
+    pipeline = _weightless(None, config, dtype)
+    return x.nbytes + peak_bytes(lambda: pipeline.encode(x))
 
 
-def _vae_bytes(config: VAEConfig, shape: tuple[int, ...], dtype: torch.dtype, method: str, tile: int | None) -> int:
+@functools.lru_cache(maxsize=8)
+def _weightless(transformer: MMDiTConfig | None, vae: VAEConfig | None, dtype: torch.dtype) -> Pipeline:
+    """A pipeline whose tensors have sizes and no memory; networks that are not asked for are small ones."""
+    from glyphflow.flow import ScheduleConfig
+    from glyphflow.generate.pipeline import Pipeline
+
     with _META:
-        vae = VAE(config).to(dtype).eval().requires_grad_(False)
-        x = torch.empty(shape, dtype=dtype)
-    options = {} if tile is None else {"tile": tile}
-    return x.nbytes + peak_bytes(lambda: getattr(vae, method)(x, **options))
+        networks = MMDiT(transformer or NANO_MMDIT), VAE(vae or NANO_VAE)
+    for network in networks:
+        network.to(dtype).eval().requires_grad_(False)
+    return Pipeline(*networks, None, ScheduleConfig(), device=_META)

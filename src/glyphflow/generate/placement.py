@@ -1,8 +1,8 @@
 """What is on the device when: one decision from the sizes of the parts, the room their work takes, and the budget.
 
-A *part* is a network that works at some time: the condition encoder's language model, its vision tower, the MMDiT, a ControlNet,
-the VAE. It has fixed weights, which are on the device while the part works, and maybe *blocks*, which are called one after the
-other: as many of them stay as fit, the others are copied ahead of their call into two buffers.
+A *part* is a network that works at some time: the condition encoder's language model, its vision tower, the MMDiT, a
+ControlNet, the VAE. It has fixed weights, which are on the device while the part works, and maybe *blocks*, which are called
+one after the other: as many of them stay as fit, the others are copied ahead of their call into two buffers.
 """
 
 from __future__ import annotations
@@ -78,9 +78,9 @@ def place(parts: Mapping[str, PartSizes], working: Sequence[str], room: int, bud
     if 0 < budget < least:
         fixed = sum(parts[name].fixed for name in working)
         raise InputError(
-            f"memory is {gigabytes(budget)} and the {' with the '.join(working)} needs {gigabytes(least)}: {gigabytes(fixed)} of "
-            f"weights that stay, {gigabytes(least - fixed - room)} for two blocks at a time and {gigabytes(room)} to work in; "
-            "raise memory, or make fewer or smaller pictures at once."
+            f"memory is {gigabytes(budget)} and the {' with the '.join(working)} needs {gigabytes(least)}: "
+            f"{gigabytes(fixed)} of weights that stay, {gigabytes(least - fixed - room)} for two blocks at a time and "
+            f"{gigabytes(room)} to work in; raise memory, or make fewer or smaller pictures at once."
         )
     spare = max(budget - least, 0)
     resident, weights, buffers, streamed = {}, 0, 0, 0
@@ -132,8 +132,8 @@ def budget_of(memory: str | int, device: torch.device, everything: Callable[[], 
     budget = _bytes_of(memory)
     if device.type != "cuda":
         raise InputError(
-            f"memory is {memory!r} and the device is {device}, where the weights are in the machine's memory anyway; leave memory "
-            "out, or use a CUDA device."
+            f"memory is {memory!r} and the device is {device}, where the weights are in the machine's memory anyway; leave "
+            "memory out, or use a CUDA device."
         )
     free = free_bytes(device)
     if memory == "auto":

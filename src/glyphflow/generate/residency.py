@@ -21,7 +21,7 @@ from glyphflow.models import MMDiT, Modulation
 if TYPE_CHECKING:
     from glyphflow.models.condition import ConditionEncoder
 
-VISION = "vision tower"
+ENCODER, VISION, TRANSFORMER, CONTROLNET, DECODER = "condition encoder", "vision tower", "transformer", "ControlNet", "VAE"
 
 
 class Residency:
@@ -64,7 +64,7 @@ class Residency:
                 self._lodgers[name].enter(self.device, resident)
 
     def modulation(self, transformer: MMDiT, times: Tensor, **more: Any) -> Modulation:
-        """``transformer.modulation(times, **more)``; under a budget the table of the last schedule is kept beside the weights."""
+        """``transformer.modulation(times, **more)``; under a budget the last table is kept in the machine's memory."""
         if self.budget is None:
             return transformer.modulation(times, **more)
         key = (times.dtype, times.tolist(), [(k, v.tolist() if isinstance(v, Tensor) else v) for k, v in more.items()])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -15,6 +16,7 @@ from glyphflow.core.files import read_json
 from glyphflow.generate.placement import PartSizes
 from glyphflow.generate.streaming import Weights
 from glyphflow.models import QWEN_IMAGE_MMDIT, QWEN_IMAGE_VAE, VAE, MMDiT, MMDiTConfig, VAEConfig
+from glyphflow.models.mmdit import Block
 from glyphflow.models.weights import read_config
 
 _META = torch.device("meta")
@@ -114,5 +116,6 @@ def sizes_of(module: nn.Module, blocks: Sequence[nn.Module] = (), passing: Seque
 
 def modulations(transformer: MMDiT) -> list[nn.Module]:
     """The modules that only compute modulations, in the order in which they are called."""
-    rows = [module for block in transformer.transformer_blocks for module in (block.img_mod, block.txt_mod)]
+    blocks = [cast(Block, block) for block in transformer.transformer_blocks]
+    rows = chain.from_iterable((block.img_mod, block.txt_mod) for block in blocks)
     return [transformer.time_text_embed, *rows, transformer.norm_out.linear]

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from glyphflow.generate.placement import BUFFERS
 
@@ -183,7 +182,7 @@ class _Buffers:
         size = max(each.nbytes for each in weights)
         self._weights = weights
         self._slots = [_Buffer(size, device) for _ in range(min(BUFFERS, len(weights)))]
-        self._side = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._side = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
     def fetch(self, number: int) -> int:
         """Begin to copy weights ``number`` unless they are there already; returns the bytes that are copied."""
@@ -236,7 +235,7 @@ class _Buffer:
         self.holds: int | None = None
         self.copies: list[Tensor] = []
         if device.type == "cuda":
-            self.filled, self.used = torch.cuda.Event(), torch.cuda.Event()
+            self.filled, self.used = torch.cuda.Event(), torch.cuda.Event()  # type: ignore[no-untyped-call]
             self.used.record(torch.cuda.current_stream(device))  # the memory may still be in use by what had it before
 
 
@@ -251,25 +250,29 @@ def _inside(module: nn.Module, apart: set[nn.Module]) -> Iterator[nn.Module]:
 
 def _leaves(tensor: Tensor) -> list[Tensor]:
     """The plain tensors that ``tensor`` is made of: itself, or the parts of a quantised weight."""
-    if not is_traceable_wrapper_subclass(tensor):
-        return [tensor]
-    names, _ = tensor.__tensor_flatten__()  # type: ignore[attr-defined]
-    return [leaf for name in names for leaf in _leaves(getattr(tensor, name))]
+    found: list[Tensor] = []
+
+    def note(leaf: Tensor) -> Tensor:
+        found.append(leaf)
+        return leaf
+
+    _map_leaves(note, tensor)
+    return found
 
 
-def _map_leaves(change: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:
-    """``tensor`` with ``change`` applied to each of its :func:`_leaves`, in their order."""
-    if not is_traceable_wrapper_subclass(tensor):
+def _map_leaves(change: Callable[[Tensor], Tensor], tensor: Any) -> Tensor:
+    """``tensor`` with ``change`` applied to each plain tensor in it; wrappers say themselves what they are made of."""
+    if not hasattr(tensor, "__tensor_flatten__"):
         return change(tensor)
-    names, context = tensor.__tensor_flatten__()  # type: ignore[attr-defined]
-    parts: dict[str, Any] = {name: _map_leaves(change, getattr(tensor, name)) for name in names}
-    rebuilt: Tensor = type(tensor).__tensor_unflatten__(parts, context, tensor.shape, tensor.stride())  # type: ignore[attr-defined]
+    names, context = tensor.__tensor_flatten__()
+    parts = {name: _map_leaves(change, getattr(tensor, name)) for name in names}
+    rebuilt: Tensor = type(tensor).__tensor_unflatten__(parts, context, tensor.shape, tensor.stride())
     return rebuilt
 
 
 def _strides(tensor: Tensor) -> tuple[int, ...]:
     """Strides of a copy of ``tensor``: its own where it has no gaps (channels_last weights stay so)."""
-    return torch.empty_like(tensor, device="meta").stride()
+    return tensor.stride() if tensor.is_contiguous() else torch.empty_like(tensor, device="meta").stride()
 
 
 def _aligned(count: int) -> int:
