@@ -127,12 +127,14 @@ def test_sizes_and_shapes_that_do_not_fit_name_both_values() -> None:
     vae = twins(torch.float32)[1]
     with pytest.raises(InputError, match=r"height 20 and width 16 .* multiples of 8"):
         vae.encode(torch.zeros(1, 3, 20, 16))
-    with pytest.raises(InputError, match="is video"):
-        vae.encode(torch.zeros(1, 3, 5, 16, 16))
+    with pytest.raises(InputError, match=r"\(3, 16, 16\) do not fit"):
+        vae.encode(torch.zeros(3, 16, 16))
     with pytest.raises(InputError, match=r"takes \(batch, 3,"):
         vae.encode(torch.zeros(1, 4, 16, 16))
     with pytest.raises(InputError, match=r"takes \(batch, 16, h, w"):
         vae.decode(torch.zeros(1, 4, 2, 2))
+    with pytest.raises(InputError, match=r"or \(batch, 16, frames, h, w\)"):
+        vae.decode(torch.zeros(1, 1, 16, 1, 2, 2))
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ class ChannelNorm(nn.Module):
             return F.silu(normed) if self.silu else normed
         out = x if overwrite else torch.empty_like(x)
         rows = max(1, (_BAND if x.device.type == "cpu" else _BAND_OF_ACCELERATOR) // (x.shape[0] * x.shape[1] * x.shape[3]))
-        for band, result in zip(x.split(rows, dim=2), out.split(rows, dim=2), strict=True):
+        for band, result in zip(torch.split(x, rows, dim=2), torch.split(out, rows, dim=2), strict=True):
             normed = self._direction(band).mul_(math.sqrt(x.shape[1]))
             torch.mul(normed, self.gamma.reshape(-1, 1, 1), out=result)
             if self.silu:

@@ -1,17 +1,17 @@
-"""The picture path of Qwen-Image's VAE: pixels in [-1, 1] <-> 16 latent channels at an eighth of the side.
+"""Qwen-Image's VAE: pixels in [-1, 1] <-> 16 latent channels at an eighth of the side, for pictures and for clips.
 
-The released network is a causal video VAE. For a single frame only the last temporal slice of every 3 x 3 x 3 kernel meets
-data (the others see the zero frames before the first), so this path is a plain 2-D network: the same numbers for 0.4 of the
-arithmetic. Parameters keep the released names and 5-D shapes; ``time_conv`` belongs to the video path and is only carried.
+The network is in :mod:`glyphflow.models.vae_layers`, what a clip adds in :mod:`glyphflow.models.vae_video`, tiles in
+:mod:`glyphflow.models.vae_tiling`. Parameters keep the released names and 5-D shapes; inputs decide the memory format.
 
-Shapes in names: B batch, C channels, H and W pixels, h and w latent positions (H / 8, W / 8).
+Shapes in names: B batch, C channels, T frames, H and W pixels, h and w latent positions (H / 8, W / 8).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -20,12 +20,14 @@ import torch
 from PIL import Image
 from pydantic import model_validator
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from glyphflow.core.config import Config
 from glyphflow.core.errors import InputError
 from glyphflow.models import weights
 from glyphflow.models.channelnorm import ChannelNorm
+from glyphflow.models.vae_layers import CausalConv, Decoder, Encoder
+from glyphflow.models.vae_tiling import tiled
+from glyphflow.models.vae_video import Past, run_clip
 
 _MEAN = (-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508) + (
     0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921,
@@ -33,6 +35,9 @@ _MEAN = (-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508) + 
 _STD = (2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743) + (
     3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160,
 )  # fmt: skip
+
+
+FRAMES_PER_LATENT = 4
 
 
 class VAEConfig(Config):
@@ -75,7 +80,10 @@ class VAEConfig(Config):
 
 @dataclass(frozen=True)
 class Posterior:
-    """What the encoder says about a picture: independent normals, ``mean`` and ``logvar`` (B, z_dim, h, w), raw latents."""
+    """What the encoder says about a picture: independent normals, ``mean`` and ``logvar`` in raw latents.
+
+    Both are (B, z_dim, h, w) for pictures, (B, z_dim, T, h, w) for clips.
+    """
 
     mean: Tensor
     logvar: Tensor
@@ -102,24 +110,56 @@ class VAE(nn.Module):
         self.post_quant_conv = CausalConv(config.z_dim, config.z_dim, 1)
         self.decoder = Decoder(config)
 
-    def encode(self, x_BCHW: Tensor) -> Posterior:
-        """Pictures in [-1, 1], sides multiples of 8 -> :class:`Posterior`. Raises InputError for other sizes and for video."""
-        self._check_picture(x_BCHW)
-        mean, logvar = self.quant_conv(self.encoder(x_BCHW)).chunk(2, dim=1)
+    def encode(self, x: Tensor, tile: int | None = None) -> Posterior:
+        """Pictures (B, C, H, W) or clips (B, C, T, H, W) in [-1, 1], sides multiples of 8 -> :class:`Posterior`.
+
+        A clip of T frames gives 1 + (T - 1) // 4 latent frames; frames after the last whole group of 4 are left out. ``tile``
+        bounds the memory, see :meth:`decode`. Raises InputError for shapes that do not fit.
+        """
+        self._check_pixels(x)
+        factor = self.config.spatial_factor
+        mean, logvar = self._run(self._moments, x, tile, FRAMES_PER_LATENT, factor, 1).chunk(2, dim=1)
         return Posterior(mean, logvar.clamp(-30.0, 20.0))
 
-    def decode(self, z_BChw: Tensor) -> Tensor:
-        """Raw latents (B, z_dim, h, w) -> pictures (B, C, 8h, 8w), clamped to [-1, 1] when no gradient is asked for.
+    def decode(self, z: Tensor, tile: int | None = None) -> Tensor:
+        """Raw latents (B, z_dim, h, w) -> pictures (B, C, 8h, 8w); (B, z_dim, T, h, w) -> clips of 4 T - 3 frames.
 
-        Training needs the unclamped value: beyond the range a clamp has no gradient to come back by.
+        Values are clamped to [-1, 1] when no gradient is asked for. Training needs the unclamped value: beyond the range a
+        clamp has no gradient to come back by.
+
+        With ``tile``, a larger picture is made of overlapping tiles of that many pixels a side (a multiple of 8, at least 16),
+        cross-faded over a quarter of a tile: less memory, and a slightly different picture, since no tile sees beyond its
+        borders. 256 gives what the released pipeline's tiling gives.
         """
-        if z_BChw.ndim != 4 or z_BChw.shape[1] != self.config.z_dim:
+        if z.ndim not in (4, 5) or z.shape[1] != self.config.z_dim:
             raise InputError(
-                f"Latents of shape {tuple(z_BChw.shape)} cannot be decoded; this VAE takes (batch, {self.config.z_dim}, h, w) "
-                "(video comes with the video path)."
+                f"Latents of shape {tuple(z.shape)} cannot be decoded; this VAE takes (batch, {self.config.z_dim}, h, w) for "
+                f"pictures or (batch, {self.config.z_dim}, frames, h, w) for video."
             )
-        x: Tensor = self.decoder(self.post_quant_conv(z_BChw))
-        return x if x.requires_grad else x.clamp(-1.0, 1.0)
+        x = self._run(self._pixels, z, tile, 1, 1, self.config.spatial_factor)
+        return x if x.requires_grad else x.clamp_(-1.0, 1.0)
+
+    def _moments(self, x: Tensor, past: Past | None = None) -> Tensor:
+        moments: Tensor = self.quant_conv(self.encoder(x, past))
+        return moments
+
+    def _pixels(self, z: Tensor, past: Past | None = None) -> Tensor:
+        x: Tensor = self.decoder(self.post_quant_conv(z), past)
+        return x
+
+    def _run(
+        self, network: Callable[..., Tensor], x: Tensor, tile: int | None, group: int, unit_in: int, unit_out: int
+    ) -> Tensor:
+        """``network`` over a picture or a clip (by ``group`` frames), whole or in tiles; units: pixels per latent position."""
+        whole = network if x.ndim == 4 else partial(run_clip, network, group=group)
+        if tile is None:
+            return whole(x)
+        factor = self.config.spatial_factor
+        if tile % factor or tile < 2 * factor:
+            raise InputError(f"A tile of {tile} pixels cannot be used; give a multiple of {factor} from {2 * factor} up.")
+        side = tile // factor
+        fits = max(x.shape[-2:]) <= side * unit_in
+        return whole(x) if fits else tiled(whole, x, side, unit_in, unit_out)
 
     def standardise(self, z_BChw: Tensor) -> Tensor:
         """Raw latents -> zero mean and unit variance per channel, by the config's latents_mean and latents_std."""
@@ -132,21 +172,18 @@ class VAE(nn.Module):
         return z_BChw / (1.0 / std) + mean
 
     def _statistics(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        mean, std = (torch.tensor(v).to(z)[:, None, None] for v in (self.config.latents_mean, self.config.latents_std))
+        values = (self.config.latents_mean, self.config.latents_std)
+        mean, std = (torch.tensor(v).to(z).view(-1, *(1,) * (z.ndim - 2)) for v in values)
         return mean, std
 
-    def _check_picture(self, x: Tensor) -> None:
-        if x.ndim == 5:
+    def _check_pixels(self, x: Tensor) -> None:
+        channels, factor = self.config.input_channels, self.config.spatial_factor
+        if x.ndim not in (4, 5) or x.shape[1] != channels:
             raise InputError(
-                f"Input of shape {tuple(x.shape)} is video; pass (batch, channels, height, width) until video comes."
-            )
-        if x.ndim != 4 or x.shape[1] != self.config.input_channels:
-            raise InputError(
-                f"Pictures of shape {tuple(x.shape)} do not fit; this VAE takes (batch, {self.config.input_channels}, height, "
-                "width)."
+                f"Pictures of shape {tuple(x.shape)} do not fit; this VAE takes (batch, {channels}, height, width), or "
+                f"(batch, {channels}, frames, height, width) for video."
             )
         height, width = x.shape[-2:]
-        factor = self.config.spatial_factor
         if height % factor or width % factor:
             raise InputError(
                 f"A picture of height {height} and width {width} cannot be encoded; both must be multiples of {factor}: crop "
@@ -187,70 +224,6 @@ class VAE(nn.Module):
         weights.save_weights(self, Path(directory), weights.released_config("AutoencoderKLQwenImage", self.config))
 
 
-class Encoder(nn.Module):
-    """Residual blocks, halving the side between levels; then attention at the lowest level."""
-
-    def __init__(self, config: VAEConfig) -> None:
-        super().__init__()
-        dims = [config.base_dim * multiple for multiple in (1, *config.dim_mult)]
-        self.conv_in = CausalConv(config.input_channels, dims[0], 3)
-        self.down_blocks = nn.ModuleList()
-        for level, (dim_in, dim_out) in enumerate(pairwise(dims)):
-            for index in range(config.num_res_blocks):
-                self.down_blocks.append(ResBlock(dim_in if index == 0 else dim_out, dim_out))
-            if level < len(config.dim_mult) - 1:
-                self.down_blocks.append(Downsample(dim_out, config.temperal_downsample[level]))
-        self.mid_block = MidBlock(dims[-1])
-        self.norm_out = ChannelNorm(dims[-1], 3)
-        self.conv_out = CausalConv(dims[-1], 2 * config.z_dim, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.conv_in(x)
-        for block in self.down_blocks:
-            x = block(x)
-        out: Tensor = self.conv_out(self.norm_out(self.mid_block(x)))
-        return out
-
-
-class Decoder(nn.Module):
-    """The encoder mirrored, with one more residual block per level."""
-
-    def __init__(self, config: VAEConfig) -> None:
-        super().__init__()
-        dims = [config.base_dim * multiple for multiple in (config.dim_mult[-1], *config.dim_mult[::-1])]
-        steps = len(config.dim_mult) - 1
-        self.conv_in = CausalConv(config.z_dim, dims[0], 3)
-        self.mid_block = MidBlock(dims[0])
-        self.up_blocks = nn.ModuleList()
-        for level, (dim_in, dim_out) in enumerate(pairwise(dims)):
-            temporal = config.temperal_downsample[::-1][level] if level < steps else None
-            # The upsampler of the level before has halved the channels.
-            self.up_blocks.append(UpBlock(dim_in if level == 0 else dim_in // 2, dim_out, config.num_res_blocks + 1, temporal))
-        self.norm_out = ChannelNorm(dims[-1], 3)
-        self.conv_out = CausalConv(dims[-1], config.input_channels, 3)
-
-    def forward(self, z: Tensor) -> Tensor:
-        x = self.mid_block(self.conv_in(z))
-        for block in self.up_blocks:
-            x = block(x)
-        out: Tensor = self.conv_out(self.norm_out(x))
-        return out
-
-
-class CausalConv(nn.Module):
-    """A k x k x k convolution that looks at no later frame; on a picture, the k x k one of its last temporal slice."""
-
-    def __init__(self, channels_in: int, channels_out: int, size: int | tuple[int, int, int]) -> None:
-        super().__init__()
-        kernel = (size, size, size) if isinstance(size, int) else size
-        self.weight = nn.Parameter(torch.empty(channels_out, channels_in, *kernel))
-        self.bias = nn.Parameter(torch.zeros(channels_out))
-        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.weight[:, :, -1], self.bias, padding=self.weight.shape[-1] // 2)
-
-
 @torch.no_grad()
 def _init_convolution(module: CausalConv | nn.Conv2d, scale: float, generator: torch.Generator | None) -> None:
     nn.init.zeros_(module.weight)
@@ -258,101 +231,6 @@ def _init_convolution(module: CausalConv | nn.Conv2d, scale: float, generator: t
     bound = scale / math.sqrt(kernel[0].numel())
     kernel.uniform_(-math.sqrt(3) * bound, math.sqrt(3) * bound, generator=generator)
     cast(Tensor, module.bias).uniform_(-bound, bound, generator=generator)
-
-
-class ResBlock(nn.Module):
-    """norm, SiLU, conv, norm, SiLU, conv, plus the input (through a 1 x 1 conv when the channels change)."""
-
-    def __init__(self, channels_in: int, channels_out: int) -> None:
-        super().__init__()
-        self.norm1 = ChannelNorm(channels_in, 3)
-        self.conv1 = CausalConv(channels_in, channels_out, 3)
-        self.norm2 = ChannelNorm(channels_out, 3)
-        self.conv2 = CausalConv(channels_out, channels_out, 3)
-        self.conv_shortcut = CausalConv(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(self.norm1(x))
-        update, shortcut = self.conv2(self.norm2(h)), self.conv_shortcut(x)
-        return torch.add(update, shortcut)
-
-
-class MidBlock(nn.Module):
-    """Residual block, attention over all positions, residual block."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.resnets = nn.ModuleList([ResBlock(channels, channels), ResBlock(channels, channels)])
-        self.attentions = nn.ModuleList([PositionAttention(channels)])
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.resnets[1](self.attentions[0](self.resnets[0](x)))
-        return out
-
-
-class PositionAttention(nn.Module):
-    """Single-head self-attention over the h * w positions of a picture, as a residual."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.norm = ChannelNorm(channels, 2, silu=False)
-        self.to_qkv = nn.Conv2d(channels, 3 * channels, 1)
-        self.proj = nn.Conv2d(channels, channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        qkv = self.to_qkv(self.norm(x)).flatten(2).transpose(1, 2)[:, None].contiguous()
-        q, k, v = qkv.chunk(3, dim=-1)
-        out = F.scaled_dot_product_attention(q, k, v)[:, 0].transpose(1, 2)
-        out = out.view(*out.shape[:2], *x.shape[2:])
-        last = x.is_contiguous(memory_format=torch.channels_last)
-        update: Tensor = self.proj(out.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format))
-        return x + update
-
-
-class Downsample(nn.Module):
-    """Half the side by a 3 x 3 convolution of stride 2 that is padded at the right and bottom."""
-
-    def __init__(self, channels: int, temporal: bool) -> None:
-        super().__init__()
-        self.resample = nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(channels, channels, 3, stride=2))
-        if temporal:
-            self.time_conv = CausalConv(channels, channels, (3, 1, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.resample(x)
-        return out
-
-
-class Upsample(nn.Module):
-    """Double the side by repeating pixels, then a 3 x 3 convolution to half the channels."""
-
-    def __init__(self, channels: int, temporal: bool) -> None:
-        super().__init__()
-        self.resample = nn.Sequential(
-            nn.Upsample(scale_factor=2, mode="nearest-exact"), nn.Conv2d(channels, channels // 2, 3, padding=1)
-        )
-        if temporal:
-            self.time_conv = CausalConv(channels, 2 * channels, (3, 1, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.resample(x)
-        return out
-
-
-class UpBlock(nn.Module):
-    """Residual blocks of one level, then an upsampler unless the level is the last (``temporal`` None)."""
-
-    def __init__(self, channels_in: int, channels_out: int, blocks: int, temporal: bool | None) -> None:
-        super().__init__()
-        self.resnets = nn.ModuleList(ResBlock(channels_in if i == 0 else channels_out, channels_out) for i in range(blocks))
-        self.upsamplers = nn.ModuleList([Upsample(channels_out, temporal)] if temporal is not None else [])
-
-    def forward(self, x: Tensor) -> Tensor:
-        for block in self.resnets:
-            x = block(x)
-        for upsampler in self.upsamplers:
-            x = upsampler(x)
-        return x
 
 
 def image_to_tensor(image: Image.Image | np.ndarray) -> Tensor:
