@@ -110,9 +110,9 @@ def test_references_are_encoded_once(plus: Pipeline, monkeypatch: pytest.MonkeyP
 
 def test_wrong_calls_are_one_sentence(directory: Path, plus: Pipeline) -> None:
     image = photo(64, 64)
-    with pytest.raises(InputError, match="t2i model .QwenImagePipeline. and edit needs edit or edit-plus"):
+    with pytest.raises(InputError, match=r"t2i model .QwenImagePipeline. and edit needs edit or edit-plus"):
         our_pipeline(directory).edit(image, "x")
-    with pytest.raises(InputError, match="layered model.*generate needs"):
+    with pytest.raises(InputError, match=r"layered model.*generate needs"):
         our_pipeline(directory, "layered").generate("x")
     with pytest.raises(InputError, match="edits one picture and there are 2"):
         our_pipeline(directory, "edit").edit([image, image], "x")
@@ -120,5 +120,5 @@ def test_wrong_calls_are_one_sentence(directory: Path, plus: Pipeline) -> None:
         plus.edit([], "x")
     with pytest.raises(InputError, match="2 prompts and 3 lists"):
         plus.edit([[image]] * 3, ["x", "y"])
-    with pytest.raises(InputError, match="1000x128.*992x128"):
+    with pytest.raises(InputError, match=r"1000x128.*992x128"):
         plus.edit(image, "x", width=1000)

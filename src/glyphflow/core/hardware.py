@@ -30,12 +30,12 @@ def pick_device(name: str | None = None) -> torch.device:
 
 
 def default_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 on CUDA cards that have it, float16 on older ones, float32 on the CPU."""
+    """bfloat16 on CUDA cards that compute in it, float16 on older ones, float32 on the CPU."""
     import torch
 
     if device.type != "cuda":
         return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
 def peak_memory_bytes() -> int:

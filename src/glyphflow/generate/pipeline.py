@@ -21,6 +21,7 @@ from glyphflow.generate import layers as _layers
 from glyphflow.generate.adapters import Adapter, Adapters
 from glyphflow.generate.denoise import Job, denoise
 from glyphflow.generate.directory import Kind, ModelFacts, directory_hash, index, locate, read_kind, require_kind
+from glyphflow.generate.half import PartDtypes, keep_finite
 from glyphflow.generate.images import Picture, as_type, rgb, rgba, to_pixels
 from glyphflow.generate.inputs import Call, Conditions, Options, conditions
 from glyphflow.generate.residency import Residency
@@ -84,6 +85,9 @@ class Pipeline(Adapters):
         self._weights_hash: str | None = None
         self.remembered: dict[object, torch.Tensor] = {}  # latents of references that were edited before
         self.interrupt = False  # a callback sets it to end the call after this step, with the picture as far as it is
+        for network in (transformer, controlnet):
+            if network is not None:
+                keep_finite(network)
         parts = {"condition encoder": condition_encoder, "transformer": transformer, "ControlNet": controlnet, "VAE": vae}
         self._residency = Residency(parts, self.device, budget)
 
@@ -113,14 +117,15 @@ class Pipeline(Adapters):
         root = locate(directory_or_repo)
         place = pick_device(None if device is None else str(device))
         dtype = dtype or default_dtype(place)
-        budget = rooms.budget(memory, root, place, dtype)
+        dtypes = PartDtypes.of(dtype)
+        budget = rooms.budget(memory, root, place, dtype, quantize)
         at = place if budget is None else torch.device("cpu")
         source = None if transformer is None else Path(transformer)
         known = None if source is None or source.is_dir() else read_config(root / "transformer", MMDiTConfig)
         return cls(
-            MMDiT.from_pretrained(source or root / "transformer", dtype, at, config=known, quantize=quantize),
-            VAE.from_pretrained(root / "vae", dtype, at),
-            ConditionEncoder.from_pretrained(root, dtype, at),
+            MMDiT.from_pretrained(source or root / "transformer", dtypes.transformer, at, config=known, quantize=quantize),
+            VAE.from_pretrained(root / "vae", dtypes.vae, at),
+            ConditionEncoder.from_pretrained(root, dtypes.condition_encoder, at),
             ScheduleConfig.from_json(root / "scheduler" / "scheduler_config.json"),
             ModelFacts.read(root),
             directory=root,
