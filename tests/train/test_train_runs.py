@@ -181,6 +181,18 @@ def test_export_is_a_whole_pipeline_with_averaged_weights(model: Path, straight:
         export_run(straight, tmp_path / "out")
 
 
+def test_diffusers_opens_an_export(straight: Path, tmp_path: Path) -> None:
+    diffusers = pytest.importorskip("diffusers")
+    export_run(straight, tmp_path / "out", dtype="float32")
+    ours = MMDiT.from_pretrained(tmp_path / "out" / "transformer", torch.float32)
+    theirs = diffusers.QwenImageTransformer2DModel.from_pretrained(tmp_path / "out" / "transformer").eval()
+    latents = torch.randn(1, 4, ours.config.in_channels)
+    call = {"encoder_hidden_states": torch.randn(1, 3, ours.config.joint_attention_dim), "timestep": torch.tensor([0.5])}
+    with torch.no_grad():
+        expected = theirs(hidden_states=latents, **call, img_shapes=[[(1, 2, 2)]]).sample
+        torch.testing.assert_close(ours(latents, **call, img_shapes=[[(1, 2, 2)]]), expected, atol=1e-5, rtol=0)
+
+
 def test_vae_run_previews_and_standardises(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_module, "open_selection", lambda source, number: TinySelection(24))
     recipe = read_recipe(

@@ -14,6 +14,7 @@ from glyphflow.generate.directory import ModelFacts
 from glyphflow.generate.placement import BUFFERS, budget_of
 from glyphflow.generate.sizes import EncoderConfig, ModelConfig
 from glyphflow.models import MMDiTConfig
+from glyphflow.models.quantize import Quantize
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -23,18 +24,20 @@ if TYPE_CHECKING:
     from glyphflow.generate.pipeline import Pipeline
 
 _TEMPLATE_TOKENS = 128  # what the longest chat template adds to a prompt, and more
-_PICTURE_TOKENS = 1444  # 38 x 38, of a picture of a megapixel
+PICTURE_TOKENS = 1444  # 38 x 38, of a picture of a megapixel
 _TEXT_TOKENS = 256  # of a prompt that is not known yet
 
 
-def budget(memory: str | int, root: Path, device: torch.device, dtype: torch.dtype) -> int | None:
+def budget(
+    memory: str | int, root: Path, device: torch.device, dtype: torch.dtype, quantize: Quantize | None = None
+) -> int | None:
     """The bytes that weights and work of the model in ``root`` may take on ``device``; None: all of it stays there."""
 
     def everything() -> int:
         config, side = ModelConfig.read(root), ModelFacts.read(root).native_side
         work = Work(((1, side // 16, side // 16),), 1, _TEXT_TOKENS, _TEXT_TOKENS, 50)
         room = max(of_sampling(config.transformer, work, dtype), decoding_bytes(config.vae, (1, side // 8, side // 8), dtype))
-        return room + sum(part.total + part.passing for part in config.part_sizes(dtype).values())
+        return room + sum(part.total + part.passing for part in config.part_sizes(dtype, quantize).values())
 
     return budget_of(memory, device, everything)
 
@@ -74,7 +77,7 @@ def to_condition(pipeline: Pipeline, call: Call, images: Sequence[Sequence[Image
     texts = [text for given in (call.prompt, call.negative_prompt or "") if given is not None for text in _texts(given)]
     longest = max(len(ids) for ids in encoder.tokenizer(texts)["input_ids"]) + _TEMPLATE_TOKENS
     pictures = max((len(row) for row in images or ()), default=0)
-    return config.encoding_bytes(min(len(texts), 16) * (longest + pictures * _PICTURE_TOKENS), encoder.dtype)
+    return config.encoding_bytes(min(len(texts), 16) * (longest + pictures * PICTURE_TOKENS), encoder.dtype)
 
 
 def _texts(given: str | Sequence[str]) -> list[str]:

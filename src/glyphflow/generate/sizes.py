@@ -17,6 +17,7 @@ from glyphflow.generate.placement import PartSizes
 from glyphflow.generate.streaming import Weights
 from glyphflow.models import QWEN_IMAGE_MMDIT, QWEN_IMAGE_VAE, VAE, MMDiT, MMDiTConfig, VAEConfig
 from glyphflow.models.mmdit import Block
+from glyphflow.models.quantize import Quantize, quantise_as_placed
 from glyphflow.models.weights import read_config
 
 _META = torch.device("meta")
@@ -96,10 +97,14 @@ class ModelConfig:
         transformer = read_config(root / "transformer", MMDiTConfig)
         return cls(transformer, read_config(root / "vae", VAEConfig), EncoderConfig.read(root / "text_encoder"))
 
-    def part_sizes(self, dtype: torch.dtype) -> dict[str, PartSizes]:
-        """Bytes of every part by the name it has in a pipeline's residency."""
+    def part_sizes(self, dtype: torch.dtype, quantize: Quantize | None = None) -> dict[str, PartSizes]:
+        """Bytes of every part by the name it has in a pipeline's residency, with the transformer's blocks in ``quantize``."""
         with _META:
             transformer, vae = MMDiT(self.transformer).to(dtype), VAE(self.vae).to(dtype)
+        if quantize is not None:
+            placed = quantise_as_placed(quantize)
+            for name in [name for name, _ in transformer.named_parameters()]:
+                placed(transformer, name)
         sizes = {"condition encoder": self.encoder.part_sizes(dtype)}
         if self.encoder.vision_depth:
             sizes["vision tower"] = PartSizes(self.encoder.vision_bytes(dtype))

@@ -74,7 +74,8 @@ class Branch(nn.Module):
         """float32 (out, in): what is added to the weight, before DoRA's lengths."""
         first, second = self.first.float(), self.second.float()
         product: Tensor = torch.kron(first, second) if self.kronecker else second @ first
-        return product * (self.scale * self.weight)
+        product *= self.scale * self.weight
+        return product
 
     def change(self, weight_OI: Tensor) -> Tensor:
         """float32 (out, in): what fusing adds to ``weight_OI``."""

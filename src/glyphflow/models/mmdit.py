@@ -27,6 +27,7 @@ from glyphflow.models.attention import JointAttention, RMSNorm, joint_key_mask
 from glyphflow.models.msrope import ImageShape, rotation_table
 from glyphflow.models.quantize import Quantize, quantise_as_placed
 from glyphflow.models.single_file import transformer_fields
+from glyphflow.models.stored import open_checkpoint
 
 
 class MMDiTConfig(Config):
@@ -215,7 +216,7 @@ class MMDiT(nn.Module):
             config = config or weights.read_config(source, MMDiTConfig)
         else:
             known = None if config is None else config.model_dump()
-            config = MMDiTConfig(**transformer_fields(weights.open_checkpoint(source), known))
+            config = MMDiTConfig(**transformer_fields(open_checkpoint(source), known))
         with torch.device("meta"):
             model = cls(config)
         placed = None if quantize is None else quantise_as_placed(quantize)
