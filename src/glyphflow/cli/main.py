@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 import glyphflow
-from glyphflow.cli import corpus, demo, doctor, encode, evaluate, generate, init, reconstruct, train
+from glyphflow.cli import corpus, demo, doctor, encode, evaluate, generate, init, plan, reconstruct, train
 from glyphflow.core.errors import GlyphFlowError, InterruptedRun, StorageError
 from glyphflow.core.files import storage_errors
 
@@ -46,7 +46,7 @@ def _root(
     pass
 
 
-for _verb in (demo, generate, reconstruct, corpus, init, encode, train, evaluate, doctor):
+for _verb in (demo, generate, reconstruct, corpus, init, encode, train, evaluate, plan, doctor):
     _verb.register(app)
 
 
