@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from glyphflow.core.errors import InputError
-from glyphflow.models import MMDiT, MMDiTConfig
-from glyphflow.models.quantize import GROUP, Quantize, QuantLinear, quantise_weight, weight_bytes
+from glyphflow.models import MMDiT, MMDiTConfig, load_weights
+from glyphflow.models.quantize import GROUP, Quantize, QuantLinear, quantise_as_placed, quantise_weight, weight_bytes
 from tiny import seeded_weights
 
 CONFIG = MMDiTConfig(
@@ -98,32 +96,25 @@ def test_moving_and_casting(model: MMDiT) -> None:
     assert half.packed.dtype == torch.uint8 and half.scale.dtype == torch.bfloat16
 
 
-def test_the_unrounded_whole_never_exists(tmp_path: Path) -> None:
-    """Data pages of a process that loads a float32 file in int8: far from the weights' float32 size."""
-    if not Path("/proc/self/statm").exists():
-        pytest.skip("needs /proc")
-    config = MMDiTConfig(num_layers=4, num_attention_heads=4, joint_attention_dim=64)
-    MMDiT(config).save_pretrained(tmp_path, max_shard_bytes=2 * 10**7)
-    code = f"""
-import torch
-from glyphflow.models import MMDiT
-highest = 0
-read = lambda: int(open('/proc/self/statm').read().split()[5]) * 4096
-MMDiT.from_pretrained({str(tmp_path)!r}, torch.bfloat16, quantize="int8")
-before = read()
-import glyphflow.models.weights as weights
-place = weights._place
-def placed(*args):
-    global highest
-    place(*args)
-    highest = max(highest, read())
-weights._place = placed
-model = MMDiT.from_pretrained({str(tmp_path)!r}, torch.bfloat16, quantize="int8")
-print(highest - before, sum(p.nbytes for p in model.parameters()), sum(p.numel() for p in MMDiT(model.config).parameters()) * 2)
-"""
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    peak, rounded, whole = map(int, out.stdout.split())
-    assert peak < 1.1 * rounded + 10 * 2**20 < whole
+def test_each_weight_is_rounded_before_the_next_is_read(model: MMDiT, tmp_path: Path) -> None:
+    """So the unrounded whole never exists."""
+    model.save_pretrained(tmp_path, max_shard_bytes=200_000)
+    with torch.device("meta"):
+        loaded = MMDiT(CONFIG)
+    rounding, seen = quantise_as_placed("int8"), 0
+
+    def whole() -> int:
+        blocks = [part for name, part in loaded.named_modules() if ".attn." in name or "_mlp." in name]
+        return sum(isinstance(part, nn.Linear) and not part.weight.is_meta for part in blocks)
+
+    def placed(module: nn.Module, name: str) -> None:
+        nonlocal seen
+        seen = max(seen, whole())
+        rounding(module, name)
+        assert whole() == 0
+
+    load_weights(loaded, tmp_path, torch.float32, torch.device("cpu"), placed)
+    assert seen == 1 and not any(p.is_meta for p in loaded.parameters())
 
 
 def test_refusals(model: MMDiT, tmp_path: Path) -> None:
