@@ -55,7 +55,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "style": ("style",),
     "real_world": ("real_world",),
 }  # fmt: skip
-"""The nine groups of the overall number and their dimensions (a copy may have one of color+texture and texture+color)."""
+"""The nine groups of the overall number and their dimensions (color+texture and texture+color are two)."""
 LENGTHS = ("short", "long")
 RECALL_DISTANCE = 0.3
 INSTRUCTION = (
