@@ -171,6 +171,9 @@ def test_what_is_common_is_computed_once(encoder: ConditionEncoder) -> None:
         encoder.to("cpu").encode(["make it red"], template="edit", images=[[CAT]])
     assert passes == {"language": [], "vision": []}
     assert torch.equal(again[0], positive)
+    assert encoder.remembers(["", "make it red"], template="edit", images=[[CAT]] * 2)
+    assert not encoder.remembers([""], template="edit", images=[[DOG]])
+    assert not encoder.remembers([""])
     with counted(encoder) as passes:
         encoder.encode([""], template="edit-plus", images=[[DOG, CAT]])
     assert len(passes["vision"]) == 1  # the cat is known

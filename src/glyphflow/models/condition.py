@@ -119,8 +119,6 @@ class ConditionEncoder:
         Without it the tower waits on the host, like ``lm_head``: prompts alone do not need them. What is remembered of earlier
         prompts and pictures stays, on the host.
         """
-        if torch.device(device) != self.device:
-            self._shared.forget()
         self._language.to(device)
         if self._core.visual is not None:
             self._core.visual.to(device if vision else "cpu")
@@ -192,7 +190,7 @@ class ConditionEncoder:
         over 200.
         """
         pictures = self._pictures(template, len(prompts), images)
-        wanted = [(template, prompt, *(p.key for p in row)) for prompt, row in zip(prompts, pictures, strict=True)]
+        wanted = _keys(template, prompts, pictures)
         known = {key: self._remembered[key] for key in wanted if key in self._remembered}
         fresh: dict[tuple[str, ...], Line] = {}
         for key, prompt, row in zip(wanted, prompts, pictures, strict=True):
@@ -206,6 +204,13 @@ class ConditionEncoder:
         for key in wanted:
             self._remembered[key] = known[key].cpu()
         return [known[key].to(self.device) for key in wanted]
+
+    def remembers(
+        self, prompts: Sequence[str], *, template: str = "t2i", images: Sequence[Sequence[Image.Image]] | None = None
+    ) -> bool:
+        """Whether :meth:`encode` would run no network for these, so that the weights need not be on the device for it."""
+        keys = _keys(template, prompts, self._pictures(template, len(prompts), images))
+        return all(key in self._remembered for key in keys)
 
     def caption(self, image: Image.Image, language: str = "en", max_new_tokens: int = 512) -> str:
         """Describe ``image`` in English ("en") or Chinese ("zh"), at most ``max_new_tokens`` tokens, the likeliest each time.
@@ -334,6 +339,10 @@ class _Streamer:
 
     def end(self) -> None:
         """Nothing to do: the line is closed by its owner."""
+
+
+def _keys(template: str, prompts: Sequence[str], pictures: Sequence[Sequence[Picture]]) -> list[tuple[str, ...]]:
+    return [(template, prompt, *(p.key for p in row)) for prompt, row in zip(prompts, pictures, strict=True)]
 
 
 def _tokens(pictures: Sequence[Picture]) -> int:

@@ -7,7 +7,7 @@ passes up to the rounding of matrix products of another shape (3e-6 in fp32).
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -16,8 +16,9 @@ import torch
 from glyphflow.models.vision import Picture, positions
 
 _BATCH = 16  # texts per forward pass, sorted by length so that little is padding
+_PADDING = 1.5  # a pass may hold this many times as many tokens as its texts have
 _BATCH_TOKENS = 16384  # and this many tokens, shared ones counted for each: 0.9 GB of keys and values at the released width
-_REMEMBERED = 4  # beginnings; one of 1,433 tokens (a template with 1036 x 1036 pixels) takes 82 MB on the device
+_REMEMBERED = 4  # beginnings; one of 1,433 tokens (a template with 1036 x 1036 pixels) takes 92 MB of host memory
 
 _Value = TypeVar("_Value")
 
@@ -60,6 +61,8 @@ class Line:
 
 @dataclass(frozen=True)
 class _Beginning:
+    """Kept on the host: the device is for the model that is at work, and copying is far cheaper than computing again."""
+
     states: torch.Tensor  # (n, D)
     keys_values: list[tuple[torch.Tensor, torch.Tensor]]  # per layer, (1, heads, n, head size)
     end: int  # position of the token after it; pictures span fewer positions than they have tokens
@@ -77,10 +80,6 @@ class SharedPrefixModel:
         self._features = features
         self._beginnings: Recent[_Beginning] = Recent(_REMEMBERED)
 
-    def forget(self) -> None:
-        """Drop the beginnings, which live on the model's device."""
-        self._beginnings.clear()
-
     def states(self, lines: Sequence[Line]) -> list[torch.Tensor]:
         """The last hidden states (len(ids) - drop, D) of each line."""
         groups: dict[tuple[Any, ...], list[int]] = {}
@@ -90,10 +89,7 @@ class SharedPrefixModel:
         for members in groups.values():
             first = lines[members[0]]
             beginning = self._beginning(first) if first.shared else None
-            members.sort(key=lambda n: len(lines[n].ids))
-            at_once = max(1, min(_BATCH, _BATCH_TOKENS // len(lines[members[-1]].ids)))
-            for start in range(0, len(members), at_once):
-                batch = members[start : start + at_once]
+            for batch in _batches(members, lines):
                 rests = self._continue([lines[n].ids[first.shared :] for n in batch], beginning)
                 found |= {n: _wanted(lines[n], beginning, rest) for n, rest in zip(batch, rests, strict=True)}
         return [found[n] for n in range(len(lines))]
@@ -113,8 +109,8 @@ class SharedPrefixModel:
             states = self._language(
                 inputs_embeds=embeds[None], position_ids=places[:, None].to(device), past_key_values=cache, use_cache=True
             ).last_hidden_state[0]
-            pairs = [(layer.keys, layer.values) for layer in cache.layers]
-            self._beginnings[line.beginning] = _Beginning(states, pairs, int(places.max()) + 1)
+            pairs = [(layer.keys.cpu(), layer.values.cpu()) for layer in cache.layers]
+            self._beginnings[line.beginning] = _Beginning(states.cpu(), pairs, int(places.max()) + 1)
         return self._beginnings[line.beginning]
 
     @torch.inference_mode()
@@ -131,12 +127,28 @@ class SharedPrefixModel:
             from transformers import DynamicCache
 
             cache, start = DynamicCache(), beginning.end
-            for layer, (keys, values) in enumerate(beginning.keys_values):
-                cache.update(keys.expand(len(rests), -1, -1, -1), values.expand(len(rests), -1, -1, -1), layer)
+            for layer, pair in enumerate(beginning.keys_values):
+                cache.update(*(one.to(device).expand(len(rests), -1, -1, -1) for one in pair), layer)
             known = {"past_key_values": cache, "use_cache": True}
         places = torch.arange(start, start + padded.shape[1], device=device).expand(3, len(rests), -1)
         states: torch.Tensor = self._language(input_ids=padded.to(device), position_ids=places, **known).last_hidden_state
         return states
+
+
+def _batches(members: Sequence[int], lines: Sequence[Line]) -> Iterator[list[int]]:
+    """``members`` in groups of similar length, the shortest first."""
+    batch: list[int] = []
+    real = 0
+    for n in sorted(members, key=lambda n: len(lines[n].ids)):
+        length = len(lines[n].ids)
+        own = length - lines[n].shared
+        size = len(batch) + 1
+        if batch and (size > _BATCH or size * length > _BATCH_TOKENS or size * own > _PADDING * (real + own)):
+            yield batch
+            batch, real = [], 0
+        batch.append(n)
+        real += own
+    yield batch
 
 
 def _wanted(line: Line, beginning: _Beginning | None, rest: torch.Tensor) -> torch.Tensor:
@@ -144,4 +156,4 @@ def _wanted(line: Line, beginning: _Beginning | None, rest: torch.Tensor) -> tor
     tail = rest[max(line.drop - line.shared, 0) : len(line.ids) - line.shared]
     if beginning is None or line.drop >= line.shared:
         return tail.clone()  # outside inference mode: usable in training, and compact
-    return torch.cat([beginning.states[line.drop :], tail])
+    return torch.cat([beginning.states[line.drop :].to(tail.device), tail])
