@@ -137,15 +137,18 @@ def judge_prompts(instruction: str) -> tuple[str, str]:
 
 
 def numbers_in(reply: str) -> list[float] | None:
-    """The list "score" of the JSON object in a reply, or a bare list or number, as the public parser reads them."""
+    """The list "score" of the JSON object in a reply, or a bare list or number, as the public parser reads them.
+
+    A bare list must be of two whole numbers, a bare number at most 10; in an object anything goes.
+    """
     start, end = reply.find("{"), reply.rfind("}") + 1
     if start != -1 and end > start:
         try:
             found = json.loads(reply[start:end].replace("\n", ""))["score"]
         except (json.JSONDecodeError, KeyError, TypeError):
             return None
-    elif match := re.search(r"\[\d+(?:\.\d+)?(?:, ?\d+(?:\.\d+)?)*\]", reply):
-        found = json.loads(match[0])
+    elif re.fullmatch(r"\[\d+, ?\d+\]", bare := reply[reply.find("[") : reply.rfind("]") + 1]):
+        found = json.loads(bare)
     elif reply.strip().isdigit() and int(reply) <= 10:
         found = int(reply)
     else:
