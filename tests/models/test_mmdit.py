@@ -11,6 +11,7 @@ from torch import Tensor
 
 from glyphflow.core.errors import GlyphFlowError, InputError
 from glyphflow.models import NANO_MMDIT, QWEN_IMAGE_MMDIT, MMDiT, MMDiTConfig, pack_latents, unpack_latents
+from glyphflow.models.kernels import EAGER, TRACEABLE
 from glyphflow.models.mmdit import sinusoid
 
 diffusers = pytest.importorskip("diffusers")
@@ -33,16 +34,20 @@ SHAPES = {
 MASKS = {"none": None, "padded": [[1] * 7, [1] * 4 + [0] * 3], "holes": [[1, 1, 0, 1, 1, 0, 1], [0, 1, 1, 1, 0, 0, 0]]}
 
 
+LAYERED = {"use_additional_t_cond": True, "use_layer3d_rope": True}
+
+
 @functools.cache
-def twins(dtype: torch.dtype, zero_cond_t: bool = False) -> tuple[Any, MMDiT]:
+def twins(dtype: torch.dtype, zero_cond_t: bool = False, layered: bool = False) -> tuple[Any, MMDiT]:
     """The reference with random weights everywhere (also where training starts at zero), and ours with the same."""
     torch.manual_seed(0)
-    reference = diffusers.QwenImageTransformer2DModel(**TINY, zero_cond_t=zero_cond_t).eval()
+    config = {**TINY, "zero_cond_t": zero_cond_t, **(LAYERED if layered else {})}
+    reference = diffusers.QwenImageTransformer2DModel(**config).eval()
     with torch.no_grad():
         for parameter in reference.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     reference = reference.to(dtype)
-    ours = MMDiT(MMDiTConfig(**TINY, zero_cond_t=zero_cond_t)).to(dtype).eval()
+    ours = MMDiT(MMDiTConfig(**config)).to(dtype).eval()
     ours.load_state_dict(reference.state_dict())
     return reference, ours
 
@@ -105,6 +110,71 @@ def test_controlnet_residuals_equal_the_reference() -> None:
     )[0]  # fmt: skip
     got = ours(latents, text, sigma, shapes, controlnet_block_samples=residuals)
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("mask", ["none", "padded"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shapes", ["two references", "many layers"])
+@torch.no_grad()
+def test_layered_equals_the_reference(shapes: str, dtype: torch.dtype, mask: str) -> None:
+    reference, ours = twins(dtype, layered=True)
+    many = [(1, 2, 2)] * 5  # more layers than half the side: text starts behind the last layer
+    latents, text, sigma, img_shapes, text_mask = inputs(SHAPES.get(shapes, many), dtype, MASKS[mask])
+    kind = torch.tensor([0, 1])
+    expected = reference(
+        latents, text, text_mask, sigma, img_shapes, additional_t_cond=kind, return_dict=False
+    )[0]  # fmt: skip
+    got = ours(latents, text, sigma, img_shapes, text_mask, additional_t_cond=kind)
+    torch.testing.assert_close(got, expected, atol=1e-5 if dtype == torch.float32 else 0, rtol=0)
+
+
+def test_the_second_time_condition_is_asked_for_by_layered_models_only() -> None:
+    latents, text, sigma, shapes, _ = inputs(SHAPES["odd"], torch.float32, None)
+    with pytest.raises(InputError, match="was not given"):
+        twins(torch.float32, layered=True)[1](latents, text, sigma, shapes)
+    with pytest.raises(InputError, match="was given"):
+        twins(torch.float32)[1](latents, text, sigma, shapes, additional_t_cond=torch.tensor([0]))
+
+
+@pytest.mark.parametrize("zero_cond_t", [False, True])
+@torch.no_grad()
+def test_only_the_wanted_tokens_are_computed_with_the_same_bits(zero_cond_t: bool) -> None:
+    ours = twins(torch.bfloat16, zero_cond_t)[1]
+    latents, text, sigma, shapes, mask = inputs(SHAPES["two references"], torch.bfloat16, MASKS["padded"])
+    whole = ours(latents, text, sigma, shapes, mask)
+    assert torch.equal(ours(latents, text, sigma, shapes, mask, target_tokens=8), whole[:, :8])
+
+
+@pytest.mark.parametrize("zero_cond_t", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.no_grad()
+def test_prompts_of_different_lengths_need_no_padding(dtype: torch.dtype, zero_cond_t: bool) -> None:
+    ours = twins(dtype, zero_cond_t)[1]
+    latents, text, sigma, shapes, _ = inputs(SHAPES["one reference"], dtype, None)
+    sigma, ragged = sigma[:1], [text[0], text[1, :3]]
+    together = ours(latents, ragged, sigma, shapes)
+    alone = [ours(latents[i : i + 1], one[None], sigma, shapes[:1]) for i, one in enumerate(ragged)]
+    torch.testing.assert_close(together, torch.cat(alone), atol=1e-5 if dtype == torch.float32 else 2**-6, rtol=0)
+    table = ours.modulation(sigma)
+    assert torch.equal(ours(latents, ragged, sigma, shapes, modulation=table), together)
+
+
+def test_ragged_prompts_with_several_sigmas_are_refused() -> None:
+    latents, text, sigma, shapes, _ = inputs(SHAPES["odd"], torch.float32, None)
+    with pytest.raises(InputError, match=r"\(7, 3\) share one sigma, but there are 2"):
+        twins(torch.float32)[1](latents, [text[0], text[1, :3]], sigma, shapes)
+
+
+@pytest.mark.parametrize("zero_cond_t", [False, True])
+@torch.no_grad()
+def test_kernels_for_the_compiler_compute_the_same(zero_cond_t: bool) -> None:
+    ours = twins(torch.bfloat16, zero_cond_t)[1]
+    latents, text, sigma, shapes, mask = inputs(SHAPES["two references"], torch.bfloat16, MASKS["padded"])
+    expected = ours(latents, text, sigma, shapes, mask)
+    ours.use_kernels(TRACEABLE)
+    got = ours(latents, text, sigma, shapes, mask)
+    ours.use_kernels(EAGER)
+    torch.testing.assert_close(got, expected, atol=2**-6, rtol=0)
 
 
 @torch.no_grad()
@@ -191,7 +261,6 @@ def test_packing_equals_the_reference_pipeline() -> None:
     ("change", "words"),
     [
         ({"guidance_embeds": True}, "guidance_embeds"),
-        ({"use_layer3d_rope": True}, "Layered"),
         ({"axes_dims_rope": (8, 4, 6)}, "18, but attention_head_dim is 16"),
     ],
 )

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from glyphflow.models.msrope import joint_positions, rotate, rotation_table, text_start
+from glyphflow.models.msrope import joint_positions, rotate, rotate_real, rotation_table, text_start
 
 CPU = torch.device("cpu")
 
@@ -31,7 +31,7 @@ def test_references_take_the_next_frames_and_the_largest_image_pushes_the_text()
 
 
 def test_table_holds_the_angles_of_the_definition() -> None:
-    table = rotation_table(((1, 2, 2),), 1, (2, 4, 4), CPU)
+    table = torch.view_as_complex(rotation_table(((1, 2, 2),), 1, (2, 4, 4), CPU))
     text = [1.0, 1.0, 0.01, 1.0, 0.01]  # position 1 on each axis; frequencies 10000 ** (-2 j / d)
     first_pixel = [0.0, -1.0, -0.01, -1.0, -0.01]
     for row, angles in ((0, text), (1, first_pixel)):
@@ -40,12 +40,12 @@ def test_table_holds_the_angles_of_the_definition() -> None:
 
 
 def test_positions_go_on_where_tables_of_4096_end() -> None:
-    assert rotation_table(((1, 83, 83),), 5000, (2, 2, 2), CPU).shape == (5000 + 83 * 83, 3)
+    assert rotation_table(((1, 83, 83),), 5000, (2, 2, 2), CPU).shape == (5000 + 83 * 83, 3, 2)
 
 
 def test_rotation_turns_adjacent_pairs_and_keeps_the_dtype() -> None:
     x = torch.tensor([1.0, 0.0, 0.0, 2.0]).reshape(1, 1, 1, 4)
-    table = torch.tensor([[1j, -1.0 + 0j]])
+    table = torch.view_as_real(torch.tensor([[1j, -1.0 + 0j]]))
     assert rotate(x, table).flatten().tolist() == [0.0, 1.0, 0.0, -2.0]
     assert rotate(x.bfloat16(), table).dtype == torch.bfloat16
 
@@ -59,3 +59,16 @@ def test_scores_depend_on_distance_only() -> None:
     q, k = rotate(q, table[:9]), rotate(k, table[:9])
     scores = torch.einsum("bshd,bshd->s", q[:, 2:], k[:, :-2])
     torch.testing.assert_close(scores, scores[:1].expand_as(scores))
+
+
+def test_layers_count_up_and_the_picture_they_come_from_stands_before_them() -> None:
+    shapes = [(1, 1, 1)] * 4
+    assert joint_positions(shapes, 1, layered=True)[:, 0].tolist() == [3, 0, 1, 2, -1]
+    assert text_start(shapes, layered=True) == 3 and text_start([(1, 9, 1)] * 4, layered=True) == 4
+
+
+def test_rotation_without_complex_numbers_is_the_same_rotation() -> None:
+    table = rotation_table(((1, 5, 3),), 9, (4, 4, 4), CPU)
+    x = torch.randn(2, 24, 3, 12, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(rotate_real(x, table), rotate(x, table), atol=5e-7, rtol=0)
+    assert rotate_real(x.bfloat16(), table).dtype == torch.bfloat16

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from glyphflow.models.msrope import rotate
+from glyphflow.models.kernels import EAGER, Kernels, rms_norm
+from glyphflow.models.msrope import ImageShape, rotation_table
 
 
 class RMSNorm(nn.Module):
-    """x / sqrt(mean(x^2) + eps) * weight over the last axis; statistics in float32.
-
-    In half precision the normalised value is rounded once before the weight multiplies it, as the released model does.
-    """
+    """:func:`glyphflow.models.kernels.rms_norm` with its weight."""
 
     def __init__(self, dim: int, eps: float = 1e-6) -> None:
         super().__init__()
@@ -21,9 +21,56 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.float()
-        normed = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps)
-        return normed.to(self.weight.dtype) * self.weight
+        return rms_norm(x, self.weight, self.eps)
+
+
+class Layout(NamedTuple):
+    """How the text and image tokens of a batch meet in attention: [text, image] of each sample, and nothing of another's.
+
+    ``lengths`` is None for text (B, L, D); else the texts of the B samples, of these lengths, stand one behind the other in
+    one row (1, L_0 + L_1 + ..., D), which needs neither padding nor a mask. ``text_rotation`` and ``image_rotation`` turn the
+    tokens as they stand; ``key_mask`` (B, 1, 1, L + N) is false for keys that nothing may attend to, None when there are none.
+    """
+
+    text_rotation: Tensor
+    image_rotation: Tensor
+    key_mask: Tensor | None
+    lengths: tuple[int, ...] | None
+
+    @classmethod
+    def of(
+        cls,
+        shapes: tuple[ImageShape, ...],
+        text: int | tuple[int, ...],
+        axes_dims: tuple[int, ...],
+        device: torch.device,
+        text_mask: Tensor | None = None,
+        layered: bool = False,
+    ) -> Layout:
+        """The layout of images of ``shapes`` beside ``text``: the L of a (B, L, D) tensor, or the lengths of ragged texts."""
+        longest = text if isinstance(text, int) else max(text)
+        table = rotation_table(shapes, longest, axes_dims, device, layered)
+        turns, image = table[:longest], table[longest:]
+        key_mask = None if text_mask is None else joint_key_mask(text_mask, len(image))
+        if isinstance(text, int):
+            return cls(turns, image, key_mask, None)
+        return cls(torch.cat([turns[:length] for length in text]), image, key_mask, text)
+
+    def join(self, text: Tensor, image: Tensor) -> list[Tensor]:
+        """The joint sequences (B, L + N, ...), or one (1, L_i + N, ...) for each sample."""
+        if self.lengths is None:
+            return [torch.cat([text, image], dim=1)]
+        texts = torch.split(text, list(self.lengths), dim=1)
+        return [torch.cat([one, image[i : i + 1]], dim=1) for i, one in enumerate(texts)]
+
+    def part(self, joint: list[Tensor], text_length: int) -> tuple[Tensor, Tensor]:
+        """Inverse of :meth:`join`; both contiguous, since a strided input makes a linear round its product before the bias."""
+        if self.lengths is None:
+            (whole,) = joint
+            return whole[:, :text_length].contiguous(), whole[:, text_length:].contiguous()
+        texts = [one[:, :length] for one, length in zip(joint, self.lengths, strict=True)]
+        images = [one[:, length:] for one, length in zip(joint, self.lengths, strict=True)]
+        return torch.cat(texts, dim=1), torch.cat(images)
 
 
 class JointAttention(nn.Module):
@@ -35,30 +82,40 @@ class JointAttention(nn.Module):
     def __init__(self, dim: int, head_dim: int) -> None:
         super().__init__()
         self.head_dim = head_dim
+        self.kernels: Kernels = EAGER
         self.to_q, self.to_k, self.to_v = (nn.Linear(dim, dim) for _ in range(3))
         self.add_q_proj, self.add_k_proj, self.add_v_proj = (nn.Linear(dim, dim) for _ in range(3))
         self.norm_q, self.norm_k, self.norm_added_q, self.norm_added_k = (RMSNorm(head_dim) for _ in range(4))
         self.to_out = nn.ModuleList([nn.Linear(dim, dim)])
         self.to_add_out = nn.Linear(dim, dim)
 
-    def forward(
-        self, image_BND: Tensor, text_BLD: Tensor, rotation_Sc: Tensor, key_mask_B11S: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Returns (image (B, N, D), attended text (B, L, D) before its output projection).
+    def forward(self, image_BND: Tensor, text_BLD: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+        """Image (B, N, D) and text (B, L, D) -> the same, attended."""
+        q = layout.join(
+            self._turned(self.add_q_proj(text_BLD), self.norm_added_q, layout.text_rotation),
+            self._turned(self.to_q(image_BND), self.norm_q, layout.image_rotation),
+        )
+        text, image = layout.part(self._attend(q, image_BND, text_BLD, layout), text_BLD.shape[1])
+        return self.to_out[0](image), self.to_add_out(text)
 
-        The text projection is left to the caller because the last block has no use for it.
-        """
-        q = self._joint(self.norm_added_q, self.add_q_proj(text_BLD), self.norm_q, self.to_q(image_BND), rotation_Sc)
-        k = self._joint(self.norm_added_k, self.add_k_proj(text_BLD), self.norm_k, self.to_k(image_BND), rotation_Sc)
-        v = self._heads(torch.cat([self.add_v_proj(text_BLD), self.to_v(image_BND)], dim=1))
-        out_BSD = attend(q, k, v, key_mask_B11S).flatten(2)
-        length = text_BLD.shape[1]
-        # A strided input would make the linear round its product before adding the bias.
-        return self.to_out[0](out_BSD[:, length:].contiguous()), out_BSD[:, :length].contiguous()
+    def image_only(self, image_BND: Tensor, text_BLD: Tensor, layout: Layout, target: int) -> Tensor:
+        """What :meth:`forward` gives the first ``target`` image tokens: (B, target, D), the only ones that ask."""
+        asking_BND = image_BND[:, :target].contiguous()
+        q_BNHd = self._turned(self.to_q(asking_BND), self.norm_q, layout.image_rotation[:target])
+        q = [q_BNHd] if layout.lengths is None else list(torch.split(q_BNHd, 1))
+        out: Tensor = self.to_out[0](torch.cat(self._attend(q, image_BND, text_BLD, layout)))
+        return out
 
-    def _joint(self, text_norm: nn.Module, text: Tensor, image_norm: nn.Module, image: Tensor, rotation: Tensor) -> Tensor:
-        x = torch.cat([text_norm(self._heads(text)), image_norm(self._heads(image))], dim=1)
-        return rotate(x, rotation)
+    def _attend(self, q: list[Tensor], image: Tensor, text: Tensor, layout: Layout) -> list[Tensor]:
+        k = layout.join(
+            self._turned(self.add_k_proj(text), self.norm_added_k, layout.text_rotation),
+            self._turned(self.to_k(image), self.norm_k, layout.image_rotation),
+        )
+        v = layout.join(self._heads(self.add_v_proj(text)), self._heads(self.to_v(image)))
+        return [attend(*qkv, layout.key_mask).flatten(2) for qkv in zip(q, k, v, strict=True)]
+
+    def _turned(self, x_BSD: Tensor, norm: RMSNorm, rotation: Tensor) -> Tensor:
+        return self.kernels.norm_rotate(self._heads(x_BSD), norm.weight, norm.eps, rotation)
 
     def _heads(self, x_BSD: Tensor) -> Tensor:
         return x_BSD.reshape(*x_BSD.shape[:2], -1, self.head_dim)

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from glyphflow.core.config import Config
 from glyphflow.core.errors import InputError
 from glyphflow.models import weights
-from glyphflow.models.attention import RMSNorm, joint_key_mask
+from glyphflow.models.attention import Layout, RMSNorm
 from glyphflow.models.mmdit import Block, TimeEmbedding
-from glyphflow.models.msrope import ImageShape, rotation_table
+from glyphflow.models.msrope import ImageShape
 
 
 class ControlNetConfig(Config):
@@ -97,22 +97,19 @@ class ControlNet(nn.Module):
         image = self.img_in(hidden_states)
         text = self.txt_in(self.txt_norm(encoder_hidden_states))
         time: Tensor = self.time_text_embed(timestep.to(image.dtype)[:, None])
-        rotation = rotation_table(shapes, text.shape[1], self.config.axes_dims_rope, image.device)
-        key_mask = None
-        if encoder_hidden_states_mask is not None:
-            key_mask = joint_key_mask(encoder_hidden_states_mask, image.shape[1])
+        layout = Layout.of(shapes, text.shape[1], self.config.axes_dims_rope, image.device, encoder_hidden_states_mask)
         total: list[Tensor] = []
         for condition, scale in zip(conditions, scales, strict=True):
             steered = image + self.controlnet_x_embedder(condition)
-            residuals = [residual * scale for residual in self._residuals(steered, text, time, rotation, key_mask)]
+            residuals = [residual * scale for residual in self._residuals(steered, text, time, layout)]
             total = [a + b for a, b in zip(total, residuals, strict=True)] if total else residuals
         return total
 
-    def _residuals(self, image: Tensor, text: Tensor, time: Tensor, rotation: Tensor, key_mask: Tensor | None) -> list[Tensor]:
+    def _residuals(self, image: Tensor, text: Tensor, time: Tensor, layout: Layout) -> list[Tensor]:
         segments = (image.shape[1],)
         residuals: list[Tensor] = []
         for block, out in zip(self.transformer_blocks, self.controlnet_blocks, strict=True):
-            image, text = block(image, text, time, rotation, key_mask, segments)
+            image, text = block(image, text, time, layout, segments)
             residuals.append(out(image))
         return residuals
 

@@ -4,16 +4,16 @@
     prompt ─ txt_norm, txt_in┴─► transformer_blocks x num_layers ┘
     sigma ─ time_text_embed ──── modulates every block and norm_out
 
-Shapes in names: B batch, N image tokens (the picture being made, then its references), L text tokens, S = L + N, D width,
-R modulation rows. Parameter names are those of the released checkpoints.
+Shapes in names: B batch, N image tokens (the picture being made, then its references), L text tokens, D width, R modulation
+rows, J width of the prompt embeddings. Parameter names are those of the released checkpoints.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple, Protocol, cast
 
 import torch
 from pydantic import model_validator
@@ -23,8 +23,9 @@ from torch.nn import functional as F
 from glyphflow.core.config import Config
 from glyphflow.core.errors import InputError
 from glyphflow.models import weights
-from glyphflow.models.attention import JointAttention, RMSNorm, joint_key_mask
-from glyphflow.models.msrope import ImageShape, rotation_table
+from glyphflow.models.attention import JointAttention, Layout, RMSNorm
+from glyphflow.models.kernels import EAGER, TRACEABLE, Kernels
+from glyphflow.models.msrope import ImageShape
 from glyphflow.models.quantize import Quantize, quantise_as_placed
 from glyphflow.models.single_file import transformer_fields
 from glyphflow.models.stored import open_checkpoint
@@ -60,11 +61,6 @@ class MMDiTConfig(Config):
             )
         if self.guidance_embeds:
             raise InputError("guidance_embeds = true has no released weights and no defined computation; set it to false.")
-        if self.use_additional_t_cond or self.use_layer3d_rope:
-            raise InputError(
-                "This is a Qwen-Image-Layered transformer (use_additional_t_cond / use_layer3d_rope = true), which is not "
-                "supported yet; use a Qwen-Image or Qwen-Image-Edit checkpoint."
-            )
         return self
 
 
@@ -86,6 +82,16 @@ class Modulation(NamedTuple):
         return Modulation(tuple(t[pick] for t in self.image), tuple(t[pick] for t in self.text), self.head[pick])
 
 
+class StepCache(Protocol):
+    """Approximate sampling: may answer for all blocks but the first, from what they did at an earlier step."""
+
+    def recall(self, first: Tensor, tokens: int) -> Tensor | None:
+        """The first ``tokens`` of the image stream behind all blocks, or None: compute. ``first``: the one behind block 0."""
+
+    def remember(self, first: Tensor, last: Tensor) -> None:
+        """The image stream behind block 0 and, where it was computed, behind the last block."""
+
+
 class MMDiT(nn.Module):
     """Predicts the velocity ``noise - picture`` of packed latents."""
 
@@ -96,7 +102,7 @@ class MMDiT(nn.Module):
         self.img_in = nn.Linear(config.in_channels, width)
         self.txt_norm = RMSNorm(config.joint_attention_dim)
         self.txt_in = nn.Linear(config.joint_attention_dim, width)
-        self.time_text_embed = TimeEmbedding(width)
+        self.time_text_embed = TimeEmbedding(width, config.use_additional_t_cond)
         last = config.num_layers - 1
         self.transformer_blocks = nn.ModuleList(
             Block(width, config.attention_head_dim, last=index == last) for index in range(config.num_layers)
@@ -107,7 +113,7 @@ class MMDiT(nn.Module):
     def forward(
         self,
         hidden_states: Tensor,
-        encoder_hidden_states: Tensor,
+        encoder_hidden_states: Tensor | Sequence[Tensor],
         timestep: Tensor,
         img_shapes: Sequence[Sequence[ImageShape]],
         encoder_hidden_states_mask: Tensor | None = None,
@@ -115,36 +121,58 @@ class MMDiT(nn.Module):
         additional_t_cond: Tensor | None = None,
         controlnet_block_samples: Sequence[Tensor] | None = None,
         modulation: Modulation | None = None,
+        target_tokens: int | None = None,
+        step_cache: StepCache | None = None,
     ) -> Tensor:
-        """Velocity of every image token: (B, N, patch_size^2 * out_channels).
+        """Velocity of the first ``target_tokens`` image tokens, all of them by default: (B, N, patch_size^2 * out_channels).
 
         hidden_states: (B, N, in_channels) packed latents, the noisy picture first, then clean references.
-        encoder_hidden_states: (B, L, joint_attention_dim) prompt embeddings, padded anywhere.
-        timestep: (B,) sigma in (0, 1], 1 = pure noise.
+        encoder_hidden_states: (B, L, J) prompt embeddings, padded anywhere; or a list of B of them, (L_i, J), without padding,
+            which costs no mask and no work for padding but needs one sigma for all.
+        timestep: (B,) or (1,) sigma in (0, 1], 1 = pure noise.
         img_shapes: one list per sample of (frames, height / 16, width / 16); all samples of a batch have the same list.
         encoder_hidden_states_mask: (B, L), true or 1 for real tokens; None when all are real. Padding is never attended.
+        additional_t_cond: (B,) or (1,) int, for layered models: 0 for pictures with an alpha channel.
         controlnet_block_samples: K residuals (B, N, D); block i adds number i // ceil(num_layers / K).
         modulation: from :meth:`modulation`, to skip its evaluation (``timestep`` is then not used).
 
         Raises InputError when shapes contradict each other.
         """
-        if additional_t_cond is not None:
-            raise InputError("additional_t_cond was given, but this model has use_additional_t_cond = false; leave it out.")
-        shapes = self._check(hidden_states, encoder_hidden_states, img_shapes, encoder_hidden_states_mask)
-        image, text = self.embed(hidden_states, encoder_hidden_states)
-        time = None if modulation is not None else self.embed_time(timestep)
-        image = self.blocks(image, text, time, shapes, encoder_hidden_states_mask, modulation, controlnet_block_samples)
+        text, lengths = _flat(encoder_hidden_states)
+        shapes = self._check(hidden_states, text, lengths, img_shapes, encoder_hidden_states_mask)
+        time = None if modulation is not None else self.embed_time(timestep, additional_t_cond)
+        rows = len(modulation.head if modulation is not None else cast(Tensor, time))
+        if lengths is not None and rows != 1:
+            raise InputError(
+                f"Prompts of different lengths {lengths} share one sigma, but there are {rows}; pad and mask them."
+            )
+        layout = Layout.of(
+            shapes,
+            lengths or text.shape[1],
+            self.config.axes_dims_rope,
+            hidden_states.device,
+            encoder_hidden_states_mask,
+            self.config.use_layer3d_rope,
+        )
+        image, text = self.embed(hidden_states, text)
+        target = image.shape[1] if target_tokens is None else target_tokens
+        image = self.blocks(image, text, time, layout, shapes, target, modulation, controlnet_block_samples, step_cache)
         return self.head(image, time, modulation)
 
     def embed(self, hidden_states: Tensor, encoder_hidden_states: Tensor) -> tuple[Tensor, Tensor]:
         """Packed latents and prompt embeddings -> image (B, N, D) and text (B, L, D)."""
         return self.img_in(hidden_states), self.txt_in(self.txt_norm(encoder_hidden_states))
 
-    def embed_time(self, timestep: Tensor) -> Tensor:
+    def embed_time(self, timestep: Tensor, additional_t_cond: Tensor | None = None) -> Tensor:
         """sigma (B,) -> (B, R, D). The sinusoid is rounded as the weights are, because the released model was run so."""
+        if (additional_t_cond is not None) != self.config.use_additional_t_cond:
+            raise InputError(
+                f"additional_t_cond was {'given' if additional_t_cond is not None else 'not given'}, but this model has "
+                f"use_additional_t_cond = {self.config.use_additional_t_cond}; layered models need it and others have none."
+            )
         timestep = timestep.to(self.img_in.weight.dtype)
         rows = [timestep, torch.zeros_like(timestep)] if self.config.zero_cond_t else [timestep]
-        time: Tensor = self.time_text_embed(torch.stack(rows, dim=1))
+        time: Tensor = self.time_text_embed(torch.stack(rows, dim=1), additional_t_cond)
         return time
 
     def blocks(
@@ -152,21 +180,28 @@ class MMDiT(nn.Module):
         image: Tensor,
         text: Tensor,
         time: Tensor | None,
+        layout: Layout,
         shapes: tuple[ImageShape, ...],
-        text_mask: Tensor | None = None,
+        target: int,
         modulation: Modulation | None = None,
         controlnet_block_samples: Sequence[Tensor] | None = None,
+        step_cache: StepCache | None = None,
     ) -> Tensor:
-        """All transformer blocks: image (B, N, D) -> (B, N, D). Exactly one of ``time`` and ``modulation`` is given."""
-        rotation = rotation_table(shapes, text.shape[1], self.config.axes_dims_rope, image.device)
-        key_mask = None if text_mask is None else joint_key_mask(text_mask, image.shape[1])
+        """All transformer blocks: image (B, N, D) -> (B, target, D). Exactly one of ``time`` and ``modulation`` is given."""
         segments = _segments(shapes, rows=2 if self.config.zero_cond_t else 1)
+        first = image
         for index, block in enumerate(self.transformer_blocks):
             rows = None if modulation is None else (modulation.image[index], modulation.text[index])
-            image, text = block(image, text, time, rotation, key_mask, segments, rows)
+            image, text = block(image, text, time, layout, segments, rows, target)
             if controlnet_block_samples is not None:
                 every = math.ceil(len(self.transformer_blocks) / len(controlnet_block_samples))
-                image = image + controlnet_block_samples[index // every]
+                image = image + controlnet_block_samples[index // every][:, : image.shape[1]]
+            if index == 0 and step_cache is not None:
+                first = image
+                if (known := step_cache.recall(first, target)) is not None:
+                    return known
+        if step_cache is not None:
+            step_cache.remember(first, image)
         return image
 
     def head(self, image: Tensor, time: Tensor | None, modulation: Modulation | None = None) -> Tensor:
@@ -174,11 +209,23 @@ class MMDiT(nn.Module):
         velocity: Tensor = self.proj_out(self.norm_out(image, time, None if modulation is None else modulation.head))
         return velocity
 
-    def modulation(self, timestep: Tensor) -> Modulation:
-        """Every modulation row at the sigmas ``timestep`` (B,); ``.row(i)`` then serves any batch at sigma number i."""
-        time = self.embed_time(timestep)
+    def modulation(self, timestep: Tensor, additional_t_cond: Tensor | None = None) -> Modulation:
+        """Every modulation row at the sigmas ``timestep`` (S,); ``.row(i)`` then serves any batch at sigma number i."""
+        time = self.embed_time(timestep, additional_t_cond)
         rows = [cast(Block, block).modulation_rows(time) for block in self.transformer_blocks]
         return Modulation(tuple(r[0] for r in rows), tuple(r[1] for r in rows), self.norm_out.rows(time))
+
+    def use_kernels(self, kernels: Kernels) -> None:
+        """What the blocks compute with between their matrix products: ``EAGER`` (the default) or ``fused()``."""
+        for block in self.transformer_blocks:
+            block.kernels = block.attn.kernels = kernels  # type: ignore[union-attr, assignment]
+
+    def compile_blocks(self) -> None:
+        """Compile the blocks (``torch.compile``): one program serves them all, whatever the number of tokens."""
+        self.use_kernels(TRACEABLE)
+        for block in self.transformer_blocks:
+            # The forward pass and not the module: hooks, which stream weights, stay outside.
+            block.forward = torch.compile(block.forward, dynamic=True)
 
     def init_weights(self, generator: torch.Generator | None = None) -> MMDiT:
         """Start values for training from scratch (adaLN-zero).
@@ -230,7 +277,12 @@ class MMDiT(nn.Module):
         )
 
     def _check(
-        self, image: Tensor, text: Tensor, img_shapes: Sequence[Sequence[ImageShape]], mask: Tensor | None
+        self,
+        image: Tensor,
+        text: Tensor,
+        lengths: tuple[int, ...] | None,
+        img_shapes: Sequence[Sequence[ImageShape]],
+        mask: Tensor | None,
     ) -> tuple[ImageShape, ...]:
         shapes = tuple((int(f), int(h), int(w)) for f, h, w in img_shapes[0])
         if any(tuple(map(tuple, other)) != shapes for other in img_shapes):
@@ -238,6 +290,10 @@ class MMDiT(nn.Module):
         tokens = sum(math.prod(shape) for shape in shapes)
         if tokens != image.shape[1]:
             raise InputError(f"img_shapes {list(shapes)} are {tokens} tokens, but hidden_states has {image.shape[1]}.")
+        if lengths is not None and (mask is not None or len(lengths) != len(image)):
+            raise InputError(
+                f"There are {len(lengths)} prompts in the list and {len(image)} pictures; give one for each, and no mask."
+            )
         if mask is not None and mask.shape != text.shape[:2]:
             raise InputError(
                 f"encoder_hidden_states_mask is {tuple(mask.shape)}, but the text is {tuple(text.shape[:2])}; give one entry "
@@ -247,11 +303,15 @@ class MMDiT(nn.Module):
 
 
 class Block(nn.Module):
-    """Two streams side by side: modulated joint attention, then a modulated MLP each, both as gated residuals."""
+    """Two streams side by side: modulated joint attention, then a modulated MLP each, both as gated residuals.
+
+    The last block returns only what is read: the image tokens that are wanted; nothing reads its text.
+    """
 
     def __init__(self, width: int, head_dim: int, last: bool) -> None:
         super().__init__()
         self.last = last
+        self.kernels: Kernels = EAGER
         self.img_mod = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
         self.txt_mod = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
         self.attn = JointAttention(width, head_dim)
@@ -267,26 +327,44 @@ class Block(nn.Module):
         image: Tensor,
         text: Tensor,
         time: Tensor | None,
-        rotation: Tensor,
-        key_mask: Tensor | None,
+        layout: Layout,
         segments: tuple[int, ...],
         rows: tuple[Tensor, Tensor] | None = None,
+        target: int | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """image (B, N, D), text (B, L, D) -> the same; ``rows`` replaces the evaluation of :meth:`modulation_rows`."""
+        """image (B, N, D), text (B, L, D) -> the same; of the last block's image only the first ``target`` tokens.
+
+        ``segments``: how many image tokens take each modulation row. ``rows`` replaces :meth:`modulation_rows` of ``time``.
+        """
         image_rows, text_rows = rows if rows is not None else self.modulation_rows(time)  # type: ignore[arg-type]
         ishift1, iscale1, igate1, ishift2, iscale2, igate2 = image_rows.chunk(6, dim=-1)
         tshift1, tscale1, tgate1, tshift2, tscale2, tgate2 = text_rows.chunk(6, dim=-1)
         whole = (text.shape[1],)
 
-        attended_image, attended_text = self.attn(
-            modulate(image, ishift1, iscale1, segments), modulate(text, tshift1, tscale1, whole), rotation, key_mask
-        )
-        image = gated_residual(image, igate1, attended_image, segments)
-        image = gated_residual(image, igate2, self.img_mlp(modulate(image, ishift2, iscale2, segments)), segments)
-        if not self.last:  # nothing reads the text after the last block
-            text = gated_residual(text, tgate1, self.attn.to_add_out(attended_text), whole)
-            text = gated_residual(text, tgate2, self.txt_mlp(modulate(text, tshift2, tscale2, whole)), whole)
+        image_in = self._modulate(image, ishift1, iscale1, segments)
+        text_in = self._modulate(text, tshift1, tscale1, whole)
+        if self.last:
+            target = image.shape[1] if target is None else target
+            segments = _cut(segments, target)
+            image = self._add(image[:, :target], igate1, self.attn.image_only(image_in, text_in, layout, target), segments)
+        else:
+            attended_image, attended_text = self.attn(image_in, text_in, layout)
+            image = self._add(image, igate1, attended_image, segments)
+            text = self._add(text, tgate1, attended_text, whole)
+            text = self._add(text, tgate2, self.txt_mlp(self._modulate(text, tshift2, tscale2, whole)), whole)
+        image = self._add(image, igate2, self.img_mlp(self._modulate(image, ishift2, iscale2, segments)), segments)
         return _clip_half(image), _clip_half(text)
+
+    def _modulate(self, x: Tensor, shift: Tensor, scale: Tensor, segments: tuple[int, ...]) -> Tensor:
+        parts = torch.split(x, list(segments), dim=1) if len(segments) > 1 else [x]
+        done = [self.kernels.modulate(part, shift[:, i : i + 1], scale[:, i : i + 1]) for i, part in enumerate(parts)]
+        return done[0] if len(done) == 1 else torch.cat(done, dim=1)
+
+    def _add(self, x: Tensor, gate: Tensor, update: Tensor, segments: tuple[int, ...]) -> Tensor:
+        if len(segments) == 1:
+            return self.kernels.add_gated(x, gate[:, :1], update)
+        parts = zip(torch.split(x, list(segments), dim=1), torch.split(update, list(segments), dim=1), strict=True)
+        return torch.cat([self.kernels.add_gated(p, gate[:, i : i + 1], u) for i, (p, u) in enumerate(parts)], dim=1)
 
 
 class MLP(nn.Module):
@@ -319,17 +397,19 @@ class GELULinear(nn.Module):
 
 
 class TimeEmbedding(nn.Module):
-    """sigma -> D features: a sinusoid of 1000 sigma, then a two-layer MLP."""
+    """sigma -> D features: a sinusoid of 1000 sigma, then a two-layer MLP; layered models add one of two learned vectors."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, additional: bool = False) -> None:
         super().__init__()
         self.timestep_embedder = nn.ModuleDict({"linear_1": nn.Linear(256, width), "linear_2": nn.Linear(width, width)})
+        if additional:
+            self.addition_t_embedding = nn.Embedding(2, width)
 
-    def forward(self, timestep: Tensor) -> Tensor:
+    def forward(self, timestep_BR: Tensor, additional_t_cond: Tensor | None = None) -> Tensor:
         embedder = self.timestep_embedder
-        wave = sinusoid(timestep).to(timestep.dtype)
+        wave = sinusoid(timestep_BR).to(timestep_BR.dtype)
         time: Tensor = embedder["linear_2"](F.silu(embedder["linear_1"](wave)))
-        return time
+        return time if additional_t_cond is None else time + self.addition_t_embedding(additional_t_cond)[:, None]
 
 
 def sinusoid(timestep: Tensor, features: int = 256) -> Tensor:
@@ -357,33 +437,28 @@ class FinalNorm(nn.Module):
 
     def forward(self, image: Tensor, time: Tensor | None, rows: Tensor | None) -> Tensor:
         scale, shift = (rows if rows is not None else self.rows(time)).chunk(2, dim=-1)  # type: ignore[arg-type]
-        return modulate(image, shift, scale, (image.shape[1],))
+        return EAGER.modulate(image, shift, scale)
 
 
-def modulate(x: Tensor, shift: Tensor, scale: Tensor, segments: tuple[int, ...]) -> Tensor:
-    """LayerNorm(x) * (1 + scale) + shift; segment i of the tokens takes row i of ``shift`` and ``scale`` (B, R, D).
-
-    Three roundings in half precision, on purpose: a fused multiply-add would be another model.
-    """
-    normed = F.layer_norm(x, x.shape[-1:], eps=1e-6)
-    return _by_segment(lambda part, row: part * (1 + scale[:, row]) + shift[:, row], segments, normed)
-
-
-def gated_residual(x: Tensor, gate: Tensor, update: Tensor, segments: tuple[int, ...]) -> Tensor:
-    """x + gate * update, with the rows of ``gate`` (B, R, D) as in :func:`modulate`."""
-    return x + _by_segment(lambda part, row: gate[:, row] * part, segments, update)
-
-
-def _by_segment(apply: Callable[[Tensor, slice], Tensor], segments: tuple[int, ...], x: Tensor) -> Tensor:
-    if len(segments) == 1:
-        return apply(x, slice(0, 1))
-    return torch.cat([apply(part, slice(i, i + 1)) for i, part in enumerate(torch.split(x, list(segments), dim=1))], dim=1)
+def _flat(texts: Tensor | Sequence[Tensor]) -> tuple[Tensor, tuple[int, ...] | None]:
+    """Prompt embeddings as one tensor, and the lengths where it holds ragged texts in one row."""
+    if isinstance(texts, Tensor):
+        return texts, None
+    lengths = tuple(len(text) for text in texts)
+    if len(set(lengths)) == 1:
+        return torch.stack(list(texts)), None
+    return torch.cat(list(texts))[None], lengths
 
 
 def _segments(shapes: tuple[ImageShape, ...], rows: int) -> tuple[int, ...]:
     """Tokens per modulation row: all of them, or (picture, references)."""
     tokens = [math.prod(shape) for shape in shapes]
     return (sum(tokens),) if rows == 1 or len(tokens) == 1 else (tokens[0], sum(tokens[1:]))
+
+
+def _cut(segments: tuple[int, ...], tokens: int) -> tuple[int, ...]:
+    """The first ``tokens`` of ``segments``."""
+    return (tokens,) if tokens <= segments[0] else (segments[0], tokens - segments[0])
 
 
 def _clip_half(x: Tensor) -> Tensor:
