@@ -317,13 +317,13 @@ def facts(settings: Settings, records: list[StepRecord], metrics: list[dict[str,
 
 def characters_read(folder: Path) -> str:
     """Character accuracy of a scored folder in per cent; a dash where there is none."""
-    from glyphflow.evaluate import read_scores
+    from glyphflow.evaluate import find_metric, read_scores
 
     try:
-        value = read_scores(folder)["groups"]["all"]["scores"]["character_accuracy"]
+        metric = find_metric(read_scores(folder), "character_accuracy", language="all")
     except GlyphFlowError:
         return "-"
-    return "-" if value is None else f"{100 * value:.0f} %"
+    return "-" if metric is None or metric["value"] is None else f"{100 * metric['value']:.0f} %"
 
 
 def samples(directory: Path) -> list[tuple[Any, Mapping[str, Any]]]:

@@ -98,7 +98,10 @@ class Verdict:
 
 
 class Judge(Protocol):
-    """Anything that judges a batch of cases, one verdict for each in the same order."""
+    """Anything that judges a batch of cases, one verdict for each in the same order.
+
+    It may also say how it likes to be asked: ``batch`` cases in a call (8 where it does not), ``workers`` calls at a time (1).
+    """
 
     @property
     def identity(self) -> str:

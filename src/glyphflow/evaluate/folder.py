@@ -1,14 +1,19 @@
 """The folder in which making pictures and scoring them meet.
 
-manifest.json      what was asked for, of which model, with which settings
-<prompt id>.png    the pictures
-ceiling/           the same texts perfectly typeset (written by scoring)
-verdicts.jsonl     every verdict ever given, by picture and judge
-scores.json        the result
+manifest.json           which benchmark, which model, which settings
+prompts.jsonl           the prompts, when they are the user's own and no benchmark's
+<sample>.png            the pictures; <sample>_<repeat>.png where a sample has several
+failures.jsonl          pictures that could not be made, and why
+ceiling/                the same texts perfectly typeset (written by scoring)
+verdicts.jsonl          every question to a judge and its answer, word for word
+scores.json             the result
+
+A folder that somebody else filled needs the pictures and a manifest.json with format, benchmark and model only.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,35 +24,31 @@ from PIL import Image
 
 from glyphflow.core.errors import ConfigError, InputError
 from glyphflow.core.files import read_json, write_json
-from glyphflow.evaluate.prompts import Prompt, prompts_identity, unique
 
-FORMAT = 1
+FORMAT = 2
+PROMPTS = "prompts.jsonl"
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a folder of pictures claims to be. ``model`` is the hash of the weights or any name of who made the pictures."""
+    """What a folder of pictures claims to be.
 
-    benchmark: str
-    prompts: tuple[Prompt, ...]
+    ``benchmark`` holds at least its name, and where it is known version, licence and data_sha256. ``model`` is the hash of the
+    weights, or any name of who made the pictures.
+    """
+
+    benchmark: Mapping[str, str]
     model: str
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def prompts_identity(self) -> str:
-        """Fingerprint of the prompts."""
-        return prompts_identity(self.prompts)
+    def name(self) -> str:
+        """The benchmark's name."""
+        return self.benchmark["name"]
 
     def to_json(self) -> dict[str, Any]:
         """The content of manifest.json."""
-        return {
-            "format": FORMAT,
-            "benchmark": self.benchmark,
-            "model": self.model,
-            "settings": self.settings,
-            "prompts_identity": self.prompts_identity,
-            "prompts": [prompt.to_json() for prompt in self.prompts],
-        }
+        return {"format": FORMAT, "benchmark": dict(self.benchmark), "model": self.model, "settings": dict(self.settings)}
 
     def check_same(self, other: Manifest, path: Path) -> None:
         """Refuse to mix two runs in one folder: :class:`ConfigError` names the first setting that differs, with both values."""
@@ -59,9 +60,18 @@ class Manifest:
                     "keep the setting or choose another folder."
                 )
 
+    def check_benchmark(self, identity: Mapping[str, str], path: Path) -> None:
+        """Refuse to score pictures of other prompts, or of another version, than ``identity`` (a benchmark's)."""
+        for name in ("name", "version", "data_sha256"):
+            mine = self.benchmark.get(name, identity[name])
+            if mine != identity[name]:
+                raise ConfigError(
+                    f"The pictures in {path} were made for {self.name} with {name} {mine}, but this one has {identity[name]}; "
+                    "score them with that one, or make them again."
+                )
+
     def _claims(self) -> dict[str, Any]:
-        own = {"benchmark": self.benchmark, "prompts": self.prompts_identity, "model": self.model}
-        return {**own, **self.settings}
+        return {**{f"benchmark {name}": value for name, value in self.benchmark.items()}, "model": self.model, **self.settings}
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -74,25 +84,18 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read manifest.json; ``settings`` may be absent when somebody else made the pictures."""
+    """Read manifest.json; ``settings`` may be absent when somebody else made the pictures, and a benchmark may be its name."""
     path = folder / "manifest.json"
     data = read_json(path)
-    if not isinstance(data, dict) or not isinstance(data.get("prompts"), list):
-        raise InputError(f"{path} has no list of prompts; it needs benchmark, model and prompts (id, prompt, language, ...).")
-    if data.get("format") != FORMAT:
-        raise InputError(f"{path} has format {data.get('format')!r}, this version reads {FORMAT}.")
-    prompts = [Prompt.from_json(row, f"{path} prompt {number}") for number, row in enumerate(data["prompts"], 1)]
-    return Manifest(
-        benchmark=str(data.get("benchmark", "unnamed")),
-        prompts=unique(prompts, str(path)),
-        model=str(data.get("model", "unknown")),
-        settings=dict(data.get("settings") or {}),
-    )
-
-
-def picture_path(folder: Path, prompt: Prompt) -> Path:
-    """Where the picture of ``prompt`` lies."""
-    return folder / f"{prompt.id}.png"
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        found = data.get("format") if isinstance(data, dict) else None
+        raise InputError(f"{path} has format {found!r}, this version reads {FORMAT}; make the pictures again, or write that.")
+    benchmark = data.get("benchmark")
+    if isinstance(benchmark, str):
+        benchmark = {"name": benchmark}
+    if not isinstance(benchmark, dict) or not isinstance(benchmark.get("name"), str):
+        raise InputError(f"{path} names no benchmark; it needs format, benchmark and model.")
+    return Manifest(benchmark, str(data.get("model", "unknown")), dict(data.get("settings") or {}))
 
 
 def load_picture(path: Path) -> NDArray[np.uint8]:

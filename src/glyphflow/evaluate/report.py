@@ -1,47 +1,61 @@
-"""The page that shows what was asked for, what came out, and what the judge read."""
+"""The result for people: a table as plain text, and a page with the worst and best pictures and what the judge saw in them."""
 
 from __future__ import annotations
 
-import base64
 import html
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from glyphflow.evaluate.metrics import IDENTITIES, matched_characters
+from glyphflow.evaluate.benchmark import MetricIdentity
+from glyphflow.evaluate.figures import STYLE, Shown, figure
+from glyphflow.evaluate.published import Reference, references
 from glyphflow.evaluate.score import read_scores
-from glyphflow.perception import normalise_text
 
-TITLES = {
-    "word_accuracy": "word accuracy",
-    "character_accuracy": "character accuracy",
-    "edit_similarity": "edit similarity",
-    "exact": "exact",
+ALL = 64  # pictures that a page shows without choosing
+EACH = 4  # of the worst, of the best and of the failed pictures of a category otherwise
+COLUMNS = {"ceiling": "ceiling", "readable": "readable only", "worst_case": "worst case"}
+MEANING = {
+    "ceiling": "ceiling: the same texts perfectly typeset, seen by the same judge",
+    "readable": "readable only: samples whose perfectly typeset picture the judge reads without a mistake",
+    "worst_case": "worst case: had every failed judgement been as bad as can be; the value itself leaves failures out",
 }
 
-CEILING, READABLE = "judge's ceiling", "readable only"
 
-_STYLE = """
-.gf-eval { font: 14px/1.45 system-ui, "Noto Sans", "Noto Sans CJK SC", sans-serif; color: #1c1e21; }
-.gf-eval table { border-collapse: collapse; margin: 12px 0; }
-.gf-eval th, .gf-eval td { padding: 4px 12px; text-align: right; border-bottom: 1px solid #ddd; }
-.gf-eval th:first-child, .gf-eval td:first-child { text-align: left; }
-.gf-eval .of { color: #767b84; font-size: 12px; }
-.gf-eval .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(200px, 1fr)); gap: 14px; }
-.gf-eval figure { margin: 0; border: 1px solid #d8dade; border-radius: 8px; overflow: hidden; background: #fff; }
-.gf-eval figure.good { border-color: #2b8a3e; } .gf-eval figure.part { border-color: #e8890c; }
-.gf-eval figure.bad { border-color: #c92a2a; } .gf-eval figure.failed { border-style: dashed; }
-.gf-eval img { width: 100%; display: block; background: #eee; image-rendering: auto; }
-.gf-eval figcaption { padding: 8px 10px; font-size: 13px; overflow-wrap: anywhere; }
-.gf-eval .asked, .gf-eval .read { font-size: 16px; }
-.gf-eval .hit { color: #2b8a3e; } .gf-eval .miss { color: #c92a2a; text-decoration: underline; }
-.gf-eval .extra { color: #b35c00; } .gf-eval small { color: #767b84; }
-"""
+def table(scores: Mapping[str, Any]) -> str:
+    """Every metric with its interval and what must be read beside it, as plain text."""
+    columns = _columns(scores)
+    head = ["", "value", "95 % interval", *(COLUMNS[name] for name in columns), "pictures", "failed"]
+    rows = [
+        [
+            metric_name(metric),
+            _number(metric["value"]),
+            "-".join(_number(end) for end in metric["ci95"]) if metric["ci95"] else "",
+            *(_number(metric.get(name)) for name in columns),
+            str(metric["n"]),
+            str(metric["n_failed"] or ""),
+        ]
+        for metric in scores["metrics"]
+    ]
+    rows += [
+        [f"  {reference.model}, published", *map(_number, values[:1]), f"({metric_name(metric)})"]
+        for metric in scores["metrics"][:1]
+        for reference, values in _published(scores["benchmark"]["name"], [metric])
+    ]
+    rows = [row + [""] * (len(head) - len(row)) for row in [head, *rows]]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    lines = ["  ".join(_cell(row[column], widths[column], column) for column in range(len(head))) for row in rows]
+    judges = [f"judge of {kind}: {identity or 'none named'}" for kind, identity in scores["judges"].items()]
+    notes = [MEANING[name] for name in columns]
+    failures = ", ".join(f"{count} {status}" for status, count in scores["failures"].items())
+    lost = f"{sum(scores['failures'].values())} of {scores['questions']} questions have no answer: {failures}"
+    title = f"{scores['benchmark']['name']} {scores['benchmark']['version']}, pictures of {scores['model']}"
+    return "\n".join([title, *judges, *(line.rstrip() for line in lines), *notes, *([lost] if failures else [])])
 
 
 def page(folder: Path) -> str:
     """The whole report of a scored folder as one self-contained HTML page."""
-    scores = read_scores(folder)
-    title = html.escape(f"{scores['benchmark']}: what was asked for and what was read")
+    title = html.escape(f"{read_scores(folder)['benchmark']['name']}: what was asked for and what was seen")
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -54,91 +68,102 @@ def page(folder: Path) -> str:
 def fragment(folder: Path) -> str:
     """The report as a piece of HTML with its own style, pictures inlined, to set into another page."""
     scores = read_scores(folder)
-    figures = "".join(_figure(folder, row) for row in scores["rows"])
+    settings = ", ".join(f"{name} {value}" for name, value in scores["settings"].items())
+    judges = "; ".join(f"{kind}: {identity or 'no judge'}" for kind, identity in scores["judges"].items())
+    when = f", judged {scores['judged']['first'][:10]}" if scores["judged"] else ""
+    notes = [MEANING[name] for name in _columns(scores)]
     return (
-        f'<section class="gf-eval"><style>{_STYLE}</style>{_table(scores)}'
-        f"<p><small>judge {html.escape(scores['judge'])}; model {html.escape(scores['model'])}; "
-        f"{html.escape(', '.join(f'{name} {value}' for name, value in scores['settings'].items()))}. "
-        "Green was read as asked, red is missing, orange was read and not asked for.</small></p>"
-        f'<div class="grid">{figures}</div></section>'
+        f'<section class="gf-eval"><style>{STYLE}</style>{_table(scores)}'
+        f"<p><small>{html.escape('. '.join(notes))}.</small></p>"
+        f"<p><small>{html.escape(judges)}{when}. Model {html.escape(scores['model'])}. {html.escape(settings)}. "
+        "Green was read as asked, red is missing, orange was read and not asked for; frames show where the judge saw it."
+        f"</small></p>{_pictures(folder, scores)}</section>"
     )
 
 
-def table(scores: dict[str, Any]) -> str:
-    """The summary as plain text: every metric with the judge's ceiling, for all prompts and by language."""
-    lines = [f"{'':24}" + "".join(f"{TITLES[name]:>22}" for name in IDENTITIES) + f"{'pictures':>14}"]
-    for label, values, count in _lines(scores):
-        lines.append(f"{label:24}" + "".join(f"{_percent(values[name]):>22}" for name in IDENTITIES) + f"{count:>14}")
-    labels = {label.strip() for label, _, _ in _lines(scores)}
-    if CEILING in labels:
-        lines.append(f"{CEILING}: the same texts perfectly typeset, read by the same judge")
-    if READABLE in labels:
-        lines.append(f"{READABLE}: prompts whose perfect picture the judge reads without a mistake")
-    return "\n".join(lines)
+def _columns(scores: Mapping[str, Any]) -> list[str]:
+    """The columns that say something: a worst case only where something failed."""
+    found = [name for name in ("ceiling", "readable") if any(name in metric for metric in scores["metrics"])]
+    return found + (["worst_case"] if scores["failures"] else [])
 
 
-def _lines(scores: dict[str, Any]) -> list[tuple[str, dict[str, float | None], str]]:
-    lines = []
-    for name, group in scores["groups"].items():
-        failures = f" ({group['failed']} failed)" if group["failed"] else ""
-        lines.append((name, group["scores"], f"{group['n'] - group['failed']}{failures}"))
-        if "ceiling" in group:
-            lines.append((f"  {CEILING}", group["ceiling"], str(group["n"] - group["ceiling_failed"])))
-            if group["readable_n"] != group["n"] - group["failed"]:
-                lines.append((f"  {READABLE}", group["readable"], str(group["readable_n"])))
-    return lines
-
-
-def _table(scores: dict[str, Any]) -> str:
-    head = "".join(f'<th title="{html.escape(identity)}">{TITLES[name]}</th>' for name, identity in scores["metrics"].items())
+def _table(scores: Mapping[str, Any]) -> str:
+    columns = _columns(scores)
+    head = "".join(f"<th>{text}</th>" for text in ("value", "95 %", *(COLUMNS[name] for name in columns), "pictures", "failed"))
     body = ""
-    for label, values, count in _lines(scores):
-        kind = ' class="of"' if label.startswith(" ") else ""
-        cells = "".join(f"<td>{_percent(values[name])}</td>" for name in scores["metrics"])
-        body += f"<tr{kind}><td>{html.escape(label.strip())}</td>{cells}<td>{html.escape(count)}</td></tr>"
-    return f"<table><tr><th>{html.escape(scores['benchmark'])}</th>{head}<th>pictures</th></tr>{body}</table>"
+    for metric in scores["metrics"]:
+        spread = " to ".join(_number(end) for end in metric["ci95"]) if metric["ci95"] else ""
+        cells = [_number(metric["value"]), spread, *(_number(metric.get(name)) for name in columns)]
+        cells = [f"<td>{cell}</td>" for cell in [*cells, str(metric["n"]), str(metric["n_failed"] or "")]]
+        about = html.escape(f"{metric['identity']['variant']}; {metric['identity']['aggregation']}")
+        body += f'<tr><td title="{about}">{html.escape(metric_name(metric))}</td>{"".join(cells)}</tr>'
+    return f"<table><tr><th>{html.escape(scores['benchmark']['name'])}</th>{head}</tr>{body}</table>{_published_table(scores)}"
 
 
-def _figure(folder: Path, row: dict[str, Any]) -> str:
-    picture = _inline(folder / f"{row['id']}.png")
-    prompt = f"<small>{html.escape(row['prompt'])}</small>"
-    if row["status"] != "ok":
-        reason = html.escape(str(row["reason"]))
-        return f'<figure class="failed">{picture}<figcaption>{prompt}<br><b>not judged</b>: {reason}</figcaption></figure>'
-    target, reading = " ".join(row["targets"]), " ".join(row["reading"])
-    hits, total = row["counts"]["edit_similarity"]
-    kind = "good" if hits == total else "part" if row["counts"]["character_accuracy"][0] else "bad"
-    ceiling = row.get("ceiling")
-    note = ""
-    if ceiling is not None and ceiling["status"] == "ok" and not ceiling["counts"]["exact"][0]:
-        note = f"<br><small>perfectly typeset it reads {html.escape(' '.join(ceiling['reading']) or 'nothing')}</small>"
-    asked = _coloured(target, reading, "miss")
-    read = _coloured(reading, target, "extra") or "<small>nothing</small>"
+def _published_table(scores: Mapping[str, Any]) -> str:
+    """Others' published rows beside ours, in the metrics that they gave."""
+    found = _published(scores["benchmark"]["name"], scores["metrics"])
+    if not found:
+        return ""
+    used = [place for place in range(len(scores["metrics"])) if any(values[place] is not None for _, values in found)]
+    metrics = [scores["metrics"][place] for place in used]
+    head = "".join(f"<th>{html.escape(metric_name(metric))}</th>" for metric in metrics)
+    own = "".join(f"<td>{_number(metric['value'])}</td>" for metric in metrics)
+    rows = "".join(
+        f'<tr class="of"><td>{html.escape(reference.model)} (published)</td>'
+        + "".join(f"<td>{_number(values[place])}</td>" for place in used)
+        + "</tr>"
+        for reference, values in found
+    )
+    source = html.escape("; ".join(filter(None, (found[0][0].source, found[0][0].note))))
     return (
-        f'<figure class="{kind}">{picture}<figcaption>{prompt}<div class="asked"><small>asked</small> {asked}</div>'
-        f'<div class="read"><small>read</small> {read} <small>{_percent(hits / total)}</small></div>'
-        f"{note}</figcaption></figure>"
+        f"<table><tr><th></th>{head}</tr><tr><td>these pictures</td>{own}</tr>{rows}</table>"
+        f"<p><small>Published rows: {source}. Other judges, prompts and pictures than here.</small></p>"
     )
 
 
-def _coloured(text: str, other: str, miss: str) -> str:
-    """``text`` with the characters it shares with ``other`` (compared as the metrics do) marked as hits, the rest ``miss``."""
-    folded = [normalise_text(char, casefold=True) for char in text]  # "" for spaces, several for a ligature
-    flags = matched_characters("".join(folded), normalise_text(other, casefold=True).replace(" ", ""))
-    parts, start = [], 0
-    for char, plain in zip(text, folded, strict=True):
-        hit = all(flags[start : start + len(plain)])
-        start += len(plain)
-        parts.append(f'<span class="{"hit" if hit else miss}">{html.escape(char)}</span>' if plain else html.escape(char))
+def _published(benchmark: str, metrics: Sequence[Mapping[str, Any]]) -> list[tuple[Reference, list[float | None]]]:
+    """Every published row that has a value for one of ``metrics``, with its values in their order."""
+    identities = [
+        MetricIdentity(
+            entry["identity"]["name"],
+            entry["identity"]["aggregation"],
+            entry["identity"]["variant"],
+            tuple(entry["identity"]["dimensions"].items()),
+        )
+        for entry in metrics
+    ]
+    rows = [(reference, [reference.value(identity) for identity in identities]) for reference in references(benchmark)]
+    return [(reference, values) for reference, values in rows if any(value is not None for value in values)]
+
+
+def _pictures(folder: Path, scores: Mapping[str, Any]) -> str:
+    shown = Shown.of(folder, scores)
+    if len(shown) <= ALL:
+        return f'<div class="grid">{"".join(figure(entry) for entry in shown)}</div>'
+    parts = []
+    for category in dict.fromkeys(entry.category for entry in shown):
+        members = [entry for entry in shown if entry.category == category]
+        failed = [entry for entry in members if entry.quality is None]
+        ranked = sorted((entry for entry in members if entry.quality is not None), key=lambda entry: entry.quality or 0.0)
+        worst, best = ranked[:EACH], ranked[EACH:][-EACH:][::-1]
+        for label, chosen in (("worst", worst), ("best", best), ("not judged", failed[:EACH])):
+            if chosen:
+                title = html.escape(f"{category or 'all'}: {label} {len(chosen)} of {len(members)}")
+                parts.append(f'<h3>{title}</h3><div class="grid">{"".join(figure(entry) for entry in chosen)}</div>')
     return "".join(parts)
 
 
-def _inline(path: Path) -> str:
-    if not path.is_file():
-        return ""
-    data = base64.b64encode(path.read_bytes()).decode("ascii")
-    return f'<img alt="" loading="lazy" src="data:image/png;base64,{data}">'
+def metric_name(metric: Mapping[str, Any]) -> str:
+    """The metric with its part and variant, as tables show it."""
+    identity = metric["identity"]
+    parts = ", ".join(f"{key} {value}" for key, value in identity["dimensions"].items())
+    return identity["name"] + (f" [{parts}]" if parts else "") + (", corrected" if identity["variant"] == "corrected" else "")
 
 
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f} %"
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def _cell(text: str, width: int, column: int) -> str:
+    return text.ljust(width) if column == 0 else text.rjust(width)

@@ -1,79 +1,96 @@
-"""Making the pictures of a benchmark: one PNG per prompt in a folder with a manifest; finished ones are not made again."""
+"""Making the pictures of a benchmark, one PNG each, in a folder with a manifest; finished ones are not made again."""
 
 from __future__ import annotations
 
+import json
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
-import torch
-
-from glyphflow.core.files import exclusive
+from glyphflow.core.errors import ConfigError, InputError
+from glyphflow.core.files import atomic_path, exclusive
+from glyphflow.core.hashing import fingerprint
 from glyphflow.core.progress import Progress
-from glyphflow.evaluate.folder import Manifest, picture_path, write_manifest
-from glyphflow.evaluate.prompts import Benchmark
-from glyphflow.generate import describe, write_png
+from glyphflow.evaluate.benchmark import Benchmark, Sample, Task, picture_name
+from glyphflow.evaluate.benchmarks import load_benchmark
+from glyphflow.evaluate.benchmarks.texts import TextBenchmark
+from glyphflow.evaluate.folder import PROMPTS, Manifest, read_manifest, write_manifest
 
-if TYPE_CHECKING:
-    from glyphflow.generate import Pipeline
+
+class NotMade(Exception):
+    """A maker could not make one picture (it was refused, say); the others may still be made."""
+
+
+class Maker(Protocol):
+    """Anything that makes pictures."""
+
+    @property
+    def identity(self) -> str:
+        """Names the model: the hash of its weights, or who offers it under which name."""
+        ...
+
+    def settings(self, task: Task) -> Mapping[str, Any]:
+        """Everything else that decides the pixels and is the same for all pictures of a benchmark."""
+        ...
+
+    def __call__(self, sample: Sample, prompt: str, seed: int, task: Task, path: Path) -> None:
+        """Make the picture of ``sample`` and write it to ``path`` as PNG, or raise :class:`NotMade`."""
+        ...
 
 
 def sample(
-    pipeline: Pipeline,
-    model: str,
-    benchmark: Benchmark,
-    folder: Path,
-    *,
-    num_inference_steps: int | None = None,
-    true_cfg_scale: float = 4.0,
-    width: int | None = None,
-    height: int | None = None,
-    negative_prompt: str = "",
+    maker: Maker, benchmark: Benchmark, folder: Path, *, source: Path | None = None, rewritten: Mapping[str, str] | None = None
 ) -> Manifest:
-    """Make every picture of ``benchmark`` that ``folder`` does not hold yet, each from its prompt's own seed.
+    """Make every picture of ``benchmark`` that ``folder`` does not hold yet, each from its own seed.
 
-    Sizes are pixels and default, like the steps, to what the model directory says; ``model`` is its name in the pictures'
-    metadata. Pictures are made one at a time, so that ``glyphflow generate --from`` makes each of them again, byte by byte. A
-    folder begun with another model, prompts or settings raises :class:`ConfigError` with both values.
+    ``source`` is the file of prompts of a benchmark that is one (it is kept with the pictures). ``rewritten`` holds other
+    prompts by sample id; that is recorded, because it moves scores by points. What could not be made is a line in
+    failures.jsonl, and is tried again by the next run. A folder begun with another model, prompts or settings raises
+    :class:`ConfigError` with both values.
     """
-    steps = pipeline.facts.default_steps if num_inference_steps is None else num_inference_steps
-    width, height = width or pipeline.facts.native_side, height or pipeline.facts.native_side
-    settings = {
-        "num_inference_steps": steps,
-        "true_cfg_scale": float(true_cfg_scale),
-        "negative_prompt": negative_prompt,
-        "width": width,
-        "height": height,
-        "dtype": str(pipeline.dtype).removeprefix("torch."),
-        "device": pipeline.device.type,
-    }
-    manifest = Manifest(benchmark.name, benchmark.prompts, pipeline.weights_hash, settings)
+    settings: dict[str, Any] = dict(maker.settings(benchmark.task))
+    if rewritten is not None:
+        missing = [entry.id for entry in benchmark.samples() if entry.id not in rewritten]
+        if missing:
+            raise ConfigError(f"{len(missing)} samples of {benchmark.name} have no rewritten prompt, {missing[0]} for one.")
+        settings["rewritten_prompts"] = fingerprint(dict(rewritten))
+    manifest = Manifest(benchmark.identity, maker.identity, settings)
     with exclusive(folder, "sampling"):
         write_manifest(folder, manifest)
-        todo = [prompt for prompt in benchmark.prompts if not picture_path(folder, prompt).exists()]
-        done = len(benchmark.prompts) - len(todo)
-        with Progress("sample", total=len(benchmark.prompts), unit="img", initial=done) as progress:
-            for prompt in todo:
-                image = pipeline.generate(
-                    prompt.prompt,
-                    negative_prompt,
-                    num_inference_steps=steps,
-                    true_cfg_scale=true_cfg_scale,
-                    width=width,
-                    height=height,
-                    generator=torch.Generator().manual_seed(prompt.seed),
-                    progress=False,
-                ).images[0]
-                facts = describe(
-                    pipeline,
-                    model,
-                    prompt=prompt.prompt,
-                    negative_prompt=negative_prompt,
-                    seed=prompt.seed,
-                    num_inference_steps=steps,
-                    true_cfg_scale=true_cfg_scale,
-                    width=width,
-                    height=height,
-                )
-                write_png(image, picture_path(folder, prompt), facts)
+        if source is not None:
+            with atomic_path(folder / PROMPTS) as path:
+                shutil.copyfile(source, path)
+        wanted = [(entry, repeat) for entry in benchmark.samples() for repeat in range(benchmark.repeats)]
+        paths = [folder / picture_name(entry.id, repeat, benchmark.repeats) for entry, repeat in wanted]
+        todo = [(*pair, path) for pair, path in zip(wanted, paths, strict=True) if not path.exists()]
+        failures: list[dict[str, Any]] = []
+        (folder / "failures.jsonl").unlink(missing_ok=True)
+        with Progress("sample", total=len(wanted), unit="img", initial=len(wanted) - len(todo)) as progress:
+            for entry, repeat, path in todo:
+                prompt = entry.prompt if rewritten is None else rewritten[entry.id]
+                try:
+                    maker(entry, prompt, entry.seed(repeat), benchmark.task, path)
+                except NotMade as error:
+                    failures.append({"id": entry.id, "repeat": repeat, "reason": str(error)})
+                    with (folder / "failures.jsonl").open("a", encoding="utf-8") as file:
+                        file.write(json.dumps(failures[-1], ensure_ascii=False) + "\n")
                 progress.advance()
     return manifest
+
+
+def not_made(folder: Path) -> int:
+    """How many pictures the last run could not make."""
+    path = folder / "failures.jsonl"
+    return len(path.read_text(encoding="utf-8").splitlines()) if path.exists() else 0
+
+
+def benchmark_of(folder: Path, data: Path | None = None) -> Benchmark:
+    """The benchmark that the pictures in ``folder`` belong to; ``data`` as for :func:`load_benchmark`."""
+    name = read_manifest(folder).name
+    if (folder / PROMPTS).exists():
+        return TextBenchmark(folder / PROMPTS, name)
+    try:
+        return load_benchmark(name, data)
+    except InputError as error:
+        raise InputError(f"{folder} holds pictures of {name}, which cannot be scored: {error}") from error

@@ -1,9 +1,11 @@
-"""Scoring a folder of pictures: ask the judge once per picture, count, and put the judge's own ceiling beside the result."""
+"""Scoring a folder of pictures: ask each judge once per question, add up, and put the judge's own ceiling beside the result."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+import platform
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -13,130 +15,241 @@ from PIL import Image
 
 from glyphflow.core.errors import InputError
 from glyphflow.core.files import atomic_path, exclusive, read_json, write_json
-from glyphflow.evaluate.folder import Manifest, load_picture, picture_path, read_manifest
-from glyphflow.evaluate.judge import Case, Judge, Verdict
-from glyphflow.evaluate.metrics import IDENTITIES, Count, TextScore, aggregate, score_text
-from glyphflow.evaluate.prompts import Prompt
-from glyphflow.evaluate.verdicts import Entry, VerdictBook
+from glyphflow.evaluate.benchmark import Benchmark, Metric, Sample, SampleScore, picture_name, readable, subset_hash
+from glyphflow.evaluate.bootstrap import intervals
+from glyphflow.evaluate.case import Judge, Verdict
+from glyphflow.evaluate.folder import Manifest, load_picture, read_manifest
+from glyphflow.evaluate.question import Question
+from glyphflow.evaluate.verdicts import Entry, VerdictBook, judge_of
 
-Typeset = Callable[[Prompt, int, int], NDArray[np.uint8]]
-"""(prompt, width, height) -> its targets perfectly typeset, (height, width, 3) uint8 RGB."""
+FORMAT = 2
+RESAMPLES = 200
+WORST: Mapping[str, Any] = {"ocr": [], "objects": [], "similarity": -1.0}
+"""The worst answer of each kind of judge; what the worst reply in words is depends on the question."""
+
+Typeset = Callable[[Sample, int, int], NDArray[np.uint8]]
+"""(sample, width, height) -> its targets perfectly typeset, (height, width, 3) uint8 RGB."""
 
 
-def score(folder: Path, judge: Judge, typeset: Typeset | None = None) -> dict[str, Any]:
+def score(
+    folder: Path,
+    benchmark: Benchmark,
+    judges: Sequence[Judge],
+    typeset: Typeset | None = None,
+    *,
+    strict: bool = False,
+    again: bool = False,
+    resamples: int = RESAMPLES,
+) -> dict[str, Any]:
     """Judge every picture of ``folder`` and write scores.json (returned as well).
 
-    Verdicts are kept in verdicts.jsonl by picture and judge, so a run that was killed, or a changed picture, costs only what is
-    new; failures are asked again. A picture that is missing, broken, or on which the judge fails counts as failed and in no
-    average. With ``typeset``, the same texts perfectly set at the picture's size are judged too: their score is the judge's
-    ceiling, and prompts whose perfect picture is read without a mistake are the readable subset.
+    Verdicts are kept in verdicts.jsonl, so a run that was killed, or a changed picture, costs only what is new; time-outs and
+    errors are asked again, refusals and rubbish only with ``again``. What failed is counted and in no average; beside the
+    average stands what it would be had every failure been as bad as can be. ``strict`` raises :class:`InputError` when anything
+    failed (scores.json is written all the same).
+
+    With ``typeset``, the same texts perfectly set at the picture's size are judged too: their score is the judge's ceiling, and
+    samples whose perfect picture is read without a mistake are the readable subset. ``resamples`` rounds of the bootstrap over
+    samples give the 95 % intervals; 0 leaves them out.
     """
     manifest = read_manifest(folder)
+    manifest.check_benchmark(benchmark.identity, folder)
+    kinds = judge_of(judges)
     with exclusive(folder, "scoring"):
-        book = VerdictBook(folder / "verdicts.jsonl", judge)
-        prompts = {prompt.id: prompt for prompt in manifest.prompts}
-        entries = book.judge(list(prompts), lambda name: _case(folder, prompts[name]), "judge pictures")
-        perfect: dict[str, Entry] | None = None
-        if typeset is not None:
-            draw = partial(_perfect_case, folder, manifest, typeset)
-            perfect = book.judge(list(prompts), lambda name: draw(prompts[name]), "judge ceiling")
-        result = summarise(manifest, judge.identity, entries, perfect)
+        book = VerdictBook(folder / "verdicts.jsonl", again=again)
+        made = _Judged(benchmark, [pictures_of(folder, benchmark, sample) for sample in benchmark.samples()])
+        made.judge(book, kinds, "judge pictures")
+        perfect = None
+        if typeset is not None and benchmark.typeset:
+            perfect = _Judged(benchmark, _ceiling(folder, manifest, benchmark, typeset))
+            perfect.judge(book, kinds, "judge ceiling")
+        result = _summary(manifest, benchmark, kinds, made, perfect, resamples)
         write_json(folder / "scores.json", result)
+    if strict and result["failures"]:
+        told = ", ".join(f"{count} {status}" for status, count in result["failures"].items())
+        raise InputError(
+            f"{sum(result['failures'].values())} of {len(made.questions)} questions about {folder} have no answer ({told}); "
+            "complete the folder or the judge and score again, or leave --strict out."
+        )
     return result
 
 
 def read_scores(folder: Path) -> dict[str, Any]:
     """The scores.json of a folder that was scored."""
-    if not (folder / "scores.json").exists():
+    path = folder / "scores.json"
+    if not path.exists():
         raise InputError(f"{folder} has no scores yet; run: glyphflow evaluate score {folder}")
-    result: dict[str, Any] = read_json(folder / "scores.json")
+    result: dict[str, Any] = read_json(path)
+    if result.get("format") != FORMAT:
+        raise InputError(f"{path} has format {result.get('format')!r}, this version reads {FORMAT}; score the folder again.")
     return result
 
 
-def summarise(manifest: Manifest, identity: str, entries: dict[str, Entry], perfect: dict[str, Entry] | None) -> dict[str, Any]:
-    """The content of scores.json: settings and identities, averages by group, one row per prompt."""
-    rows = [_row(prompt, entries[prompt.id], perfect[prompt.id] if perfect else None) for prompt in manifest.prompts]
-    languages = list(dict.fromkeys(row["language"] for row in rows))
-    groups = {"all": rows, **({name: [row for row in rows if row["language"] == name] for name in languages})}
-    return {
-        "benchmark": manifest.benchmark,
-        "prompts_identity": manifest.prompts_identity,
+def find_metric(scores: Mapping[str, Any], name: str, **dimensions: str) -> dict[str, Any] | None:
+    """The first metric of ``scores`` with that name and at least those dimensions."""
+    for metric in scores["metrics"]:
+        if metric["identity"]["name"] == name and dimensions.items() <= metric["identity"]["dimensions"].items():
+            found: dict[str, Any] = metric
+            return found
+    return None
+
+
+def pictures_of(folder: Path, benchmark: Benchmark, sample: Sample) -> list[Path]:
+    """Where the pictures of ``sample`` lie, one path per repeat."""
+    return [folder / picture_name(sample.id, repeat, benchmark.repeats) for repeat in range(benchmark.repeats)]
+
+
+class _Judged:
+    """The questions of all samples about some pictures, and after :meth:`judge` the answers and rows."""
+
+    def __init__(self, benchmark: Benchmark, pictures: Sequence[Sequence[Path]]) -> None:
+        self.benchmark, self.pictures = benchmark, pictures
+        self.by_sample = [benchmark.cases(s, paths) for s, paths in zip(benchmark.samples(), pictures, strict=True)]
+        self.questions = [question for questions in self.by_sample for question in questions]
+
+    def judge(self, book: VerdictBook, judges: Mapping[str, Judge], label: str) -> None:
+        """Ask everything."""
+        entries = iter(book.judge(self.questions, judges, label))
+        self.entries = [[next(entries) for _ in questions] for questions in self.by_sample]
+        self.rows = self._rows(lambda question, verdict: verdict)
+
+    def worst_rows(self) -> list[SampleScore]:
+        """The rows as they would be had every failure been the worst answer of its kind (failures without one stay)."""
+
+        def worst(question: Question, verdict: Verdict) -> Verdict:
+            bad = not verdict.ok and question.kind in WORST
+            return Verdict("ok", WORST[question.kind], {}, verdict.identity) if bad else verdict
+
+        return self._rows(worst)
+
+    def _rows(self, see: Callable[[Question, Verdict], Verdict]) -> list[SampleScore]:
+        rows = []
+        for sample, questions, entries in zip(self.benchmark.samples(), self.by_sample, self.entries, strict=True):
+            verdicts = [see(question, entry.verdict) for question, entry in zip(questions, entries, strict=True)]
+            rows += self.benchmark.score(sample, verdicts)
+        return rows
+
+
+def _ceiling(folder: Path, manifest: Manifest, benchmark: Benchmark, typeset: Typeset) -> list[list[Path]]:
+    """Typeset every sample at the size of its first picture that can be read (else of the manifest's settings)."""
+    found = []
+    for sample in benchmark.samples():
+        path = folder / "ceiling" / f"{sample.id}.png"
+        size = _size(pictures_of(folder, benchmark, sample), manifest.settings)
+        path.unlink(missing_ok=True)
+        if size is not None:
+            try:
+                image = typeset(sample, *size)
+            except InputError:
+                image = None  # cannot be set at this size: a missing picture, which is counted
+            if image is not None:
+                with atomic_path(path) as temporary:
+                    Image.fromarray(image).save(temporary, format="PNG")
+        found.append([path] * benchmark.repeats)
+    return found
+
+
+def _size(pictures: Sequence[Path], settings: Mapping[str, Any]) -> tuple[int, int] | None:
+    for path in pictures:
+        try:
+            height, width = load_picture(path).shape[:2]
+            return width, height
+        except InputError:
+            continue
+    return (int(settings["width"]), int(settings["height"])) if {"width", "height"} <= settings.keys() else None
+
+
+def _summary(
+    manifest: Manifest,
+    benchmark: Benchmark,
+    judges: Mapping[str, Judge],
+    made: _Judged,
+    perfect: _Judged | None,
+    resamples: int,
+) -> dict[str, Any]:
+    times = sorted(entry.at for entries in made.entries for entry in entries if entry.at)
+    kinds = sorted({question.kind for question in made.questions})
+    result: dict[str, Any] = {
+        "format": FORMAT,
+        "benchmark": benchmark.identity,
         "model": manifest.model,
-        "settings": manifest.settings,
-        "judge": identity,
-        "metrics": IDENTITIES,
-        "groups": {name: _group(members, perfect is not None) for name, members in groups.items()},
-        "rows": rows,
+        "settings": dict(manifest.settings),
+        "judges": {kind: judges[kind].identity if kind in judges else None for kind in kinds},
+        "judged": {"first": times[0], "last": times[-1]} if times else None,
+        "environment": {
+            "glyphflow": metadata.version("glyphflow"),
+            "python": platform.python_version(),
+            "machine": f"{platform.system()} {platform.machine()}",
+        },
+        "questions": len(made.questions),
+        "failures": dict(Counter(e.verdict.status for entries in made.entries for e in entries if not e.verdict.ok)),
+    }
+    subset = None
+    if perfect is not None:
+        subset = readable([row for row in perfect.rows if row.quality is not None or not row.ok])
+        result["readable"] = {"samples": len(subset), "of": len(benchmark.samples()), "hash": subset_hash(subset)}
+    result["metrics"] = _metrics(benchmark, made, perfect, subset, resamples)
+    result["samples"] = [
+        _sample_json(sample, paths, questions, entries)
+        for sample, paths, questions, entries in zip(
+            benchmark.samples(), made.pictures, made.by_sample, made.entries, strict=True
+        )
+    ]
+    result["rows"] = [row.to_json() for row in made.rows]
+    if perfect is not None:
+        result["ceiling_rows"] = [row.to_json() for row in perfect.rows if row.repeat == 0]
+    return result
+
+
+def _metrics(
+    benchmark: Benchmark, made: _Judged, perfect: _Judged | None, subset: frozenset[str] | None, resamples: int
+) -> list[dict[str, Any]]:
+    """Every metric with what must be read beside it."""
+    beside: dict[str, dict[str, Metric]] = {"worst_case": _by_identity(benchmark.aggregate(made.worst_rows()))}
+    if perfect is not None and subset is not None:
+        beside["ceiling"] = _by_identity(benchmark.aggregate(perfect.rows))
+        beside["readable"] = _by_identity(benchmark.aggregate([row for row in made.rows if row.sample in subset]))
+    spread = intervals(benchmark, made.rows, resamples) if resamples else {}
+    found = []
+    for metric in benchmark.aggregate(made.rows):
+        name = str(metric.identity)
+        row = {**metric.to_json(), "ci95": spread.get(name)}
+        for label, metrics in beside.items():
+            other = metrics.get(name)
+            row[label] = other.value if other and not (label == "worst_case" and other.n_failed) else None
+            if label == "readable":
+                row["readable_n"] = other.n if other else 0
+        found.append(row)
+    return found
+
+
+def _by_identity(metrics: Sequence[Metric]) -> dict[str, Metric]:
+    return {str(metric.identity): metric for metric in metrics}
+
+
+def _sample_json(
+    sample: Sample, paths: Sequence[Path], questions: Sequence[Question], entries: Sequence[Entry]
+) -> dict[str, Any]:
+    return {
+        "id": sample.id,
+        "prompt": sample.prompt,
+        "targets": list(sample.targets),
+        "pictures": [path.name for path in paths],
+        "references": [str(path) for path in sample.references],
+        "verdicts": [_seen(question, entry) for question, entry in zip(questions, entries, strict=True)],
     }
 
 
-def _case(folder: Path, prompt: Prompt) -> Case | str:
-    """The picture to judge, or why there is none."""
-    try:
-        return Case(prompt.id, load_picture(picture_path(folder, prompt)), prompt.prompt, prompt.targets)
-    except InputError as error:
-        return str(error)
-
-
-def _perfect_case(folder: Path, manifest: Manifest, typeset: Typeset, prompt: Prompt) -> Case | str:
-    """The same prompt perfectly set, at the size of its picture (of the manifest's settings where that cannot be read)."""
-    try:
-        height, width = load_picture(picture_path(folder, prompt)).shape[:2]
-    except InputError as error:
-        if not {"width", "height"} <= manifest.settings.keys():
-            return str(error)
-        width, height = int(manifest.settings["width"]), int(manifest.settings["height"])
-    try:
-        image = typeset(prompt, width, height)
-    except InputError as error:
-        return f"The ceiling cannot be typeset: {error}"
-    with atomic_path(picture_path(folder / "ceiling", prompt)) as path:
-        Image.fromarray(image).save(path, format="PNG")
-    return Case(prompt.id, image, prompt.prompt, prompt.targets)
-
-
-def _row(prompt: Prompt, entry: Entry, perfect: Entry | None) -> dict[str, Any]:
-    row: dict[str, Any] = {**prompt.to_json(), **_judged(prompt, entry)}
-    if perfect is not None:
-        row["ceiling"] = _judged(prompt, perfect)
-    return row
-
-
-def _judged(prompt: Prompt, entry: Entry) -> dict[str, Any]:
+def _seen(question: Question, entry: Entry) -> dict[str, Any]:
+    """What the judge said of one question; requests and attempts are in verdicts.jsonl."""
     verdict = entry.verdict
-    status, reason = verdict.status, str(verdict.raw.get("reason", ""))
-    reading = _reading(verdict)
-    if status == "ok" and reading is None:
-        status, reason = "failed", "The judge gave a verdict without the lines that it read."
-    result = {"picture_sha256": entry.picture_sha256, "status": status}
-    if status != "ok" or reading is None:
-        return {**result, "value": None, "reason": reason}
-    counts = {name: list(count) for name, count in vars(score_text(prompt.targets, reading)).items()}
-    return {**result, "value": verdict.value, "reading": reading, "counts": counts}
-
-
-def _reading(verdict: Verdict) -> list[str] | None:
-    """The lines that a reading judge saw; None when its verdict holds no such thing."""
-    lines = verdict.raw.get("lines")
-    if not isinstance(lines, list) or not all(isinstance(line, dict) and isinstance(line.get("text"), str) for line in lines):
-        return None
-    return [str(line["text"]) for line in lines]
-
-
-def _group(rows: Sequence[dict[str, Any]], with_ceiling: bool) -> dict[str, Any]:
-    good = [row for row in rows if row["status"] == "ok"]
-    group: dict[str, Any] = {"n": len(rows), "failed": len(rows) - len(good), "scores": _average(good)}
-    if with_ceiling:
-        typeset = [row["ceiling"] for row in rows if row["ceiling"]["status"] == "ok"]
-        readable = [row for row in good if row["ceiling"]["status"] == "ok" and row["ceiling"]["counts"]["exact"][0] == 1]
-        group |= {
-            "ceiling": _average(typeset),
-            "ceiling_failed": len(rows) - len(typeset),
-            "readable": _average(readable),
-            "readable_n": len(readable),
-        }
-    return group
-
-
-def _average(rows: Iterable[dict[str, Any]]) -> dict[str, float | None]:
-    return aggregate(TextScore(**{name: Count(*row["counts"][name]) for name in IDENTITIES}) for row in rows)
+    row: dict[str, Any] = {
+        "id": question.id,
+        "kind": question.kind,
+        "picture": question.pictures[-1].name if question.pictures else "",
+        "pictures_sha256": list(entry.pictures),
+        "status": verdict.status,
+        "value": verdict.value,
+        "at": entry.at,
+    }
+    return row | ({} if verdict.ok else {"reason": verdict.reason, "reply": verdict.raw.get("reply")})

@@ -1,82 +1,151 @@
-"""Verdicts on disk: a judge is asked once per picture, whatever happens to the run."""
+"""Verdicts on disk: a judge is asked once per question, whatever happens to the run."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from glyphflow.core.errors import ConfigError
 from glyphflow.core.files import storage_errors
 from glyphflow.core.progress import Progress
-from glyphflow.evaluate.judge import Case, Judge, Verdict, ask, failed
+from glyphflow.evaluate.case import Case, Judge, Verdict, ask, failed
+from glyphflow.evaluate.question import Question
 
-BATCH = 8  # pictures per call of the judge: what a killed run may have to judge again
+BATCH = 8  # cases per call of a judge that does not say what it likes
+ANSWERS = ("ok", "refused", "parse_error")
+"""What a judge said; to ask again and keep the good ones would raise the score. A time-out or an error said nothing."""
 
 
 class Entry(NamedTuple):
-    """A verdict and the hash of the picture it is about (empty when there was none)."""
+    """A verdict, when it was given (UTC; empty when nobody was asked) and the hashes of the pictures that it is about."""
 
     verdict: Verdict
-    picture_sha256: str
+    at: str
+    pictures: tuple[str, ...]
+
+
+def judge_of(judges: Sequence[Judge]) -> dict[str, Judge]:
+    """Who answers each kind of question; two judges of one kind are a :class:`ConfigError`."""
+    found: dict[str, Judge] = {}
+    for judge in judges:
+        for kind in sorted(judge.kinds):
+            if kind in found and found[kind] is not judge:
+                raise ConfigError(
+                    f"Both {found[kind].identity} and {judge.identity} answer questions of kind {kind}; "
+                    "name one, or combine them in a panel."
+                )
+            found[kind] = judge
+    return found
 
 
 class VerdictBook:
-    """Verdicts on disk, one JSON line each, found again by picture, prompt and judge."""
+    """Verdicts on disk, one JSON line each, found again by pictures, question and judge.
 
-    def __init__(self, path: Path, judge: Judge) -> None:
-        self._path, self._judge = path, judge
-        self._known: dict[str, Verdict] = {}
+    Every answer is written before the next ones are waited for. A judge may say how it likes to be asked: ``batch`` cases in a
+    call (8), ``workers`` calls at a time (1).
+    """
+
+    def __init__(self, path: Path, *, again: bool = False) -> None:
+        """Read what is known; with ``again``, what was refused or could not be understood counts as not asked."""
+        self._path = path
+        self._known: dict[str, tuple[Verdict, str]] = {}
         text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
         self._broken = bool(text) and not text.endswith("\n")
         for line in text.split("\n"):
             try:
                 row = json.loads(line)
-                key, verdict = row["key"], Verdict(row["status"], row["value"], row["raw"], row["identity"])
+                verdict = Verdict(row["status"], row["value"], row["raw"], row["identity"])
+                key, at = row["key"], row["at"]
             except (ValueError, KeyError, TypeError):
                 continue  # blank, or the half line of a run that was killed while it wrote
-            if verdict.status == "ok":
-                self._known[key] = verdict
+            if verdict.ok or (verdict.status in ANSWERS and not again):
+                self._known[key] = (verdict, at)
 
-    def judge(self, names: Sequence[str], load: Callable[[str], Case | str], label: str) -> dict[str, Entry]:
-        """An entry for each name, from the book where it is there.
+    def judge(self, questions: Sequence[Question], judges: Mapping[str, Judge], label: str) -> list[Entry]:
+        """An entry for each question, from the book where it is there; questions of a kind that no judge answers fail.
 
-        ``load`` gives the case of a name, or a sentence that says why there is no picture (a failed verdict). Pictures are
-        loaded as they are needed, so that memory does not grow with the benchmark.
+        Pictures are read as they are needed, so that memory does not grow with the benchmark.
         """
-        identity = self._judge.identity
-        entries: dict[str, Entry] = {}
-        waiting: dict[str, Case] = {}
-        with Progress(label, total=len(names), unit="img") as progress:
-            for position, name in enumerate(names, 1):
-                case = load(name)
-                if isinstance(case, str):
-                    entries[name] = Entry(failed(identity, case), "")
-                elif (known := self._known.get(case.key(identity))) is not None:
-                    entries[name] = Entry(known, case.picture_sha256)
-                else:
-                    waiting[name] = case
-                if len(waiting) == BATCH or (waiting and position == len(names)):
-                    answers = ask(self._judge, list(waiting.values()))
-                    self._append(list(waiting.values()), answers)
-                    for done, answer in zip(waiting, answers, strict=True):
-                        entries[done] = Entry(answer, waiting[done].picture_sha256)
-                    waiting = {}
-                progress.advance()
-        return entries
+        entries: list[Entry | None] = [None] * len(questions)
+        with Progress(label, total=len(questions), unit="question") as progress:
+            for judge in {id(judge): judge for judge in judges.values()}.values():
+                mine = [index for index, question in enumerate(questions) if judges.get(question.kind) is judge]
+                self._ask_all(judge, questions, mine, entries, progress)
+            for index, question in enumerate(questions):
+                if entries[index] is None:
+                    reason = f"no judge was named that answers questions of kind {question.kind}"
+                    entries[index] = Entry(failed("none", "error", reason), "", ())
+                    progress.advance()
+        return [entry for entry in entries if entry is not None]
 
-    def _append(self, cases: Sequence[Case], verdicts: Sequence[Verdict]) -> None:
-        identity = self._judge.identity
+    def _ask_all(
+        self,
+        judge: Judge,
+        questions: Sequence[Question],
+        mine: Sequence[int],
+        entries: list[Entry | None],
+        progress: Progress,
+    ) -> None:
+        identity, batch, workers = judge.identity, getattr(judge, "batch", BATCH), getattr(judge, "workers", 1)
+        open_: dict[str, list[int]] = {}  # questions by key that are waiting or under way: equal ones are asked once
+        waiting: dict[str, Case] = {}
+        running: dict[Future[list[Verdict]], dict[str, Case]] = {}
+
+        def settle(indices: Sequence[int], entry: Entry) -> None:
+            for index in indices:
+                entries[index] = entry
+            progress.advance(len(indices))
+
+        def collect(most: int) -> None:
+            while len(running) > most:
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    cases = running.pop(future)
+                    for key, entry in self._append(cases, future.result()).items():
+                        settle(open_.pop(key), entry)
+
+        with ThreadPoolExecutor(workers) as pool:
+            try:
+                for index in mine:
+                    case = questions[index].load(identity)
+                    if isinstance(case, Verdict):
+                        settle([index], Entry(case, "", ()))
+                        continue
+                    key = case.key(identity)
+                    if key in open_:
+                        open_[key].append(index)
+                    elif key in self._known:
+                        settle([index], Entry(*self._known[key], case.pictures_sha256))
+                    else:
+                        open_[key], waiting[key] = [index], case
+                    if len(waiting) == batch:
+                        running[pool.submit(ask, judge, list(waiting.values()))] = waiting
+                        waiting = {}
+                        collect(workers if workers > 1 else 0)
+                if waiting:
+                    running[pool.submit(ask, judge, list(waiting.values()))] = waiting
+                collect(0)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def _append(self, cases: Mapping[str, Case], verdicts: Sequence[Verdict]) -> dict[str, Entry]:
+        at, entries = datetime.now(UTC).isoformat(timespec="seconds"), {}
         with storage_errors(self._path), self._path.open("ab") as file:
             if self._broken:  # end the half line that a killed run left
                 file.write(b"\n")
                 self._broken = False
-            for case, verdict in zip(cases, verdicts, strict=True):
-                row = {"key": case.key(identity), "id": case.id, "picture": case.picture_sha256, **asdict(verdict)}
-                file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
-                if verdict.status == "ok":
-                    self._known[row["key"]] = verdict
+            for (key, case), verdict in zip(cases.items(), verdicts, strict=True):
+                row = {"key": key, "id": case.id, "kind": case.kind, "pictures": list(case.pictures_sha256), "at": at}
+                file.write(json.dumps({**row, **asdict(verdict)}, ensure_ascii=False).encode() + b"\n")
+                entries[key] = Entry(verdict, at, case.pictures_sha256)
+                if verdict.status in ANSWERS:
+                    self._known[key] = (verdict, at)
             file.flush()
             os.fsync(file.fileno())
+        return entries

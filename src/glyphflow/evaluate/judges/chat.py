@@ -21,12 +21,13 @@ NOTHING = ("", "[]", "no text recognized", "no text recognized.")
 class ChatJudge:
     """Asks ``model`` behind ``transport``; ``workers`` questions are under way at a time.
 
-    It takes cases of kind "chat", and of kind "ocr" (the reply's lines are the reading; a request may bring its ``prompt``).
-    ``temperature`` 0 and one ``seed`` make replies as repeatable as the server allows. A reply that does not fit the case's
-    schema is a "parse_error" and is not asked for again: to keep the good ones of several would raise the score.
+    It takes cases of kind "chat", and unless ``read`` is False of kind "ocr": the reply's lines are the reading, and a request
+    may bring its own ``prompt``. ``temperature`` 0 and one ``seed`` make replies as repeatable as the server allows. A reply
+    that does not fit the case's schema is a "parse_error" and is not asked for again: to keep the good ones of several would
+    raise the score.
     """
 
-    kinds = frozenset({"chat", "ocr"})
+    batch = 1  # every reply is on disk as soon as it is there
 
     def __init__(
         self,
@@ -37,8 +38,10 @@ class ChatJudge:
         seed: int | None = 0,
         max_tokens: int = 1024,
         workers: int = 8,
+        read: bool = True,
     ) -> None:
-        self._model, self._transport, self._workers = model, transport, workers
+        self._model, self._transport, self.workers = model, transport, workers
+        self.kinds = frozenset({"chat", "ocr"} if read else {"chat"})
         self._temperature, self._seed, self._max_tokens = temperature, seed, max_tokens
 
     @property
@@ -47,7 +50,7 @@ class ChatJudge:
         return f"chat/1 {self._model} at {self._transport.identity} ({settings})"
 
     def __call__(self, cases: Sequence[Case]) -> list[Verdict]:
-        with ThreadPoolExecutor(self._workers) as pool:
+        with ThreadPoolExecutor(self.workers) as pool:
             return list(pool.map(self._judge, cases))
 
     def request(self, case: Case) -> dict[str, Any]:

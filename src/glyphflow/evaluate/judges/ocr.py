@@ -12,6 +12,7 @@ class OCRJudge:
     """Reads the first picture of every case (kind "ocr"); all cases of a call are read together."""
 
     kinds = frozenset({"ocr"})
+    batch = 16  # pictures that are read together, and that a killed run may have to read again
 
     def __init__(self, ocr: OCR) -> None:
         self._ocr = ocr

@@ -38,6 +38,8 @@ class Panel:
                 f"A panel of {len(judges)} judges asked {repeats} times cannot reach a quorum of {self._quorum}; "
                 f"give a quorum from 1 to {max(1, asked)}."
             )
+        self.batch = min(getattr(judge, "batch", 8) for judge in judges)
+        self.workers = max(getattr(judge, "workers", 1) for judge in judges)
         self._judges, self._repeats, self._swap, self._numbers = tuple(judges), repeats, swap, numbers
 
     @property
