@@ -203,7 +203,9 @@ def test_imgedit_failures_change_the_count_and_nothing_else(tmp_path: Path) -> N
     rows += bench.score(two, [TIMEOUT]) + bench.score(three_, [said("no")]) + bench.score(four, [said("A: 5\nB: 5")])
     after = bench.aggregate(rows)
     assert [row.status for row in rows] == ["ok", "timeout", "parse_error", "ok"]
-    assert pick(after, "edit_rating", "corrected", type="all").value == pick(before, "edit_rating", "corrected", type="all").value
+    assert (
+        pick(after, "edit_rating", "corrected", type="all").value == pick(before, "edit_rating", "corrected", type="all").value
+    )
     assert pick(after, "edit_rating", "corrected", type="all").n_failed == 3
     assert pick(after, "edit_rating", type="all").value == 4.5  # the official parser takes two scores for three
 

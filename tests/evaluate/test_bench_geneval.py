@@ -81,12 +81,18 @@ def test_colours_are_those_of_the_surest_objects() -> None:
 
 
 def test_positions_are_to_the_clause_that_is_named() -> None:
-    tags = {"tag": "position", "include": [{"class": "dog", "count": 1}, {"class": "tie", "count": 1, "position": ["right of", 0]}]}
+    tags = {
+        "tag": "position",
+        "include": [{"class": "dog", "count": 1}, {"class": "tie", "count": 1, "position": ["right of", 0]}],
+    }
     dog, tie = box("dog", 0.9, 0, 0, 10, 10), box("tie", 0.9, 60, 0, 70, 10)
     assert right(tags, dog, tie) and not right(tags, box("dog", 0.9, 100, 0, 110, 10), tie)
     assert not right(tags, tie)
     # every chosen object must stand so to every object of the clause
-    two = {"tag": "position", "include": [{"class": "dog", "count": 2}, {"class": "tie", "count": 1, "position": ["right of", 0]}]}
+    two = {
+        "tag": "position",
+        "include": [{"class": "dog", "count": 2}, {"class": "tie", "count": 1, "position": ["right of", 0]}],
+    }
     assert right(two, dog, box("dog", 0.8, 20, 0, 30, 10), tie)
     assert not right(two, dog, box("dog", 0.8, 90, 0, 99, 10), tie)
 
@@ -95,7 +101,9 @@ def test_reasons_say_what_is_wrong() -> None:
     clauses = {"include": [{"class": "dog", "count": 1}, {"class": "tie", "count": 1, "position": ["above", 0]}]}
     ok, reasons = judge_objects({"tie": [box("tie", 0.9)]}, clauses)
     assert not ok and reasons == ["0 dog where 1 are wanted", "nothing for tie to be above"]
-    _, reasons = judge_objects({"cat": [box("cat", 0.9), box("cat", 0.8)]}, {"include": [], "exclude": [{"class": "cat", "count": 2}]})
+    _, reasons = judge_objects(
+        {"cat": [box("cat", 0.9), box("cat", 0.8)]}, {"include": [], "exclude": [{"class": "cat", "count": 2}]}
+    )
     assert reasons == ["2 cat where fewer than 2 are wanted"]
 
 

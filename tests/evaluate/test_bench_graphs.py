@@ -112,7 +112,9 @@ def test_dpg_defect_a_prompt_whose_first_question_is_skipped_is_lost(tmp_path: P
     zero, one = bench.samples()
     metrics = bench.aggregate(bench.score(zero, [YES, YES]) + bench.score(one, [NO]))
     assert value(metrics, "all") == 0.0 and value(metrics, "all", "corrected") == 50.0
-    assert pick(metrics, "dpg", category="all").n_failed == 1 and pick(metrics, "dpg", "corrected", category="all").n_failed == 0
+    assert (
+        pick(metrics, "dpg", category="all").n_failed == 1 and pick(metrics, "dpg", "corrected", category="all").n_failed == 0
+    )
 
 
 def test_dpg_defect_only_the_bare_yes_is_yes(tmp_path: Path) -> None:
@@ -151,10 +153,18 @@ def oneig(folder: Path, language: str = "en") -> OneIG:
     ending, column = ("", "prompt_en") if language == "en" else ("_zh", "prompt_cn")
     graphs = folder / "scripts" / "alignment" / "Q_D"
     graphs.mkdir(parents=True, exist_ok=True)
-    names = {"anime": "Anime_Stylization", "human": "Portrait", "object": "General_Object", "multilingualism": "Multilingualism"}
+    names = {
+        "anime": "Anime_Stylization",
+        "human": "Portrait",
+        "object": "General_Object",
+        "multilingualism": "Multilingualism",
+    }
     table = [f"category,id,{column}"]
     for name, category in names.items():
-        graph = {"question": json.dumps({"1": "a?", "2": "b?", "3": "c?"}), "dependency": json.dumps({"1": [0], "2": [1], "3": [2]})}
+        graph = {
+            "question": json.dumps({"1": "a?", "2": "b?", "3": "c?"}),
+            "dependency": json.dumps({"1": [0], "2": [1], "3": [2]}),
+        }
         (graphs / f"{name}{ending}.json").write_text(json.dumps({"000": graph}))
         table.append(f"{category},000,a {name} prompt")
     (folder / ("OneIG-Bench.csv" if language == "en" else "OneIG-Bench-ZH.csv")).write_text("\n".join(table) + "\n")
@@ -231,7 +241,9 @@ def test_oneig_the_printed_list_is_compared_officially(tmp_path: Path) -> None:
 def test_oneig_failures_are_counted(tmp_path: Path) -> None:
     bench = oneig(tmp_path)
     sample, text = bench.samples()[0], bench.samples()[3]
-    rows = bench.score(text, [TIMEOUT, read("x"), LIGHT, TIMEOUT]) + bench.score(sample, [LIGHT, said("Yes"), TIMEOUT, said("Yes")])
+    rows = bench.score(text, [TIMEOUT, read("x"), LIGHT, TIMEOUT]) + bench.score(
+        sample, [LIGHT, said("Yes"), TIMEOUT, said("Yes")]
+    )
     rows += bench.score(sample, [LIGHT, said("Yes"), said("perhaps"), said("Yes")])
     assert [row.status for row in rows] == ["timeout", "timeout", "timeout", "parse_error"]
     metrics = bench.aggregate(rows)

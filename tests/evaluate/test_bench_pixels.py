@@ -143,7 +143,9 @@ def test_depth_sets_read_their_formats_and_align(tmp_path: Path, name: str) -> N
     wrong = pick(metrics, "abs_rel", set=name, alignment="disparity")
     assert wrong.value is not None and wrong.value > 0.05 and not wrong.higher_is_better
     write(tmp_path / "made" / "rgb-0.npy", 1 / filled + 0.2)
-    assert pick(measured(bench, tmp_path / "made"), "abs_rel", set=name, alignment="disparity").value == pytest.approx(0, abs=1e-3)
+    assert pick(measured(bench, tmp_path / "made"), "abs_rel", set=name, alignment="disparity").value == pytest.approx(
+        0, abs=1e-3
+    )
 
 
 def test_depth_ranges_masks_and_windows_decide_which_pixels_count(tmp_path: Path) -> None:

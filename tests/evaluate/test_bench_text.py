@@ -86,7 +86,9 @@ def test_chinese_word_by_hand() -> None:
     for sample in bench.samples():
         by_tier[sample.tags["tier"]].append(sample)
     assert [len(members) for members in by_tier.values()] == [3500, 3000, 1605]
-    assert {s.prompt for s in bench.samples()} == {TEMPLATES[s.tags["template"]][1].format(s.targets[0]) for s in bench.samples()}
+    assert {s.prompt for s in bench.samples()} == {
+        TEMPLATES[s.tags["template"]][1].format(s.targets[0]) for s in bench.samples()
+    }
     answers = {1: [True, True, True, False], 2: [True, False], 3: [False, False]}
     rows = []
     for tier, marks in answers.items():
@@ -99,10 +101,15 @@ def test_chinese_word_by_hand() -> None:
     assert whole.value == pytest.approx((3500 * 75 + 3000 * 50) / 8105) and (whole.n, whole.n_failed) == (8, 1)
     assert pick(bench.aggregate(rows[:4]), "character_accuracy", level="all").value is None  # a tier that is not known
     subset = readable([row for row in rows if row.quality == 1.0])
-    assert len(subset) == 4 and pick(bench.aggregate([r for r in rows if r.sample in subset]), "character_accuracy", level="2").n == 1
+    assert (
+        len(subset) == 4
+        and pick(bench.aggregate([r for r in rows if r.sample in subset]), "character_accuracy", level="2").n == 1
+    )
 
 
-@pytest.mark.parametrize(("lines", "right"), [(["字"], 1), (["字 "], 1), ([" ", "字"], 1), (["字字"], 0), (["字。"], 0), ([], 0)])
+@pytest.mark.parametrize(
+    ("lines", "right"), [(["字"], 1), (["字 "], 1), ([" ", "字"], 1), (["字字"], 0), (["字。"], 0), ([], 0)]
+)
 def test_chinese_word_wants_the_character_and_nothing_else(lines: list[str], right: int) -> None:
     sample = Sample("1", "", ("字",), {"tier": 1})
     assert ChineseWord(1).score(sample, [read(*lines)])[0].values["hit"] == right
@@ -173,7 +180,10 @@ def test_cvtg_official_by_hand() -> None:
     b = Sample("CVTG-3-000", "", ("Go",), {"half": "CVTG", "file": 3, "regions": 3})
     rows = bench.score(a, [read("SALE", "open"), said(0.3)]) + bench.score(b, [read("go"), said(-0.1)])
     metrics = bench.aggregate(rows)
-    assert rows[0].values["official"] == [2, 3] and rows[0].values["corrected"] == [2, 3]  # Sale twice; but "open" is not "open."
+    assert rows[0].values["official"] == [2, 3] and rows[0].values["corrected"] == [
+        2,
+        3,
+    ]  # Sale twice; but "open" is not "open."
     assert pick(metrics, "word_accuracy", regions="2").value == pytest.approx(2 / 3)
     assert pick(metrics, "word_accuracy", regions="all").value == pytest.approx(3 / 4)
     near = 1 - 1 / (5 + 1e-5)
@@ -212,7 +222,9 @@ def test_cvtg_nine_prompts_quote_more_texts_than_their_file_says() -> None:
     bench: Benchmark = CVTG2K()
     rows = [row for s in odd for row in bench.score(s, [read(*s.targets), TIMEOUT])]
     metrics = bench.aggregate(rows)
-    assert pick(metrics, "word_accuracy", regions="5").n == 0 and pick(metrics, "word_accuracy", "corrected", regions="5").n == 9
+    assert (
+        pick(metrics, "word_accuracy", regions="5").n == 0 and pick(metrics, "word_accuracy", "corrected", regions="5").n == 9
+    )
 
 
 def test_perfect_readings_are_perfect_and_empty_ones_are_nothing() -> None:
