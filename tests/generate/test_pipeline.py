@@ -54,6 +54,15 @@ CASES: dict[str, dict[str, Any]] = {
         "negative_prompt_embeds_mask": torch.ones(2, 9, dtype=torch.long),
         "true_cfg_scale": 3.0,
     },
+    "a mask with holes": {
+        "prompt_embeds": embeds(2),
+        "prompt_embeds_mask": torch.tensor([[1, 0, 1, 1, 0, 1, 1, 1, 0], [0, 0, 1, 1, 1, 1, 1, 1, 1]]),
+        "negative_prompt_embeds": embeds(2, seed=6),
+        "negative_prompt_embeds_mask": torch.tensor([[1] * 9, [1] * 5 + [0] * 4]),
+        "true_cfg_scale": 3.0,
+    },
+    "own sigmas": {"prompt_embeds": embeds(), "true_cfg_scale": 1.0, "sigmas": [1.0, 0.8, 0.7, 0.1]},
+    "odd number of tokens": {"prompt_embeds": embeds(), "true_cfg_scale": 1.0, "width": 80, "height": 48},
     "wide, two each": {"prompt_embeds": embeds(), "true_cfg_scale": 1.0, "width": 96, "height": 32, "num_images_per_prompt": 2},
 }
 
@@ -154,6 +163,65 @@ def test_a_callback_may_replace_the_latents(pipeline: Pipeline) -> None:
     assert result.abs().max() == 0
 
 
+def test_a_callback_may_replace_what_the_reference_lets_it_replace(pipeline: Pipeline, reference: Any) -> None:
+    def change(_: Any, step: int, t: Any, values: dict[str, Any]) -> dict[str, Any]:
+        return {"latents": values["latents"] * 0.9, "prompt_embeds": values["prompt_embeds"] * 1.5} if step == 1 else {}
+
+    call = {"prompt_embeds": embeds(2), "height": 48, "width": 64, "num_inference_steps": 4, "true_cfg_scale": 2.0}
+    call |= {"negative_prompt_embeds": embeds(2, seed=6), "output_type": "latent", "callback_on_step_end": change}
+    ours = pipeline.generate(**call, generator=seeded(1, 2)).images
+    names = ["latents", "prompt_embeds"]
+    theirs = reference(**call, generator=seeded(1, 2), callback_on_step_end_tensor_inputs=names).images
+    assert (ours - theirs).abs().max() <= 1e-5
+
+
+def test_a_callback_may_end_the_call(pipeline: Pipeline) -> None:
+    seen: list[torch.Tensor] = []
+
+    def stop(pipe: Pipeline, step: int, t: torch.Tensor, values: dict[str, Any]) -> None:
+        seen.append(values["latents"])
+        pipe.interrupt = step == 1
+
+    call: dict[str, Any] = {"num_inference_steps": 5, "output_type": "latent", "callback_on_step_end": stop}
+    result = pipeline.generate("x", generator=seeded(0), **call).images
+    assert len(seen) == 2 and torch.equal(result, seen[-1])
+    sizes = pipeline.generate(["x", "y"], width=[32, 64], generator=seeded(0, 1), **call).images
+    assert len(sizes) == 1 and torch.equal(sizes[0], seen[-1][0])
+
+
+def test_several_sizes_in_one_call(pipeline: Pipeline) -> None:
+    prompts, widths = ["a cat", "a longer prompt: 字", "a dog", ""], [64, 32, 64, 48]
+    call: dict[str, Any] = {"num_inference_steps": 2, "num_images_per_prompt": 2, "height": 48}
+    together = pipeline.generate(prompts, width=widths, generator=seeded(*range(8)), output_type="pt", **call).images
+    assert [tuple(one.shape) for one in together] == [(3, 48, width) for width in widths for _ in range(2)]
+    for n in (1, 4, 7):
+        alone = pipeline.generate(
+            prompts[n // 2], width=widths[n // 2], generator=seeded(n), output_type="pt", **call | {"num_images_per_prompt": 1}
+        ).images
+        assert (alone[0] - together[n]).abs().max() <= 1e-5
+    pictures = pipeline.generate(prompts, width=widths, generator=torch.Generator().manual_seed(0), **call).images
+    assert [picture.size for picture in pictures[::2]] == [(width, 48) for width in widths]
+    with pytest.raises(InputError, match="4 prompts and 3 values of width"):
+        pipeline.generate(prompts, width=[16, 32, 48])
+
+
+def test_guidance_scale_is_ignored_aloud(pipeline: Pipeline) -> None:
+    call: dict[str, Any] = {"prompt": "x", "num_inference_steps": 1, "output_type": "latent"}
+    with pytest.warns(UserWarning, match="guidance_scale = 7.5 is ignored.*true_cfg_scale"):
+        loud = pipeline.generate(**call, generator=seeded(0), guidance_scale=7.5).images
+    assert torch.equal(loud, pipeline.generate(**call, generator=seeded(0)).images)
+
+
+def test_an_interrupted_pipeline_goes_on(pipeline: Pipeline) -> None:
+    def leave(_: Pipeline, step: int, t: torch.Tensor, values: dict[str, Any]) -> None:
+        raise KeyboardInterrupt
+
+    expected = pipeline.generate("x", generator=seeded(0), output_type="pt").images
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.generate("x", generator=seeded(0), callback_on_step_end=leave)
+    assert torch.equal(pipeline.generate("x", generator=seeded(0), output_type="pt").images, expected)
+
+
 def test_wrong_calls_are_one_sentence(pipeline: Pipeline) -> None:
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"prompt": "x", "width": 100, "height": 64}, "100x64.*96x64"),
@@ -164,6 +232,9 @@ def test_wrong_calls_are_one_sentence(pipeline: Pipeline) -> None:
         ({"prompt": "x", "num_images_per_prompt": 0}, "num_images_per_prompt is 0"),
         ({"prompt": ["a", "b"], "negative_prompt": ["c", "d", "e"]}, "2 prompts and 3 negative"),
         ({"prompt": []}, "at least one"),
+        ({"prompt": "x", "sigmas": [1.0, 0.5], "num_inference_steps": 3}, "num_inference_steps is 3 and there are 2 sigmas"),
+        ({"prompt": "x", "sigmas": [0.5, 0.7]}, "falling numbers"),
+        ({"prompt": "x", "guidance": 3}, "no option guidance; did you mean guidance_scale"),
         ({}, "Give either prompt or prompt_embeds"),
         ({"prompt": "x", "prompt_embeds": embeds()}, "not both"),
         ({"prompt_embeds": embeds()[0]}, r"\(9, 32\)"),
@@ -211,6 +282,34 @@ def test_save_and_open_again(pipeline: Pipeline, tmp_path: Path) -> None:
     assert torch.equal(first, second)
     other = Pipeline.from_pretrained(tiny_pipeline(tmp_path / "other", seed=1), dtype=torch.float32, device="cpu")
     assert other.weights_hash != pipeline.weights_hash
+
+
+def test_the_reference_opens_what_is_saved(pipeline: Pipeline, tmp_path: Path) -> None:
+    import diffusers
+
+    pipeline.save_pretrained(tmp_path / "t2i")
+    call: dict[str, Any] = {"prompt_embeds": embeds(), "true_cfg_scale": 1.0, "num_inference_steps": 2, "output_type": "np"}
+    theirs = diffusers.QwenImagePipeline.from_pretrained(tmp_path / "t2i")
+    expected = theirs(**call, height=64, width=64, generator=seeded(0)).images
+    assert np.abs(pipeline.generate(**call, generator=seeded(0)).images - expected).max() <= 1e-5
+
+    editor = Pipeline.from_pretrained(tmp_path / "t2i", dtype=torch.float32, device="cpu")
+    editor.kind = "edit-plus"
+    editor.save_pretrained(tmp_path / "edit")
+    assert diffusers.DiffusionPipeline.from_pretrained(tmp_path / "edit", processor=None).__class__.__name__ == (
+        "QwenImageEditPlusPipeline"
+    )
+    assert Pipeline.from_pretrained(tmp_path / "edit", dtype=torch.float32, device="cpu").kind == "edit-plus"
+
+
+def test_other_families_are_refused(directory: Path, tmp_path: Path) -> None:
+    import json
+    import shutil
+
+    other = shutil.copytree(directory, tmp_path / "other")
+    (other / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
+    with pytest.raises(InputError, match=r"other holds a FluxPipeline.*QwenImagePipeline"):
+        Pipeline.from_pretrained(other, device="cpu")
 
 
 def test_directories_that_are_none(directory: Path, tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def _generate(
 
 def _again(source: Path, out: Path | None, model: str | None, device: str | None) -> None:
     from glyphflow.core.hardware import pick_device
-    from glyphflow.generate import describe, read_metadata
+    from glyphflow.generate import describe_again, read_metadata
 
     path = out or source.with_name(f"{source.stem}-again.png")
     if path.suffix.lower() != ".png":
@@ -140,13 +140,7 @@ def _again(source: Path, out: Path | None, model: str | None, device: str | None
     wanted = read_metadata(source)
     here = pick_device(device or (None if wanted.device == "cuda" else wanted.device)).type
     pipeline = _open(model or wanted.model, device or here, wanted.dtype)
-    if pipeline.weights_hash != wanted.weights_hash:
-        raise InputError(
-            f"{source} was made with the weights {wanted.weights_hash} ({wanted.model}) and {model or wanted.model} now has "
-            f"{pipeline.weights_hash}; pass the directory of the original weights with --model."
-        )
-    content = wanted.model_dump(exclude={"weights_hash", "dtype", "device", "versions", "model"})
-    metadata = describe(pipeline, wanted.model, **content)
+    metadata = describe_again(pipeline, wanted)
     for name, (now, then) in metadata.differences(wanted).items():
         typer.echo(f"{name} is {now} and was {then} for {source}; the picture may differ slightly.", err=True)
     _make(pipeline, metadata, path)

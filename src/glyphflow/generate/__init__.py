@@ -2,7 +2,7 @@
 
 from glyphflow.generate.directory import ModelFacts
 from glyphflow.generate.export_layers import flatten, write_layers
-from glyphflow.generate.metadata import Metadata, describe, read_metadata, write_png
+from glyphflow.generate.metadata import Metadata, describe, describe_again, picture_hash, read_metadata, write_png
 from glyphflow.generate.pipeline import GenerateResult, Pipeline
 
 __all__ = [
@@ -11,7 +11,9 @@ __all__ = [
     "ModelFacts",
     "Pipeline",
     "describe",
+    "describe_again",
     "flatten",
+    "picture_hash",
     "read_metadata",
     "write_layers",
     "write_png",

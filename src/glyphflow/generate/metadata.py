@@ -2,27 +2,48 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from pydantic import Field, JsonValue
 
 from glyphflow.core.config import Config, load_config
 from glyphflow.core.errors import ConfigError, InputError
 from glyphflow.core.files import atomic_path
+from glyphflow.generate.images import Picture, rgba
 from glyphflow.models.quantize import quantised_as
 
 if TYPE_CHECKING:
     from glyphflow.generate.pipeline import Pipeline
 
 _KEY = "glyphflow"
+_REQUEST = {"task", "prompt", "negative_prompt", "seed", "num_inference_steps", "true_cfg_scale", "width", "height", "settings"}
+_POINTED_AT = ("weights_hash", "controlnet_hash", "adapters", "quantize", "approximate")
+
+
+class UsedAdapter(Config):
+    """A LoRA that was on: its name in the pipeline, where it was read from, the hash of its content, its strength."""
+
+    name: str
+    source: str
+    identity: str
+    weight: float
 
 
 class Metadata(Config):
-    """Everything that decides the pixels. No time stamp: the same request gives the same bytes."""
+    """Everything that decides the pixels. No time stamp: the same request gives the same bytes.
 
+    ``task`` is the verb. ``settings`` are its options beside those that every verb has (``strength``, ``schedule``, ``layers``)
+    by their names in Python; ``inputs`` are the hashes of the pictures it was given (:func:`picture_hash`), by role ("image",
+    "mask_image"). ``approximate`` names what makes this another picture than the exact computation's.
+    """
+
+    task: str = "generate"
     prompt: str
     negative_prompt: str
     seed: int
@@ -30,13 +51,17 @@ class Metadata(Config):
     true_cfg_scale: float
     width: int
     height: int
+    settings: dict[str, JsonValue] = Field(default_factory=dict)
+    inputs: dict[str, str] = Field(default_factory=dict)
     model: str
     weights_hash: str
+    controlnet_hash: str | None = None
+    adapters: tuple[UsedAdapter, ...] = ()
+    quantize: str | None = None
+    approximate: tuple[str, ...] = ()
     dtype: str
     device: str
     versions: dict[str, str]
-    quantize: str | None = None
-    adapters: tuple[str, ...] = ()
 
     def differences(self, other: Metadata) -> dict[str, tuple[str, str]]:
         """What differs, by name: this value and the other's."""
@@ -59,9 +84,16 @@ def describe(
     true_cfg_scale: float,
     width: int,
     height: int,
+    task: str = "generate",
+    settings: Mapping[str, JsonValue] | None = None,
+    inputs: Mapping[str, Picture] | None = None,
 ) -> Metadata:
-    """The metadata of a picture that ``pipeline``, opened as ``model``, makes of these values on this machine."""
+    """The metadata of a picture that ``pipeline``, opened as ``model``, makes of these values on this machine.
+
+    ``inputs`` are the pictures themselves; only their hashes are kept.
+    """
     return Metadata(
+        task=task,
         prompt=prompt,
         negative_prompt=negative_prompt,
         seed=seed,
@@ -69,14 +101,50 @@ def describe(
         true_cfg_scale=true_cfg_scale,
         width=width,
         height=height,
+        settings=dict(settings or {}),
+        inputs={role: picture_hash(picture) for role, picture in (inputs or {}).items()},
         model=model,
         weights_hash=pipeline.weights_hash,
+        controlnet_hash=pipeline.controlnet_hash if task == "control" else None,
+        adapters=tuple(
+            UsedAdapter(name=name, source=known.source, identity=known.identity, weight=known.weight)
+            for name, known in pipeline.adapters.items()
+            if known.weight
+        ),
+        quantize=quantised_as(pipeline.transformer),
+        approximate=pipeline.approximations,
         dtype=str(pipeline.dtype).removeprefix("torch."),
         device=pipeline.device.type,
         versions={name: importlib.metadata.version(name) for name in ("glyphflow", "torch", "transformers")},
-        quantize=quantised_as(pipeline.transformer),
-        adapters=tuple(f"{known.identity} * {known.weight:g}" for known in pipeline.adapters.values() if known.weight),
     )
+
+
+def describe_again(pipeline: Pipeline, wanted: Metadata, inputs: Mapping[str, Picture] | None = None) -> Metadata:
+    """The metadata of the same request made by ``pipeline`` here and now, from ``inputs``.
+
+    Raises :class:`InputError` when these are not the pictures or the weights that ``wanted`` was made from.
+    """
+    for name in sorted(wanted.inputs.keys() | (inputs or {}).keys()):
+        then = wanted.inputs.get(name)
+        now = picture_hash(inputs[name]) if inputs is not None and name in inputs else None
+        if now != then:
+            raise InputError(f"The picture was made from the {name} {then} and this one is {now}; give the same picture again.")
+    content = wanted.model_dump(include=_REQUEST)
+    again = describe(pipeline, wanted.model, inputs=inputs, **content)
+    for name in _POINTED_AT:
+        now, then = getattr(again, name), getattr(wanted, name)
+        if now != then:
+            raise InputError(
+                f"The picture was made with {name} {_plain(then)} and this pipeline has {_plain(now)}; open the original "
+                f"{wanted.model} in the same way (--model)."
+            )
+    return again
+
+
+def picture_hash(picture: Picture) -> str:
+    """16 hexadecimal characters: the size and the pixels of ``picture``, upright, whatever file they came from."""
+    image = rgba(picture)
+    return hashlib.sha256(f"{image.width}x{image.height}:".encode() + image.tobytes()).hexdigest()[:16]
 
 
 def write_png(image: Image.Image, path: Path, metadata: Metadata) -> None:
@@ -103,3 +171,9 @@ def read_metadata(path: Path) -> Metadata:
         return load_config(Metadata, json.loads(text))
     except (ConfigError, ValueError, TypeError) as error:
         raise InputError(f"{path}: its GlyphFlow metadata is damaged or of another version ({error}).") from error
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(_plain, value)) or "none"
+    return f"{value.source} ({value.identity}) at {value.weight:g}" if isinstance(value, UsedAdapter) else str(value)

@@ -27,8 +27,8 @@ from glyphflow.generate.inputs import Call, Conditions, Options, conditions
 from glyphflow.generate.residency import Residency
 from glyphflow.models import VAE, MMDiT, MMDiTConfig, Posterior, tensor_to_images, unpack_latents
 from glyphflow.models.control import ControlNet
-from glyphflow.models.quantize import Quantize
-from glyphflow.models.weights import read_config
+from glyphflow.models.quantize import Quantize, quantised_as
+from glyphflow.models.weights import read_config, weights_hash
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -43,7 +43,8 @@ class GenerateResult:
     """What :meth:`Pipeline.generate` made.
 
     ``images`` is a list of PIL pictures, or by ``output_type``: "np" a float32 array (B, H, W, 3) in [0, 1], "pt" a tensor
-    (B, 3, H, W) in [0, 1], "latent" packed standardised latents (B, H/16 * W/16, 64).
+    (B, 3, H, W) in [0, 1], "latent" packed standardised latents (B, H/16 * W/16, 64). Pictures of several sizes are a list
+    of such without the B.
     """
 
     images: Any
@@ -70,6 +71,7 @@ class Pipeline(Adapters):
         controlnet: ControlNet | None = None,
         kind: Kind = "t2i",
         transformer_source: Path | None = None,
+        controlnet_source: Path | None = None,
     ) -> None:
         self.transformer = transformer
         self.adapters: dict[str, Adapter] = {}
@@ -82,6 +84,7 @@ class Pipeline(Adapters):
         self.device = device or next(transformer.parameters()).device
         self._directory = directory
         self._transformer_source = transformer_source
+        self._controlnet_source = controlnet_source
         self._weights_hash: str | None = None
         self.remembered: dict[object, torch.Tensor] = {}  # latents of references that were edited before
         self.interrupt = False  # a callback sets it to end the call after this step, with the picture as far as it is
@@ -133,6 +136,7 @@ class Pipeline(Adapters):
             budget=budget,
             kind=read_kind(root),
             transformer_source=source,
+            controlnet_source=None if controlnet is None else Path(controlnet),
             controlnet=None if controlnet is None else ControlNet.from_pretrained(controlnet, dtype, at),
         )
 
@@ -159,6 +163,17 @@ class Pipeline(Adapters):
         if self._weights_hash is None:
             self._weights_hash = directory_hash(self._directory, self._transformer_source)
         return self._weights_hash
+
+    @property
+    def controlnet_hash(self) -> str | None:
+        """16 hexadecimal characters that identify the ControlNet's files; None where it was read from none."""
+        return None if self._controlnet_source is None else weights_hash(self._controlnet_source)
+
+    @property
+    def approximations(self) -> tuple[str, ...]:
+        """What makes pictures of this pipeline others than the exact computation's, in words."""
+        kind = quantised_as(self.transformer)
+        return () if kind is None else (f"{kind} weights",)
 
     @property
     def dtype(self) -> torch.dtype:
