@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@functools.cache
 def ours(root: Path, extra: int = 0, dtype: torch.dtype = torch.float32) -> Pipeline:
     return Pipeline.from_pretrained(root / "model", dtype=dtype, device="cpu", controlnet=root / f"controlnet-{extra}")
 
 
+@functools.cache
 def theirs(root: Path, extra: int = 0, dtype: torch.dtype = torch.float32, several: bool = False) -> Any:
     kind = diffusers.QwenImageControlNetInpaintPipeline if extra else diffusers.QwenImageControlNetPipeline
     net = diffusers.QwenImageControlNetModel.from_pretrained(root / f"controlnet-{extra}", dtype=dtype)
@@ -161,12 +164,23 @@ def test_the_control_pictures_ratio_is_the_default(root: Path) -> None:
 def test_the_network_runs_once_a_step_and_only_in_its_window(root: Path) -> None:
     pipeline = ours(root)
     calls: list[float] = []
-    pipeline.controlnet.register_forward_hook(lambda *_: calls.append(1))
+    hook = pipeline.controlnet.register_forward_hook(lambda *_: calls.append(1))
     window = {"control_guidance_start": 0.25, "control_guidance_end": 0.75}
     pipeline.control(**BOTH, control_image=picture(), num_inference_steps=8, output_type="latent", **window)
     assert len(calls) == 4
     off = pipeline.control(**BOTH, control_image=picture(), controlnet_conditioning_scale=0.0, generator=seeded(1)[0])
     assert len(calls) == 4 and len(off.images) == 1
+    hook.remove()
+
+
+def test_streamed_weights_give_the_same_picture(root: Path) -> None:
+    whole = ours.__wrapped__(root)  # streaming leaves hooks in its networks
+    parts = (whole.transformer, whole.vae, None, whole.schedule, whole.facts)
+    streamed = Pipeline(*parts, budget=0, controlnet=whole.controlnet)
+    call = BOTH | {"control_image": [picture(0), picture(1)], "controlnet_conditioning_scale": [0.9, 0.4]}
+    call |= {"num_inference_steps": 2, "output_type": "np"}
+    first, second = (pipeline.control(**call, generator=seeded(1)[0]).images for pipeline in (whole, streamed))
+    assert np.abs(first - second).max() <= 1e-5
 
 
 def test_wrong_calls_are_one_sentence(root: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@functools.cache
 def ours(root: Path, dtype: torch.dtype = torch.float32) -> Pipeline:
     return Pipeline.from_pretrained(root, dtype=dtype, device="cpu")
 
@@ -123,10 +125,10 @@ def test_bf16_latents_are_the_reference_pipelines_to_the_bit(root: Path, theirs:
 
 
 @pytest.mark.parametrize("kind", ["exponential", "linear"])
-def test_the_shift_is_the_references(root: Path, theirs: Any, kind: str) -> None:
+def test_the_shift_is_the_references(root: Path, theirs: Any, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     call = {"image": picture(96, 40), "layers": 1, "num_inference_steps": 5} | texts(False)
     mine, reference = ours(root), theirs()
-    mine.schedule = mine.schedule.model_copy(update={"time_shift_type": kind})
+    monkeypatch.setattr(mine, "schedule", mine.schedule.model_copy(update={"time_shift_type": kind}))
     reference.scheduler = type(reference.scheduler).from_config(reference.scheduler.config, time_shift_type=kind)
     one, other = (torch.Generator().manual_seed(1) for _ in range(2))
     (latents,) = mine.layers(**call, resolution=SIDE, generator=one, output_type="latent").images
@@ -159,12 +161,10 @@ def test_layers_become_files(root: Path, tmp_path: Path) -> None:
 def test_an_empty_prompt_is_described_by_the_language_model(root: Path) -> None:
     pipeline = ours(root)
     call: dict[str, Any] = {"resolution": SIDE, "layers": 1, "num_inference_steps": 1, "output_type": "latent"}
-    for english, language in ((False, "zh"), (True, "en")):
-        said = pipeline.caption(picture(), language)
-        generators = [torch.Generator().manual_seed(1) for _ in range(2)]
-        (silent,) = pipeline.layers(picture(), "", use_en_prompt=english, generator=generators[0], **call).images
-        (spoken,) = pipeline.layers(picture(), said, generator=generators[1], **call).images
-        assert torch.equal(silent, spoken)
+    one, other = (torch.Generator().manual_seed(1) for _ in range(2))
+    (silent,) = pipeline.layers(picture(), "", use_en_prompt=True, generator=one, **call).images
+    (spoken,) = pipeline.layers(picture(), pipeline.caption(picture(), "en"), generator=other, **call).images
+    assert torch.equal(silent, spoken)
 
 
 def test_wrong_calls_are_one_sentence(root: Path, tmp_path: Path) -> None:

@@ -102,6 +102,16 @@ def test_one_sigma_serves_the_batch() -> None:
     assert max((a - b).abs().max() for a, b in zip(one, each, strict=True)) <= 1e-6
 
 
+@torch.no_grad()
+def test_prompts_of_different_lengths_need_no_mask() -> None:
+    _, ours = twins(torch.float32)
+    call = inputs(torch.float32, MASKS["padded"]) | {"timestep": torch.tensor([0.5])}
+    texts = [call["encoder_hidden_states"][0], call["encoder_hidden_states"][1, :4]]
+    masked = ours(**call, conditioning_scale=1.0)
+    ragged = ours(**call | {"encoder_hidden_states": texts, "encoder_hidden_states_mask": None}, conditioning_scale=1.0)
+    assert max((a - b).abs().max() for a, b in zip(masked, ragged, strict=True)) <= 1e-5
+
+
 def test_directories_are_exchanged_with_the_reference(tmp_path: Path) -> None:
     reference, ours = twins(torch.float32, 4)
     ours.save_pretrained(tmp_path / "ours")

@@ -93,10 +93,8 @@ def _steer(
     steps: int,
 ) -> Control:
     """What the sampler asks at every step: the residuals for the positive prompt, None outside all windows."""
-    from glyphflow.models.condition import ConditionEncoder
-
     mask = prompts.positive_mask
-    text, mask = ConditionEncoder.pad(prompts.positive) if mask is None else (torch.stack(prompts.positive), mask)
+    text = prompts.positive if mask is None else torch.stack(prompts.positive)
 
     def residuals(latents: torch.Tensor, sigma: torch.Tensor, step: int) -> list[torch.Tensor] | None:
         active = [(t, w.scale) for t, w in zip(tokens, windows, strict=True) if w.holds(step, steps)]

@@ -21,7 +21,7 @@ from glyphflow.core.config import Config
 from glyphflow.core.errors import InputError
 from glyphflow.models import weights
 from glyphflow.models.attention import Layout, RMSNorm
-from glyphflow.models.mmdit import Block, TimeEmbedding
+from glyphflow.models.mmdit import Block, TimeEmbedding, _flat
 from glyphflow.models.msrope import ImageShape
 
 
@@ -75,7 +75,7 @@ class ControlNet(nn.Module):
         hidden_states: Tensor,
         controlnet_cond: Tensor | Sequence[Tensor],
         conditioning_scale: float | Sequence[float],
-        encoder_hidden_states: Tensor,
+        encoder_hidden_states: Tensor | Sequence[Tensor],
         timestep: Tensor,
         img_shapes: Sequence[Sequence[ImageShape]],
         encoder_hidden_states_mask: Tensor | None = None,
@@ -85,7 +85,7 @@ class ControlNet(nn.Module):
         hidden_states: (B, N, in_channels) packed noisy latents of the picture.
         controlnet_cond: (B, N, in_channels + extra_condition_channels) packed control latents, or a list of them.
         conditioning_scale: one number for each condition; 1 is what the network was trained with.
-        encoder_hidden_states, encoder_hidden_states_mask, img_shapes: as the MMDiT takes them.
+        encoder_hidden_states, encoder_hidden_states_mask, img_shapes: as the MMDiT takes them; a list needs a single sigma.
         timestep: (B,) or (1,) sigma in (0, 1].
 
         Raises InputError when shapes contradict each other.
@@ -94,10 +94,11 @@ class ControlNet(nn.Module):
         scales = [conditioning_scale] if isinstance(conditioning_scale, int | float) else list(conditioning_scale)
         shapes = tuple(img_shapes[0])
         self._check(hidden_states, conditions, scales, shapes)
-        image = self.img_in(hidden_states)
-        text = self.txt_in(self.txt_norm(encoder_hidden_states))
+        flat, lengths = _flat(encoder_hidden_states)
+        image, text = self.img_in(hidden_states), self.txt_in(self.txt_norm(flat))
         time: Tensor = self.time_text_embed(timestep.to(image.dtype)[:, None])
-        layout = Layout.of(shapes, text.shape[1], self.config.axes_dims_rope, image.device, encoder_hidden_states_mask)
+        axes, mask = self.config.axes_dims_rope, encoder_hidden_states_mask
+        layout = Layout.of(shapes, lengths or text.shape[1], axes, image.device, mask)
         total: list[Tensor] = []
         for condition, scale in zip(conditions, scales, strict=True):
             steered = image + self.controlnet_x_embedder(condition)
