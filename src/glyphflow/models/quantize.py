@@ -48,7 +48,8 @@ class QuantLinear(nn.Module):
             return self.packed.to(self.scale.dtype) * self.scale
         low, high = self.packed & 15, self.packed >> 4
         levels = torch.stack([low, high], dim=-1).view(self.out_features, -1, GROUP).to(self.scale.dtype)
-        return (levels * self.scale[..., None] + self.offset[..., None]).view(self.out_features, self.in_features)
+        # One pass over the weight instead of two, and one rounding.
+        return torch.addcmul(self.offset[..., None], levels, self.scale[..., None]).view(self.out_features, self.in_features)
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, kind={self.kind}"
