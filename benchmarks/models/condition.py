@@ -1,4 +1,6 @@
-"""The condition encoder against the reference's way of calling it: `python benchmarks/models/condition.py [--rounds 5]`.
+"""The condition encoder against the reference's way of calling it.
+
+`python benchmarks/models/condition.py [--rounds 5] [--only text|edit] [--cpu-time]`
 
 A Qwen2.5-VL of about 100 M random parameters, fp32, with the shares of the released one: the vocabulary's logits are 8 % of
 the language model's work (7 % there), the vision tower 8 % of all weights (as there). Both sides get the same prompts in the
@@ -32,6 +34,8 @@ from glyphflow.models.vision import Preprocessing
 
 WORDS = ("a", "quiet", "street", "at", "night", "with", "red", "lanterns", "and", "one", "sign", "that", "says", "hello")
 PAIR = ("replace the sign by a red lantern and make it night", "")
+TEXTS: tuple[list[int], ...] = ([64], [128], [256], [64] * 8, [256] * 8, [64] * 7 + [256])  # tokens of each prompt
+EDITS = ((1, 384), (3, 384), (1, 1024))  # pictures and their sides
 PIXELS = 12_845_056  # the released limit
 Encode = Callable[[int], list[torch.Tensor]]  # given the number of the round
 
@@ -113,16 +117,16 @@ def picture(side: int, seed: int) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (side, side, 3), np.uint8))
 
 
-def compare(label: str, ours: Encode, theirs: Encode, rounds: int) -> None:
+def compare(label: str, ours: Encode, theirs: Encode, rounds: int, clock: Callable[[], float]) -> None:
     """One line of the table."""
     times: dict[str, list[float]] = {"ours": [], "theirs": []}
     results: dict[str, list[torch.Tensor]] = {}
     for turn in range(rounds + 1):
         for name, run in (("theirs", theirs), ("ours", ours)):
-            start = time.perf_counter()
+            start = clock()
             results[name] = run(turn)
             if turn:  # the first one warms up
-                times[name].append(time.perf_counter() - start)
+                times[name].append(clock() - start)
     apart = max((a - b).abs().max().item() for a, b in zip(results["ours"], results["theirs"], strict=True))
     a, b = (statistics.median(times[name]) for name in ("theirs", "ours"))
     print(f"| {label} | {1000 * a:.0f} | {1000 * b:.0f} | {a / b:.2f} | {apart:.1e} |", flush=True)
@@ -132,7 +136,13 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--only", choices=("text", "edit"), help="one half of the table")
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="count this process's CPU time: for a machine that is not quiet"
+    )
+    given = parser.parse_args()
+    rounds = given.rounds
+    clock = time.process_time if given.cpu_time else time.perf_counter
     transformers.logging.set_verbosity_error()
     network, tokenizer = model()
     probe = ConditionEncoder(network, tokenizer)
@@ -142,11 +152,12 @@ def main() -> None:
 
     print(
         f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads; PyTorch {torch.__version__}, "
-        f"transformers {transformers.__version__}, diffusers {diffusers.__version__}; medians of {rounds}\n"
+        f"transformers {transformers.__version__}, diffusers {diffusers.__version__}; medians of {rounds}"
+        f"{', CPU time' if given.cpu_time else ''}\n"
     )
     print("| what | reference ms | ours ms | ratio | largest difference |\n| --- | --- | --- | --- | --- |")
     with torch.no_grad():
-        for lengths in ([64], [128], [256], [64] * 8, [128] * 8, [256] * 8, [64] * 7 + [256]):
+        for lengths in TEXTS if given.only != "edit" else ():
             kinds = {n: lengths.count(n) for n in lengths}
             label = " and ".join(f"{count} prompt{'s' if count > 1 else ''} of {n} tokens" for n, count in kinds.items())
             embed = ConditionEncoder(network, tokenizer).encode
@@ -157,8 +168,8 @@ def main() -> None:
             def whole(turn: int, prompts: Callable[[int], list[str]] = prompts) -> list[torch.Tensor]:
                 return unpadded(text._get_qwen_prompt_embeds(prompts(turn), *where))
 
-            compare(label, lambda turn, embed=embed, prompts=prompts: embed(prompts(turn)), whole, rounds)
-        for count, side in ((1, 384), (3, 384), (1, 1024)):
+            compare(label, lambda turn, embed=embed, prompts=prompts: embed(prompts(turn)), whole, rounds, clock)
+        for count, side in EDITS if given.only != "text" else ():
             embed = ConditionEncoder(network, tokenizer, Preprocessing(max_pixels=PIXELS)).encode
 
             def pictures(turn: int, count: int = count, side: int = side) -> list[Image.Image]:
@@ -173,7 +184,7 @@ def main() -> None:
                 return [unpadded(edit._get_qwen_prompt_embeds([one], images, *where))[0] for one in PAIR]
 
             several = f"{count} pictures" if count > 1 else "1 picture"
-            compare(f"positive and negative prompt with {several} of {side} x {side}", shared, twice, rounds)
+            compare(f"positive and negative prompt with {several} of {side} x {side}", shared, twice, rounds, clock)
 
 
 if __name__ == "__main__":
