@@ -7,8 +7,8 @@ import pytest
 
 from glyphflow.core.errors import InputError
 from glyphflow.evaluate import load_benchmark
+from glyphflow.evaluate.benchmarks import names
 from glyphflow.evaluate.metrics import is_han
-from glyphflow.evaluate.prompts import shipped
 
 GOOD = {"id": "a-1", "prompt": 'a sign "X"', "language": "en", "targets": ["X"], "seed": 3}
 
@@ -21,12 +21,13 @@ def write(path: Path, *rows: object) -> Path:
 @pytest.mark.parametrize(("name", "count", "languages"), [("nano16", 16, (8, 6, 2)), ("nano64", 64, (32, 26, 6))])
 def test_shipped_benchmarks(name: str, count: int, languages: tuple[int, int, int]) -> None:
     bench = load_benchmark(name)
-    assert len(bench.prompts) == count and name in shipped()
-    by_language = [sum(prompt.language == language for prompt in bench.prompts) for language in ("en", "zh", "mixed")]
+    samples = bench.samples()
+    assert len(samples) == count and name in names()
+    by_language = [sum(sample.tags["language"] == language for sample in samples) for language in ("en", "zh", "mixed")]
     assert tuple(by_language) == languages
-    assert len({prompt.seed for prompt in bench.prompts}) == count
-    for prompt in bench.prompts:
-        assert " ".join(prompt.targets) in prompt.prompt
+    assert len({sample.seed() for sample in samples}) == count
+    for sample in samples:
+        assert " ".join(sample.targets) in sample.prompt
 
 
 @pytest.mark.parametrize("name", ["nano16", "nano64"])
@@ -37,18 +38,18 @@ def test_training_never_contained_the_words_but_knows_their_characters(name: str
     train = {*texts.english_words("train"), *texts.chinese_words("train"), *texts.chinese_characters("train")}
     heldout = {*texts.english_words("heldout"), *texts.chinese_words("heldout"), *texts.chinese_characters("heldout")}
     known = set(texts.frequent_characters())
-    for prompt in load_benchmark(name).prompts:
-        for word in " ".join(prompt.targets).split():
+    for sample in load_benchmark(name).samples():
+        for word in " ".join(sample.targets).split():
             assert word.lower() in heldout and word.lower() not in train, word
             assert known.issuperset(char for char in word if is_han(char)), word
 
 
 def test_a_users_file(tmp_path: Path) -> None:
     bench = load_benchmark(write(tmp_path / "mine.jsonl", GOOD, {**GOOD, "id": "a-2", "targets": ["X", "Y"]}))
-    assert bench.name == "mine" and [prompt.targets for prompt in bench.prompts] == [("X",), ("X", "Y")]
+    assert bench.name == "mine" and [sample.targets for sample in bench.samples()] == [("X",), ("X", "Y")]
     same = load_benchmark(write(tmp_path / "other.jsonl", GOOD, {**GOOD, "id": "a-2", "targets": ["X", "Y"]}))
-    assert same.identity == bench.identity
-    assert load_benchmark(write(tmp_path / "less.jsonl", GOOD)).identity != bench.identity
+    assert same.data_sha256 == bench.data_sha256
+    assert load_benchmark(write(tmp_path / "less.jsonl", GOOD)).data_sha256 != bench.data_sha256
 
 
 @pytest.mark.parametrize(
@@ -62,7 +63,7 @@ def test_a_users_file(tmp_path: Path) -> None:
         ([GOOD, GOOD], "twice"),
         ([GOOD, {**GOOD, "id": "A-1"}], "twice"),
         ([[1]], "JSON object"),
-        ([], "no prompt"),
+        ([], "is empty"),
     ],
 )
 def test_wrong_files_are_refused_with_a_reason(tmp_path: Path, rows: list[object], message: str) -> None:
