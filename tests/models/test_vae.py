@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from vae_pairs import TINY, pixels, vae_pair
 
 from glyphflow.core.errors import GlyphFlowError, InputError
 from glyphflow.models import NANO_VAE, QWEN_IMAGE_VAE, VAE, Posterior, VAEConfig, image_to_tensor, tensor_to_images
 from glyphflow.models.channelnorm import ChannelNorm
-
-diffusers = pytest.importorskip("diffusers")
-
-TINY: dict[str, Any] = {"base_dim": 8, "dim_mult": (1, 2, 2, 4), "num_res_blocks": 1}
-
-
-@functools.cache
-def twins(dtype: torch.dtype, channels: int = 3) -> tuple[Any, VAE]:
-    torch.manual_seed(0)
-    sizes = {key: list(value) if isinstance(value, tuple) else value for key, value in TINY.items()}
-    reference = diffusers.AutoencoderKLQwenImage(**sizes, input_channels=channels).eval()
-    with torch.no_grad():
-        for name, parameter in reference.named_parameters():
-            if name.endswith("gamma"):
-                parameter.add_(0.3 * torch.randn_like(parameter))
-    reference = reference.to(dtype)
-    ours = VAE(VAEConfig(**TINY, input_channels=channels)).to(dtype).eval()
-    ours.load_state_dict(reference.state_dict())
-    return reference, ours
 
 
 @pytest.mark.parametrize("channels", [3, 4])
@@ -39,8 +20,8 @@ def twins(dtype: torch.dtype, channels: int = 3) -> tuple[Any, VAE]:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @torch.no_grad()
 def test_encode_and_decode_equal_the_reference(dtype: torch.dtype, size: tuple[int, int], channels: int) -> None:
-    reference, ours = twins(dtype, channels)
-    x = torch.rand(2, channels, *size, generator=torch.Generator().manual_seed(1)).to(dtype) * 2 - 1
+    reference, ours = vae_pair(dtype, channels)
+    x = pixels(2, channels, *size).to(dtype)
     expected, got = reference.encode(x[:, :, None]).latent_dist, ours.encode(x)
     tolerance = {"atol": 1e-5 if dtype == torch.float32 else 0, "rtol": 0}
     torch.testing.assert_close(got.mode(), expected.mode()[:, :, 0], **tolerance)
@@ -51,7 +32,7 @@ def test_encode_and_decode_equal_the_reference(dtype: torch.dtype, size: tuple[i
 
 @torch.no_grad()
 def test_decoded_pictures_are_clamped() -> None:
-    ours = twins(torch.float32)[1]
+    ours = vae_pair(torch.float32)[1]
     out = ours.decode(100 * torch.randn(1, 16, 2, 2))
     assert out.shape == (1, 3, 16, 16) and out.abs().max() <= 1
 
@@ -65,7 +46,7 @@ def test_posterior_draws_with_the_callers_generator() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_standardising_uses_the_released_constants_and_rounds_like_the_pipeline(dtype: torch.dtype) -> None:
-    vae = twins(torch.float32)[1]
+    vae = vae_pair(torch.float32)[1]
     z = torch.randn(1, 16, 2, 2, generator=torch.Generator().manual_seed(0)).to(dtype)
     mean = torch.tensor(QWEN_IMAGE_VAE.latents_mean).to(dtype)[:, None, None]
     std = torch.tensor(QWEN_IMAGE_VAE.latents_std).to(dtype)[:, None, None]
@@ -124,7 +105,7 @@ def test_fast_norm_has_the_gradients_of_the_plain_one() -> None:
 
 
 def test_sizes_and_shapes_that_do_not_fit_name_both_values() -> None:
-    vae = twins(torch.float32)[1]
+    vae = vae_pair(torch.float32)[1]
     with pytest.raises(InputError, match=r"height 20 and width 16 .* multiples of 8"):
         vae.encode(torch.zeros(1, 3, 20, 16))
     with pytest.raises(InputError, match=r"\(3, 16, 16\) do not fit"):
@@ -150,13 +131,15 @@ def test_impossible_configs_say_why(change: dict[str, Any], words: str) -> None:
         VAEConfig(**{**TINY, **change})
 
 
-def test_pixels_go_there_and_back() -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
-    tensor = image_to_tensor(pixels)
-    assert tensor.shape == (3, 5, 7) and tensor.dtype == torch.float32
+@pytest.mark.parametrize("channels", [3, 4])
+def test_pixels_go_there_and_back(channels: int) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (5, 7, channels), dtype=np.uint8)
+    tensor = image_to_tensor(picture)
+    assert tensor.shape == (channels, 5, 7) and tensor.dtype == torch.float32
     assert image_to_tensor(np.array([[[0, 255, 51]]], dtype=np.uint8)).flatten().tolist() == pytest.approx([-1, 1, -0.6])
-    assert np.array_equal(np.asarray(tensor_to_images(tensor[None])[0]), pixels)
-    assert torch.equal(image_to_tensor(Image.fromarray(pixels)), tensor)
+    back = tensor_to_images(tensor[None])[0]
+    assert back.mode == {3: "RGB", 4: "RGBA"}[channels] and np.array_equal(np.asarray(back), picture)
+    assert torch.equal(image_to_tensor(Image.fromarray(picture)), tensor)
     assert np.asarray(tensor_to_images(torch.tensor([-3.0, 0.0, 3.0]).reshape(1, 3, 1, 1))[0]).tolist() == [[[0, 128, 255]]]
 
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-_BAND = 1 << 18  # elements that are normalised at once: what fits into the cache of a core, with their float32 copies
-_BAND_OF_ACCELERATOR = 1 << 25  # there, few launches count more
+# At most so many parts, and parts of at least so many elements, which fit into the cache of a core with their float32 copies.
+_BANDS, _BAND = 16, 1 << 18
 
 
 class ChannelNorm(nn.Module):
@@ -32,7 +32,7 @@ class ChannelNorm(nn.Module):
         """x (B, C, H, W) -> the same shape and dtype; ``overwrite`` says that x is not needed any more.
 
         Without gradients the bands of a picture are done one after the other, each while it is in the cache, and at most one
-        tensor of the size of x is made (none with ``overwrite``); the numbers are the same.
+        tensor of the size of x is made (none with ``overwrite``); in half precision the result is the same to the bit.
         """
         # On the meta device, where memory is counted before a run, there is no autocast to ask about.
         autocast = x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)
@@ -43,7 +43,7 @@ class ChannelNorm(nn.Module):
             normed = self._direction(x) * math.sqrt(x.shape[1]) * self.gamma.reshape(-1, 1, 1)
             return F.silu(normed) if self.silu else normed
         out = x if overwrite else torch.empty_like(x)
-        rows = max(1, (_BAND if x.device.type == "cpu" else _BAND_OF_ACCELERATOR) // (x.shape[0] * x.shape[1] * x.shape[3]))
+        rows = max(1, -(-x.shape[2] // _BANDS), _BAND // (x.shape[0] * x.shape[1] * x.shape[3]))
         for band, result in zip(torch.split(x, rows, dim=2), torch.split(out, rows, dim=2), strict=True):
             normed = self._direction(band).mul_(math.sqrt(x.shape[1]))
             torch.mul(normed, self.gamma.reshape(-1, 1, 1), out=result)
