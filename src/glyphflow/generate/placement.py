@@ -76,12 +76,7 @@ def place(parts: Mapping[str, PartSizes], working: Sequence[str], room: int, bud
         return Placement(True, all_blocks, everything, room=room)
     least = sum(parts[name].fixed + parts[name].buffers for name in working) + room
     if 0 < budget < least:
-        fixed = sum(parts[name].fixed for name in working)
-        raise InputError(
-            f"memory is {gigabytes(budget)} and the {' with the '.join(working)} needs {gigabytes(least)}: "
-            f"{gigabytes(fixed)} of weights that stay, {gigabytes(least - fixed - room)} for two blocks at a time and "
-            f"{gigabytes(room)} to work in; raise memory, or make fewer or smaller pictures at once."
-        )
+        raise InputError(_too_small(budget, working, sum(parts[name].fixed for name in working), least, room))
     spare = max(budget - least, 0)
     resident, weights, buffers, streamed = {}, 0, 0, 0
     for name in working:
@@ -95,6 +90,15 @@ def place(parts: Mapping[str, PartSizes], working: Sequence[str], room: int, bud
         buffers += extra
         streamed += sum(part.blocks) - held
     return Placement(False, resident, weights, buffers, room, streamed)
+
+
+def _too_small(budget: int, working: Sequence[str], fixed: int, least: int, room: int) -> str:
+    blocks = least - fixed - room
+    passing = f", {gigabytes(blocks)} for two blocks at a time" if blocks else ""
+    return (
+        f"memory is {gigabytes(budget)} and the {' with the '.join(working)} needs {gigabytes(least)}: {gigabytes(fixed)} of "
+        f"weights that stay{passing} and {gigabytes(room)} to work in; raise memory, or make fewer or smaller pictures at once."
+    )
 
 
 def _that_fit(part: PartSizes, bytes_left: int) -> tuple[int, ...]:
