@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hand_verdicts import TIMEOUT, pick, said
 from PIL import Image
 
 from glyphflow.core.errors import InputError
@@ -13,7 +14,6 @@ from glyphflow.evaluate.benchmark import SampleScore
 from glyphflow.evaluate.benchmarks.gedit import GEdit, judge_prompts, numbers_in, strict_numbers_in
 from glyphflow.evaluate.benchmarks.imgedit import TYPES, ImgEdit, corrected_score, official_score
 from glyphflow.evaluate.case import Case
-from hand_verdicts import TIMEOUT, pick, said
 
 
 def scores(*numbers: float) -> str:

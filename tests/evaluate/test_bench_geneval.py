@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hand_verdicts import TIMEOUT, pick, said
 
 from glyphflow.core.errors import InputError
 from glyphflow.evaluate.benchmark import Sample
 from glyphflow.evaluate.benchmarks.geneval import COLOURS, GenEval, judge_objects, kept, overlap, relations
 from glyphflow.evaluate.case import Detection
-from hand_verdicts import TIMEOUT, pick, said
 
 
 def box(label: str, score: float, *corners: float, **colours: float) -> Detection:

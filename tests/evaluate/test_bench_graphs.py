@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from hand_verdicts import TIMEOUT, pick, read, said
 
 from glyphflow.core.errors import InputError
 from glyphflow.evaluate.benchmark import Metric, SampleScore
@@ -14,7 +15,6 @@ from glyphflow.evaluate.benchmarks.graph import top_down, with_parents
 from glyphflow.evaluate.benchmarks.oneig import OneIG, clean, compare, overall, targets_of, text_number
 from glyphflow.evaluate.benchmarks.tiif import GROUPS, TIIF, answers_in, best_recall, gned, recall
 from glyphflow.evaluate.case import Verdict
-from hand_verdicts import TIMEOUT, pick, read, said
 
 FOUR = [Path(f"{i}.png") for i in range(4)]
 YES, NO = said("yes"), said("no")
@@ -356,3 +356,18 @@ def test_tiif_refuses_files_of_two_versions(tmp_path: Path) -> None:
     (tmp_path / "testmini_prompts" / "smell_prompts.jsonl").write_text("{}\n")
     with pytest.raises(InputError, match="does not exist"):
         TIIF(tmp_path)
+
+
+def test_a_sample_drawn_twice_weighs_twice(tmp_path: Path) -> None:
+    """The bootstrap draws samples with repetition; DPG and OneIG average a sample's pictures first, under its name."""
+    from glyphflow.evaluate.bootstrap import draws
+
+    bench = dpg(tmp_path, ("0", 1, "0", "x"), *((str(item), 1, "0", "entity (b)") for item in (1, 10, 100)))
+    answers = {"1": YES, "10": NO, "100": NO}
+    rows = [row for s in bench.samples()[1:] for row in bench.score(s, [answers[s.id]] * 4)]
+    found = set()
+    for [drawn] in draws([rows], 40):
+        share = sum(row.values["corrected"]["whole"] for row in drawn) / len(drawn)
+        assert value(bench.aggregate(drawn), "all", "corrected") == pytest.approx(100 * share)
+        found.add(round(share, 3))
+    assert found >= {0.0, 0.333, 0.667}

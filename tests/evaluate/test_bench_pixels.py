@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hand_verdicts import TIMEOUT, pick, read
 from PIL import Image
 
 from glyphflow.core.errors import InputError
@@ -16,7 +17,6 @@ from glyphflow.evaluate.benchmarks.reconstruction import Reconstruction
 from glyphflow.evaluate.benchmarks.views import NovelViews
 from glyphflow.evaluate.case import Case, Verdict
 from glyphflow.evaluate.measure import PixelJudge, read_depth
-from hand_verdicts import TIMEOUT, pick, read
 
 
 def write(path: Path, array: np.ndarray) -> Path:

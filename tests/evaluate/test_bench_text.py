@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-
 from hand_verdicts import TIMEOUT, pick, read, said
+
 from glyphflow.core.errors import InputError
 from glyphflow.core.hashing import sha256_file
 from glyphflow.evaluate.benchmark import Benchmark, Sample, readable
@@ -37,7 +37,7 @@ def test_shipped_benchmarks_are_whole(name: str, count: int) -> None:
         cases = bench.cases(sample, FOUR[: bench.repeats])
         assert len({case.id for case in cases}) == len(cases)
     with pytest.raises(InputError, match="takes no data folder"):
-        load_benchmark(name, Path("."))
+        load_benchmark(name, Path())
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from statistics import mean as plain_mean
 
 import pytest
+from hand_verdicts import pick
 
 from glyphflow.evaluate.benchmark import Benchmark, MetricIdentity, SampleScore
 from glyphflow.evaluate.benchmarks import names
@@ -14,7 +15,6 @@ from glyphflow.evaluate.benchmarks.imgedit import TYPES, ImgEdit
 from glyphflow.evaluate.benchmarks.oneig import DIMENSIONS, overall
 from glyphflow.evaluate.benchmarks.tiif import GROUPS, TIIF
 from glyphflow.evaluate.published import Reference, references
-from hand_verdicts import pick
 
 QWEN = "Qwen-Image"
 

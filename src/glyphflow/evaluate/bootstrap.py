@@ -6,7 +6,8 @@ draws, because their pictures answer the same prompts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -33,13 +34,23 @@ def draws(tables: Sequence[Sequence[SampleScore]], resamples: int) -> Iterator[l
     random = np.random.default_rng(SEED)
     for _ in range(resamples if names else 0):
         chosen = random.integers(0, len(names), len(names))
-        yield [[row for index in chosen for row in groups[names[index]]] for groups in grouped]
+        yield [list(_drawn(chosen.tolist(), names, groups)) for groups in grouped]
 
 
 def percentiles(values: Sequence[float]) -> tuple[float, float]:
     """The middle 95 % of ``values``."""
     low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
+
+
+def _drawn(chosen: Sequence[int], names: Sequence[str], groups: Mapping[str, Sequence[SampleScore]]) -> Iterator[SampleScore]:
+    """The rows of the ``chosen`` samples. A sample that is drawn again has another name: formulas that average a sample's
+    pictures first would else see one sample with twice the pictures, which weighs once."""
+    seen: set[int] = set()
+    for turn, index in enumerate(chosen):
+        for row in groups[names[index]]:
+            yield replace(row, sample=f"{row.sample} {turn}") if index in seen else row
+        seen.add(index)
 
 
 def _by_sample(rows: Sequence[SampleScore]) -> dict[str, list[SampleScore]]:

@@ -57,11 +57,13 @@ def score(
     kinds = judge_of(judges)
     with exclusive(folder, "scoring"):
         book = VerdictBook(folder / "verdicts.jsonl", again=again)
-        made = _Judged(benchmark, [pictures_of(folder, benchmark, sample) for sample in benchmark.samples()])
+        samples = benchmark.samples()
+        made = _Judged(benchmark, samples, [pictures_of(folder, benchmark, sample) for sample in samples])
         made.judge(book, kinds, "judge pictures")
         perfect = None
         if typeset is not None and benchmark.typeset:
-            perfect = _Judged(benchmark, _ceiling(folder, manifest, benchmark, typeset))
+            texts = [sample for sample in samples if sample.targets]
+            perfect = _Judged(benchmark, texts, _ceiling(folder, manifest, benchmark, texts, typeset))
             perfect.judge(book, kinds, "judge ceiling")
         result = _summary(manifest, benchmark, kinds, made, perfect, resamples)
         write_json(folder / "scores.json", result)
@@ -100,11 +102,11 @@ def pictures_of(folder: Path, benchmark: Benchmark, sample: Sample) -> list[Path
 
 
 class _Judged:
-    """The questions of all samples about some pictures, and after :meth:`judge` the answers and rows."""
+    """The questions of some samples about their pictures, and after :meth:`judge` the answers and rows."""
 
-    def __init__(self, benchmark: Benchmark, pictures: Sequence[Sequence[Path]]) -> None:
-        self.benchmark, self.pictures = benchmark, pictures
-        self.by_sample = [benchmark.cases(s, paths) for s, paths in zip(benchmark.samples(), pictures, strict=True)]
+    def __init__(self, benchmark: Benchmark, samples: Sequence[Sample], pictures: Sequence[Sequence[Path]]) -> None:
+        self.benchmark, self.samples, self.pictures = benchmark, samples, pictures
+        self.by_sample = [benchmark.cases(s, paths) for s, paths in zip(samples, pictures, strict=True)]
         self.questions = [question for questions in self.by_sample for question in questions]
 
     def judge(self, book: VerdictBook, judges: Mapping[str, Judge], label: str) -> None:
@@ -124,16 +126,18 @@ class _Judged:
 
     def _rows(self, see: Callable[[Question, Verdict], Verdict]) -> list[SampleScore]:
         rows = []
-        for sample, questions, entries in zip(self.benchmark.samples(), self.by_sample, self.entries, strict=True):
+        for sample, questions, entries in zip(self.samples, self.by_sample, self.entries, strict=True):
             verdicts = [see(question, entry.verdict) for question, entry in zip(questions, entries, strict=True)]
             rows += self.benchmark.score(sample, verdicts)
         return rows
 
 
-def _ceiling(folder: Path, manifest: Manifest, benchmark: Benchmark, typeset: Typeset) -> list[list[Path]]:
+def _ceiling(
+    folder: Path, manifest: Manifest, benchmark: Benchmark, samples: Sequence[Sample], typeset: Typeset
+) -> list[list[Path]]:
     """Typeset every sample at the size of its first picture that can be read (else of the manifest's settings)."""
     found = []
-    for sample in benchmark.samples():
+    for sample in samples:
         path = folder / "ceiling" / f"{sample.id}.png"
         size = _size(pictures_of(folder, benchmark, sample), manifest.settings)
         path.unlink(missing_ok=True)
@@ -187,7 +191,7 @@ def _summary(
     subset = None
     if perfect is not None:
         subset = readable([row for row in perfect.rows if row.quality is not None or not row.ok])
-        result["readable"] = {"samples": len(subset), "of": len(benchmark.samples()), "hash": subset_hash(subset)}
+        result["readable"] = {"samples": len(subset), "of": len(perfect.samples), "hash": subset_hash(subset)}
     result["metrics"] = _metrics(benchmark, made, perfect, subset, resamples)
     result["samples"] = [
         _sample_json(sample, paths, questions, entries)
