@@ -132,6 +132,15 @@ def test_edit_equals_a_whole_pass(encoder: ConditionEncoder) -> None:
         assert (ours - wanted).abs().max() <= 1e-5
 
 
+def test_in_bf16_sharing_is_as_near_to_fp32_as_a_whole_pass(encoder: ConditionEncoder) -> None:
+    exact = torch.cat(encoder.encode(["make it red", ""], template="edit-plus", images=[[CAT, DOG]] * 2))
+    half = ConditionEncoder(telling_encoder().model.bfloat16(), encoder.tokenizer)
+    ours = torch.cat(half.encode(["make it red", ""], template="edit-plus", images=[[CAT, DOG]] * 2)).float()
+    theirs = torch.cat([reference(half, [prompt], [CAT, DOG])[0] for prompt in ("make it red", "")])
+    away = {name: float((got - exact).norm() / exact.norm()) for name, got in (("ours", ours), ("theirs", theirs))}
+    assert away["ours"] <= 1.1 * away["theirs"] <= 0.05
+
+
 @pytest.mark.parametrize("images", [[CAT], [CAT, DOG], [BIRD, CAT, DOG]])
 def test_edit_plus_equals_the_reference_with_right_positions(encoder: ConditionEncoder, images: list[Image.Image]) -> None:
     prompts = ["put the cat beside the dog", "", '"你好" on a sign']
