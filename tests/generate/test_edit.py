@@ -39,7 +39,7 @@ def reference(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     for module in (edit, edit_plus):
         sized = module.calculate_dimensions
         monkeypatch.setattr(module, "calculate_dimensions", lambda area, ratio, sized=sized: sized(area / 64, ratio))
-    return lambda name: reference_pipeline(name, directory)
+    return lambda name, dtype=torch.float32: reference_pipeline(name, directory, dtype)
 
 
 @pytest.mark.parametrize("guided", [False, True])
@@ -64,6 +64,34 @@ def test_edit_plus_is_the_reference(plus: Pipeline, reference: Any, guided: bool
     ours = plus.edit(images, **call, generator=one).images
     assert_same_pictures(ours, reference("QwenImageEditPlusPipeline")(image=images, **call, generator=other).images)
     assert torch.equal(one.get_state(), other.get_state())
+
+
+@pytest.mark.parametrize(("kind", "name"), [("edit", "QwenImageEditPipeline"), ("edit-plus", "QwenImageEditPlusPipeline")])
+def test_bf16_latents_are_the_references_to_the_bit(directory: Path, reference: Any, kind: str, name: str) -> None:
+    call = texts(True) | {"num_inference_steps": 4, "output_type": "latent"}
+    call |= {key: value.bfloat16() for key, value in call.items() if isinstance(value, torch.Tensor)}
+    ours = our_pipeline(directory, kind, torch.bfloat16).edit(photo(110, 51), **call, generator=seeded(1)).images
+    theirs = reference(name, torch.bfloat16)(image=photo(110, 51), **call, generator=seeded(1)).images
+    assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("kind", ["edit", "edit-plus"])
+def test_prompts_see_the_pictures(directory: Path, kind: str) -> None:
+    pipeline = our_pipeline(directory, kind)
+    seen: list[tuple[str, list[tuple[int, int]]]] = []
+    encode = pipeline.condition_encoder.encode  # type: ignore[union-attr]
+
+    def watch(prompts: list[str], *args: Any, template: str, images: Any) -> list[torch.Tensor]:
+        seen.append((template, [picture.size for picture in images[0]]))
+        return encode(prompts, *args, template=template, images=images)
+
+    pipeline.condition_encoder.encode = watch  # type: ignore[union-attr, method-assign]
+    latents = torch.randn(1, 64, 64, generator=torch.Generator().manual_seed(0))
+    call: dict[str, Any] = {"latents": latents, "num_inference_steps": 1, "output_type": "latent", "width": 128, "height": 128}
+    first = pipeline.edit(photo(110, 51), "make it red", **call).images
+    size = (192, 96) if kind == "edit" else (64, 32)  # one copy for both networks, or a smaller one for the language model
+    assert seen == [(kind, [size])] * 2  # the negative prompt sees the picture, too
+    assert not torch.equal(first, pipeline.edit(photo(110, 51), "make it blue", **call).images)
 
 
 def test_zero_cond_t_comes_from_the_config(tmp_path: Path, reference: Any) -> None:

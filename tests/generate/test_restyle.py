@@ -66,6 +66,22 @@ def test_inpaint_is_the_reference(
     assert torch.equal(one.get_state(), other.get_state())
 
 
+def test_bf16_latents_are_the_references_to_the_bit(directory: Path) -> None:
+    ours, image = our_pipeline(directory, dtype=torch.bfloat16), photo(70, 51)
+    call = texts(True) | {"strength": 0.6, "num_inference_steps": 5, "width": 64, "height": 48, "output_type": "latent"}
+    call |= {name: value.bfloat16() for name, value in call.items() if isinstance(value, torch.Tensor)}
+    first, second = (
+        p(image=image, **call, generator=seeded(0)).images
+        for p in (ours.restyle, reference_pipeline("QwenImageImg2ImgPipeline", directory, torch.bfloat16))
+    )
+    assert first.dtype == torch.bfloat16 and torch.equal(first, second)
+    first, second = (
+        p(image=image, mask_image=spot(70, 51), **call, generator=seeded(0)).images
+        for p in (ours.inpaint, reference_pipeline("QwenImageInpaintPipeline", directory, torch.bfloat16))
+    )
+    assert torch.equal(first, second)
+
+
 def test_inpainting_a_crop_is_the_reference(pipeline: Pipeline, directory: Path) -> None:
     theirs = reference_pipeline("QwenImageInpaintPipeline", directory)
     call = texts(True) | {"strength": 0.9, "num_inference_steps": 3, "width": 64, "height": 48, "mask_image": spot(210, 150)}

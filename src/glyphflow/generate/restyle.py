@@ -14,7 +14,7 @@ from glyphflow.generate.denoise import Job
 from glyphflow.generate.images import Picture, area_size, resized, rgb, to_pixels
 from glyphflow.generate.inputs import Call, Generators
 from glyphflow.generate.text import Sides, target_sizes
-from glyphflow.models import Posterior, pack_latents
+from glyphflow.models import VAE, Posterior, pack_latents
 
 if TYPE_CHECKING:
     from glyphflow.generate.pipeline import GenerateResult, Pipeline
@@ -77,7 +77,7 @@ def begin(
     posterior = pipeline.encode(to_pixels(list(different)))
     of_picture = [numbers[id(image)] for image in images for _ in range(group.copies)]
     raw = _sample(posterior, of_picture, group.generator)
-    image = pack_latents(pipeline.vae.standardise(raw)).to(group.conditions.positive[0].dtype)
+    image = pack_latents(_standardised(pipeline.vae, raw)).to(group.conditions.positive[0].dtype)
     random = noise(pipeline, call, group, (images[0].height, images[0].width))
     if draw_again:
         _sample(posterior, of_picture, group.generator)
@@ -88,6 +88,12 @@ def mix(image: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor) -> torch.
     """The point of the path at ``sigma``, which is rounded to the latents' dtype first, as in the reference."""
     sigma = sigma.to(noise)
     return sigma * noise + (1 - sigma) * image
+
+
+def _standardised(vae: VAE, raw: torch.Tensor) -> torch.Tensor:
+    """As :meth:`VAE.standardise`, by the rounded 1 / std: in half precision the reference has this other rounding here."""
+    mean, std = (torch.tensor(values).to(raw)[:, None, None] for values in (vae.config.latents_mean, vae.config.latents_std))
+    return (raw - mean) * (1.0 / std)
 
 
 def _resized(pictures: Sequence[Image.Image], size: tuple[int, int]) -> list[Image.Image]:
