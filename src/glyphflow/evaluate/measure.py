@@ -3,7 +3,8 @@
 ========== ============================================ ==============================================================
 measure    files                                        value
 ========== ============================================ ==============================================================
-similarity a picture, the true one                      psnr (dB), ssim, lpips (when there is a network for it)
+similarity a picture, the true one; with ``resize`` the psnr (dB), ssim, lpips (when there is a network for it)
+           first is brought to the second one's size
 depth      predicted depth, measured depth, optionally  abs_rel, delta1 for the alignments "depth" and "disparity", and
            a mask of valid pixels (.npy)                the number of valid pixels
 black      a picture                                    black: whether every pixel is (0, 0, 0)
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -27,6 +29,7 @@ from glyphflow.evaluate.folder import load_picture
 from glyphflow.evaluate.metrics import depth as maps
 from glyphflow.evaluate.metrics.lpips import LPIPS
 from glyphflow.evaluate.metrics.pixels import PSNR_IDENTITY, SSIM_IDENTITY, psnr, ssim
+from glyphflow.evaluate.question import resize
 
 
 class PixelJudge:
@@ -51,6 +54,8 @@ class PixelJudge:
                 files = [Path(name) for name in case.request["files"]]
                 if case.request["measure"] == "similarity":
                     x, y = (load_picture(path) for path in files)
+                    if case.request.get("resize"):
+                        x = resize(x, y.shape[1], y.shape[0])
                     if x.shape != y.shape:
                         raise InputError(
                             f"{files[0]} is {x.shape[1]}x{x.shape[0]} pixels and {files[1]} is {y.shape[1]}x{y.shape[0]}; "
@@ -90,12 +95,17 @@ class PixelJudge:
 
 
 def measure_depth(files: Sequence[Path], protocol: dict[str, Any] | Any) -> dict[str, Any]:
-    """Depth scores of one picture under both alignments; ``protocol`` holds low, high, crop, kitti, unit, max_side."""
+    """Depth scores of one picture under both alignments; ``protocol`` holds low, high, crop, kitti, unit, max_side.
+
+    A picture of depth is brought to the measured map's size (bilinear): image models choose their own. An array must fit.
+    """
     truth = torch.from_numpy(read_depth(files[1], float(protocol["unit"]), tuple(protocol["raw_shape"] or ())))
     prediction = torch.from_numpy(read_prediction(files[0]))
+    if files[0].suffix != ".npy" and prediction.shape != truth.shape:
+        prediction = F.interpolate(prediction[None, None], tuple(truth.shape), mode="bilinear", antialias=True)[0, 0]
     if protocol["kitti"]:
         truth = maps.kitti_crop(truth)
-        prediction = maps.kitti_crop(prediction) if tuple(prediction.shape) != tuple(truth.shape) else prediction
+        prediction = prediction if prediction.shape == truth.shape else maps.kitti_crop(prediction)
     if prediction.shape != truth.shape:
         raise InputError(
             f"{files[0]} is {prediction.shape[1]}x{prediction.shape[0]} and {files[1]} is {truth.shape[1]}x{truth.shape[0]}; "
@@ -135,12 +145,11 @@ def read_depth(path: Path, unit: float, raw_shape: Sequence[int] = ()) -> NDArra
 
 
 def read_prediction(path: Path) -> NDArray[np.float64]:
-    """A predicted map, (H, W), up to scale and shift: the .npy beside the picture where there is one, else the mean of RGB."""
-    array = path.with_suffix(".npy")
-    if array.is_file():
-        found = np.load(array).squeeze().astype(np.float64)
+    """A predicted map, (H, W), up to scale and shift: an array (.npy), or a picture, of which the mean of RGB counts."""
+    if path.suffix == ".npy":
+        found = np.load(path).squeeze().astype(np.float64)
         if found.ndim != 2 or not np.isfinite(found).all():
-            raise InputError(f"{array} must hold one finite number a pixel, not the shape {found.shape}.")
+            raise InputError(f"{path} must hold one finite number a pixel, not the shape {found.shape}.")
         return np.asarray(found)
     image = _open(path)
     values = np.asarray(image if image.mode in ("I", "I;16", "F", "L") else image.convert("RGB")).astype(np.float64)

@@ -53,11 +53,12 @@ class Question:
         except InputError as error:
             return failed(identity, "missing_image", str(error))
         if model is not None:
-            images = [_resize(image, model.shape[1], model.shape[0]) for image in images]
+            images = [resize(image, model.shape[1], model.shape[0]) for image in images]
         return Case(self.id, self.kind, tuple(images), self.request)
 
 
-def _resize(image: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+def resize(image: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    """The picture at another size (bicubic, smoothed first where it shrinks); itself where it has that size."""
     if image.shape[:2] == (height, width):
         return image
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))

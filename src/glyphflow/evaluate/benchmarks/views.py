@@ -1,6 +1,7 @@
 """Novel views of scanned objects: the front view goes in, a prompt asks for another, and the true view is known.
 
-PSNR, SSIM and (with files for it) LPIPS, one value a picture, averaged. Which objects, views, size and background the published
+PSNR, SSIM and (with files for it) LPIPS, one value a picture, averaged; a picture of another size is brought to that of the
+true view first (bicubic), because editing models choose their own. Which objects, views, size and background the published
 table used is not known: compare models on your own set with each other, not with that table.
 """
 
@@ -42,7 +43,7 @@ class NovelViews(Benchmark):
 
     def cases(self, sample: Sample, pictures: Sequence[Path]) -> list[Question]:
         target = self._targets[sample.id]
-        return [Question(path.stem, "pixels", (path, target), {"measure": "similarity"}) for path in pictures]
+        return [Question(path.stem, "pixels", (path, target), {"measure": "similarity", "resize": True}) for path in pictures]
 
     def score(self, sample: Sample, verdicts: Sequence[Verdict]) -> list[SampleScore]:
         return [similarity_row(sample, repeat, verdict, str(sample.tags["object"])) for repeat, verdict in enumerate(verdicts)]
