@@ -1,57 +1,30 @@
 """Scoring folders: ceilings, floors, failures, and what a killed run costs."""
 
 import json
-import re
 import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw, ImageFont
+from local_server import Answer, Asked, says, serve
+from PIL import Image
+from toys import WORDS, Scripted, knows, make_folder, rows, typeset
 
 from glyphflow.core.errors import ConfigError, InputError
 from glyphflow.core.files import read_json
-from glyphflow.evaluate import Case, OCRJudge, Prompt, Verdict, score
-from glyphflow.evaluate.folder import Manifest, write_manifest
-from glyphflow.evaluate.judge import ask
-from glyphflow.evaluate.report import fragment, page, table
+from glyphflow.evaluate import Case, ChatJudge, Endpoint, OCRJudge, Sample, find_metric, score
+from glyphflow.evaluate.folder import Manifest, read_manifest, write_manifest
+from glyphflow.evaluate.sample import benchmark_of
+from glyphflow.evaluate.server import Server
 
-WORDS = ("HELLO", "crystal", "wolf", "Screen", "KIT", "rivers")
-PROMPTS = tuple(Prompt(f"en-{i}", f'a poster that says "{word}"', "en", (word,), i) for i, word in enumerate(WORDS))
-
-
-def typeset(prompt: Prompt, width: int, height: int) -> np.ndarray:
-    image = Image.new("RGB", (width, height), (250, 240, 200))
-    font = ImageFont.load_default(height * 0.22)
-    ImageDraw.Draw(image).text((width / 2, height / 2), " ".join(prompt.targets), font=font, fill=(20, 20, 40), anchor="mm")
-    return np.asarray(image)
+NAMES = ("word_accuracy", "character_accuracy", "edit_similarity", "exact")
 
 
-def make_folder(path: Path, draw: Callable[[Prompt, int, int], np.ndarray], prompts: Sequence[Prompt] = PROMPTS) -> Path:
-    path.mkdir(parents=True, exist_ok=True)
-    write_manifest(path, Manifest("toy", tuple(prompts), "somebody", {"width": 128, "height": 128}))
-    for prompt in prompts:
-        Image.fromarray(draw(prompt, 128, 128)).save(path / f"{prompt.id}.png")
-    return path
-
-
-class Scripted:
-    """A judge that answers from a function of the case and remembers whom it was asked about."""
-
-    def __init__(self, answer: Callable[[Case], list[str]], identity: str = "scripted/1") -> None:
-        self.answer, self.identity, self.asked = answer, identity, list[str]()
-
-    def __call__(self, cases: Sequence[Case]) -> list[Verdict]:
-        verdicts = []
-        for case in cases:
-            self.asked.append(case.id)
-            lines = [{"text": text} for text in self.answer(case)]
-            verdicts.append(Verdict("ok", 1.0, {"lines": lines}, self.identity))
-        return verdicts
+def numbers(result: dict, key: str = "value") -> list[float | None]:
+    return [find_metric(result, name, language="all")[key] for name in NAMES]
 
 
 def test_a_perfect_renderer_reaches_the_ceiling_and_blank_pictures_the_floor(tmp_path: Path) -> None:
@@ -59,140 +32,176 @@ def test_a_perfect_renderer_reaches_the_ceiling_and_blank_pictures_the_floor(tmp
     from glyphflow.perception import OCR
 
     judge = OCRJudge(OCR(fast=True, threads=1))
-    perfect = score(make_folder(tmp_path / "perfect", typeset), judge, typeset)["groups"]["all"]
-    assert perfect["scores"] == perfect["ceiling"] == dict.fromkeys(perfect["scores"], 1.0)
-    assert (perfect["failed"], perfect["readable_n"]) == (0, len(WORDS))
+    perfect = score(tmp_path / "perfect", make_folder(tmp_path / "perfect", typeset), [judge], typeset)
+    assert numbers(perfect) == numbers(perfect, "ceiling") == numbers(perfect, "readable") == [1.0] * 4
+    assert perfect["failures"] == {} and perfect["readable"]["samples"] == len(WORDS)
 
-    def blank(prompt: Prompt, width: int, height: int) -> np.ndarray:
-        return np.full((height, width, 3), 40 * prompt.seed, np.uint8)
+    def blank(sample: Sample, width: int, height: int) -> np.ndarray:
+        return np.full((height, width, 3), 40 * sample.seed(), np.uint8)
 
-    floor = score(make_folder(tmp_path / "blank", blank), judge, typeset)["groups"]["all"]
-    assert set(floor["scores"].values()) == {0.0}
-    assert set(floor["ceiling"].values()) == {1.0}
+    floor = score(tmp_path / "blank", make_folder(tmp_path / "blank", blank), [judge], typeset)
+    assert numbers(floor) == [0.0] * 4 and numbers(floor, "ceiling") == [1.0] * 4
+    assert floor["readable"]["hash"] == perfect["readable"]["hash"]
 
 
 def test_a_worse_picture_scores_no_better(tmp_path: Path) -> None:
-    """Known corruption is ordered: the more of the picture is covered, the lower the score."""
+    """Known corruptions are ordered: the more of the picture is covered, and the more noise, the lower the score."""
     pytest.importorskip("rapidocr")
     from glyphflow.perception import OCR
 
-    judge, previous = OCRJudge(OCR(fast=True, threads=1)), 1.0
-    for covered in (0, 48, 80, 128):
+    judge = OCRJudge(OCR(fast=True, threads=1))
 
-        def draw(prompt: Prompt, width: int, height: int, covered: int = covered) -> np.ndarray:
-            image = typeset(prompt, width, height).copy()
-            image[:, :covered] = (250, 240, 200)
-            return image
+    def covered(image: np.ndarray, amount: int) -> np.ndarray:
+        image = image.copy()
+        image[:, :amount] = (250, 240, 200)
+        return image
 
-        value = score(make_folder(tmp_path / str(covered), draw, PROMPTS[:3]), judge)["groups"]["all"]["scores"][
-            "character_accuracy"
-        ]
-        assert value <= previous
-        previous = value
-    assert previous == 0.0
+    def noisy(image: np.ndarray, amount: int) -> np.ndarray:
+        noise = np.random.default_rng(0).normal(0, amount, image.shape)
+        return np.clip(image + noise, 0, 255).astype(np.uint8)
 
-
-def test_a_judge_that_raises_changes_the_failure_count_only(tmp_path: Path) -> None:
-    folder = make_folder(tmp_path, typeset)
-
-    def answer(case: Case) -> list[str]:
-        if case.id in ("en-1", "en-4"):
-            raise TimeoutError("no answer")
-        return list(case.targets)
-
-    group = score(folder, Scripted(answer))["groups"]["all"]
-    assert (group["n"], group["failed"]) == (6, 2)
-    assert set(group["scores"].values()) == {1.0}
-    row = next(row for row in read_json(folder / "scores.json")["rows"] if row["id"] == "en-1")
-    assert (row["status"], row["value"], row["reason"]) == ("failed", None, "TimeoutError: no answer")
+    for spoil, amounts in ((covered, (0, 48, 80, 128)), (noisy, (0, 90, 400))):
+        values = []
+        for amount in amounts:
+            path = tmp_path / f"{spoil.__name__}-{amount}"
+            draw = lambda sample, w, h, amount=amount, spoil=spoil: spoil(typeset(sample, w, h), amount)  # noqa: E731
+            values.append(numbers(score(path, make_folder(path, draw, rows(WORDS[:3])), [judge], resamples=0))[1])
+        assert values == sorted(values, reverse=True) and values[0] == 1.0 and values[-1] == 0.0
 
 
-def test_rubbish_is_a_failure() -> None:
-    class Short(Scripted):
-        def __call__(self, cases: Sequence[Case]) -> list[Verdict]:
-            return super().__call__(cases)[:-1]
+def test_a_failing_judge_changes_the_failure_count_and_nothing_else(tmp_path: Path) -> None:
+    """The same folder, judged over a real wire by a sound endpoint and by one that is silent, refuses, babbles, breaks."""
 
-    case = Case("a", np.zeros((4, 4, 3), np.uint8), "", ("x",))
-    verdicts = ask(Short(lambda case: ["x"]), [case, case])
-    assert [verdict.status for verdict in verdicts] == ["failed", "failed"]
-    assert "0 verdicts for 1 pictures" in verdicts[0].raw["reason"]
+    def word(asked: Asked) -> str:
+        return WORDS[int(asked.text.rsplit(" ", 1)[1])]
+
+    def sound(asked: Asked, number: int) -> Answer:
+        return says(word(asked) if word(asked) != "wolf" else "wool")
+
+    def unsound(asked: Asked, number: int) -> Answer:
+        broken = {
+            "HELLO": Answer("overloaded", 503),
+            "crystal": says(None, finish_reason="content_filter"),
+            "KIT": Answer(b"\x00 no JSON"),
+        }
+        return broken.get(word(asked), sound(asked, number))
+
+    class Ask(ChatJudge):
+        """Puts the sample's number into the question, so that the server knows which picture it is about."""
+
+        def request(self, case: Case) -> dict:
+            return super().request(Case(case.id, case.kind, case.images, {"prompt": f"read {case.id.removeprefix('en-')}"}))
+
+    results = []
+    for name, answer in (("sound", sound), ("unsound", unsound)):
+        benchmark = make_folder(tmp_path / name, lambda s, w, h: np.full((8, 8, 3), s.seed(), np.uint8))
+        with serve(answer) as local:
+            server = Server(local.url, timeout_s=5, attempts=2, pause_s=0.01)
+            judge = Ask("vlm", Endpoint(server), workers=3)
+            judge.__class__.identity = property(lambda self: "vlm")
+            results.append(score(tmp_path / name, benchmark, [judge], resamples=0))
+    good, bad = results
+    assert good["failures"] == {} and bad["failures"] == {"error": 2, "refused": 1}
+    failed = {row["sample"]: row["status"] for row in bad["rows"] if row["status"] != "ok"}
+    assert failed == {"en-0": "error", "en-1": "refused", "en-4": "error"}
+    assert all(row["values"] == {} and row["quality"] is None for row in bad["rows"] if row["sample"] in failed)
+    assert [row for row in good["rows"] if row["sample"] not in failed] == [
+        row for row in bad["rows"] if row["sample"] not in failed
+    ]
+    assert numbers(bad) == numbers_of(good["rows"], without=set(failed))
+    exact = find_metric(bad, "exact", language="all")
+    assert (exact["n"], exact["n_failed"], exact["value"], exact["worst_case"]) == (3, 3, 2 / 3, 2 / 6)
 
 
-def test_a_verdict_without_a_reading_is_a_failure(tmp_path: Path) -> None:
-    class Numbers(Scripted):
-        def __call__(self, cases: Sequence[Case]) -> list[Verdict]:
-            return [Verdict("ok", 7.0, {"text": "seven of ten"}, self.identity) for _ in cases]
-
-    group = score(make_folder(tmp_path, typeset), Numbers(lambda case: []))["groups"]["all"]
-    assert group["failed"] == 6 and set(group["scores"].values()) == {None}
+def numbers_of(found: list[dict], without: set[str]) -> list[float]:
+    """The four micro averages by hand."""
+    counts = [[row["values"][name] for row in found if row["sample"] not in without] for name in NAMES]
+    return [sum(hits for hits, _ in pairs) / sum(total for _, total in pairs) for pairs in counts]
 
 
-def test_missing_and_broken_pictures_fail_with_their_reason(tmp_path: Path) -> None:
-    folder = make_folder(tmp_path, typeset)
-    (folder / "en-0.png").unlink()
-    (folder / "en-2.png").write_bytes((folder / "en-2.png").read_bytes()[:200])
-    judge = Scripted(lambda case: list(case.targets))
-    result = score(folder, judge, typeset)
-    reasons = {row["id"]: row["reason"] for row in result["rows"] if row["status"] == "failed"}
-    assert set(reasons) == {"en-0", "en-2"} and "missing" in reasons["en-0"]
-    assert "can be read" in reasons["en-2"]
-    assert result["groups"]["all"]["failed"] == 2
-    assert result["groups"]["all"]["ceiling_failed"] == 0  # the manifest knows the size
+def test_strict_scoring_fails_when_anything_is_missing(tmp_path: Path) -> None:
+    benchmark = make_folder(tmp_path, typeset)
+    judge = Scripted(knows(benchmark))
+    score(tmp_path, benchmark, [judge], strict=True)
+    (tmp_path / "en-0.png").unlink()
+    (tmp_path / "en-2.png").write_bytes((tmp_path / "en-2.png").read_bytes()[:200])
+    with pytest.raises(InputError, match=r"2 of 6 questions .*2 missing_image"):
+        score(tmp_path, benchmark, [judge], strict=True)
+    result = score(tmp_path, benchmark, [judge], typeset)
+    reasons = {row["sample"]: row["reason"] for row in result["rows"] if row["status"] == "missing_image"}
+    assert set(reasons) == {"en-0", "en-2"} and "missing" in reasons["en-0"] and "can be read" in reasons["en-2"]
+    exact = find_metric(result, "exact", language="all")
+    assert (exact["value"], exact["worst_case"], exact["ceiling"]) == (1.0, 4 / 6, 1.0)  # the manifest knows the size
 
 
 def test_the_readable_subset_leaves_out_what_the_judge_cannot_read(tmp_path: Path) -> None:
     blind = {"wolf"}
 
-    def perfect(prompt: Prompt, width: int, height: int) -> np.ndarray:
-        image = typeset(prompt, width, height).copy()
+    def perfect(sample: Sample, width: int, height: int) -> np.ndarray:
+        image = typeset(sample, width, height).copy()
         image[0, 0] = 0  # tells the scripted judge that this is the ceiling's picture
         return image
 
-    def answer(case: Case) -> list[str]:
-        ceiling = not case.image[0, 0].any()
-        return [] if case.targets[0] in blind else list(case.targets) if ceiling or case.id != "en-0" else ["HELXX"]
+    benchmark = make_folder(tmp_path, typeset)
 
-    group = score(make_folder(tmp_path, typeset), Scripted(answer), perfect)["groups"]["all"]
-    assert group["scores"]["exact"] == 4 / 6
-    assert group["ceiling"]["exact"] == 5 / 6
-    assert (group["readable_n"], group["readable"]["exact"]) == (5, 4 / 5)
+    def answer(case: Case) -> list[str]:
+        ceiling = not case.images[0][0, 0].any()
+        target = WORDS[int(case.id.removeprefix("en-"))]
+        return [] if target in blind else [target] if ceiling or case.id != "en-0" else ["HELXX"]
+
+    exact = find_metric(score(tmp_path, benchmark, [Scripted(answer)], perfect), "exact", language="all")
+    assert (exact["value"], exact["ceiling"], exact["readable"], exact["readable_n"]) == (4 / 6, 5 / 6, 4 / 5, 5)
 
 
 def test_judged_once_and_again_only_for_a_new_picture_or_judge(tmp_path: Path) -> None:
-    folder = make_folder(tmp_path, typeset)
-    first = Scripted(lambda case: list(case.targets))
-    before = score(folder, first)
-    assert sorted(first.asked) == sorted(prompt.id for prompt in PROMPTS)
+    benchmark = make_folder(tmp_path, typeset)
+    first = Scripted(knows(benchmark))
+    before = score(tmp_path, benchmark, [first])
+    assert sorted(first.asked) == sorted(sample.id for sample in benchmark.samples())
 
     again = Scripted(lambda case: ["never asked"])
-    assert score(folder, again) == before and again.asked == []
+    assert score(tmp_path, benchmark, [again]) == before and again.asked == []
 
-    Image.fromarray(np.zeros((128, 128, 3), np.uint8)).save(folder / "en-3.png")
+    Image.fromarray(np.zeros((128, 128, 3), np.uint8)).save(tmp_path / "en-3.png")
     changed = Scripted(lambda case: [])
-    score(folder, changed)
+    score(tmp_path, benchmark, [changed])
     assert changed.asked == ["en-3"]
 
     other = Scripted(lambda case: [], identity="scripted/2")
-    score(folder, other)
+    score(tmp_path, benchmark, [other])
     assert len(other.asked) == 6
 
 
-def test_failures_are_asked_again(tmp_path: Path) -> None:
-    folder = make_folder(tmp_path, typeset)
+def test_equal_questions_are_asked_once(tmp_path: Path) -> None:
+    benchmark = make_folder(tmp_path, lambda sample, w, h: np.zeros((h, w, 3), np.uint8))
+    judge = Scripted(lambda case: ["same"])
+    result = score(tmp_path, benchmark, [judge])
+    assert len(judge.asked) == 1 and len(result["rows"]) == 6 and result["failures"] == {}
+
+
+def test_errors_are_asked_again_and_refusals_only_when_told_to(tmp_path: Path) -> None:
+    benchmark = make_folder(tmp_path, typeset)
 
     def refuse(case: Case) -> list[str]:
         raise RuntimeError("busy")
 
-    assert score(folder, Scripted(refuse))["groups"]["all"]["failed"] == 6
-    later = Scripted(lambda case: list(case.targets))
-    assert score(folder, later)["groups"]["all"]["failed"] == 0 and len(later.asked) == 6
+    assert score(tmp_path, benchmark, [Scripted(refuse)])["failures"] == {"error": 6}
+    later = Scripted(knows(benchmark))
+    assert score(tmp_path, benchmark, [later])["failures"] == {} and len(later.asked) == 6
+
+    with serve(lambda asked, number: says(None)) as local:
+        judge = ChatJudge("vlm", Endpoint(Server(local.url)))
+        assert score(tmp_path, benchmark, [judge])["failures"] == {"refused": 6}
+        assert score(tmp_path, benchmark, [judge])["failures"] == {"refused": 6} and len(local.asked) == 6
+        score(tmp_path, benchmark, [judge], again=True)
+        assert len(local.asked) == 12
 
 
 def test_a_killed_run_resumes_without_judging_twice(tmp_path: Path) -> None:
     """A real process is killed in the middle of a real run; what its book holds is not judged again."""
     words = [f"w{i}" for i in range(40)]
-    prompts = [Prompt(word, word, "en", (word,), i) for i, word in enumerate(words)]
-    folder = make_folder(tmp_path / "folder", lambda prompt, w, h: np.full((h, w, 3), prompt.seed, np.uint8), prompts)
+    folder = tmp_path / "folder"
+    benchmark = make_folder(folder, lambda sample, w, h: np.full((h, w, 3), sample.seed(), np.uint8), rows(words))
     script = tmp_path / "run.py"
     script.write_text(
         textwrap.dedent(
@@ -200,18 +209,20 @@ def test_a_killed_run_resumes_without_judging_twice(tmp_path: Path) -> None:
             import sys, time
             from pathlib import Path
             from glyphflow.evaluate import Verdict, score
+            from glyphflow.evaluate.benchmarks.texts import TextBenchmark
 
             class Slow:
-                identity = "slow/1"
+                identity, kinds = "slow/1", frozenset({"ocr"})
                 def __call__(self, cases):
                     for case in cases:
                         with open(sys.argv[2], "a") as log:
                             log.write(case.id + "\\n")
                         time.sleep(0.02)
                         print(case.id, flush=True)
-                    return [Verdict("ok", 1.0, {"lines": [{"text": c.targets[0]}]}, self.identity) for c in cases]
+                    return [Verdict("ok", [{"text": "w" + c.id[3:]}], {}, self.identity) for c in cases]
 
-            score(Path(sys.argv[1]), Slow())
+            folder = Path(sys.argv[1])
+            score(folder, TextBenchmark(folder / "prompts.jsonl", "toy"), [Slow()], resamples=0)
             """
         )
     )
@@ -231,48 +242,78 @@ def test_a_killed_run_resumes_without_judging_twice(tmp_path: Path) -> None:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     second = log.read_text().split()[killed_at:]
     assert not kept & set(second)
-    assert sorted([*kept, *second]) == sorted(words)
+    assert sorted([*kept, *second]) == sorted(sample.id for sample in benchmark.samples())
     result = read_json(folder / "scores.json")
-    assert result["groups"]["all"] == {"n": 40, "failed": 0, "scores": dict.fromkeys(result["metrics"], 1.0)}
-    assert score(folder, type("Slow", (), {"identity": "slow/1"})()) == result  # the healed book needs no judge at all
+    assert result["failures"] == {} and numbers(result) == [1.0] * 4
+    unasked = type("Slow", (), {"identity": "slow/1", "kinds": frozenset({"ocr"})})()
+    assert score(folder, benchmark, [unasked], resamples=0) == result  # the healed book needs no judge at all
+
+
+def test_a_kind_that_nobody_answers_is_a_failure(tmp_path: Path) -> None:
+    benchmark = make_folder(tmp_path, typeset)
+    result = score(tmp_path, benchmark, [])
+    assert result["failures"] == {"error": 6} and result["judges"] == {"ocr": None}
+    assert "no judge was named" in result["rows"][0]["reason"]
+    with pytest.raises(ConfigError, match="Both a and b"):
+        score(tmp_path, benchmark, [Scripted(lambda case: [], "a"), Scripted(lambda case: [], "b")])
+
+
+def test_intervals_hold_the_value_and_shrink_with_samples(tmp_path: Path) -> None:
+    widths = []
+    for count in (12, 120):
+        prompts = rows([f"w{i}" for i in range(count)])
+        benchmark = make_folder(tmp_path / str(count), lambda s, w, h: np.full((4, 4, 3), s.seed(), np.uint8), prompts)
+        judge = Scripted(lambda case: ["w" + case.id[3:]] if int(case.id[3:]) % 3 else [])
+        exact = find_metric(score(tmp_path / str(count), benchmark, [judge]), "exact", language="all")
+        low, high = exact["ci95"]
+        assert exact["value"] == pytest.approx(2 / 3) and low < exact["value"] < high
+        widths.append(high - low)
+    assert widths[1] < widths[0] / 2  # by the square root of ten, less chance
 
 
 def test_settings_that_differ_are_named(tmp_path: Path) -> None:
-    write_manifest(tmp_path, Manifest("toy", PROMPTS, "m", {"steps": 20}))
-    write_manifest(tmp_path, Manifest("toy", PROMPTS, "m", {"steps": 20}))
-    with pytest.raises(ConfigError, match="begun with steps = 20, now it is 30"):
-        write_manifest(tmp_path, Manifest("toy", PROMPTS, "m", {"steps": 30}))
-    with pytest.raises(ConfigError, match="model = m, now it is other"):
-        write_manifest(tmp_path, Manifest("toy", PROMPTS, "other", {"steps": 20}))
-    with pytest.raises(ConfigError, match="prompts"):
-        write_manifest(tmp_path, Manifest("toy", PROMPTS[:2], "m", {"steps": 20}))
+    name = {"name": "toy", "version": "1"}
+    write_manifest(tmp_path, Manifest(name, "m", {"steps": 20}))
+    write_manifest(tmp_path, Manifest(name, "m", {"steps": 20}))
+    for other, message in (
+        (Manifest(name, "m", {"steps": 30}), "begun with steps = 20, now it is 30"),
+        (Manifest(name, "other", {"steps": 20}), "model = m, now it is other"),
+        (Manifest({"name": "toy", "version": "2"}, "m", {"steps": 20}), "benchmark version = 1, now it is 2"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            write_manifest(tmp_path, other)
 
 
-def test_a_folder_without_manifest_says_so(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"manifest\.json does not exist"):
-        score(tmp_path, Scripted(lambda case: []))
+def test_pictures_of_other_prompts_are_not_scored(tmp_path: Path) -> None:
+    make_folder(tmp_path / "a", typeset)
+    other = make_folder(tmp_path / "b", typeset, rows(WORDS[:3]))
+    with pytest.raises(ConfigError, match="data_sha256"):
+        score(tmp_path / "a", other, [])
 
 
-def test_report_shows_what_was_read_and_needs_no_other_file(tmp_path: Path) -> None:
-    prompts = (
-        Prompt("a", 'a <b> "HELLO"', "en", ("HELLO",), 0),
-        Prompt("b", "", "zh", ("你好",), 1),
-        Prompt("c", "", "zh", ("世界",), 2),
-    )
-    folder = make_folder(tmp_path, typeset, prompts)
-    (folder / "c.png").unlink()
-    result = score(folder, Scripted(lambda case: {"a": ["HEXLO"], "b": ["你好"]}.get(case.id, [])), typeset)
-    html = page(folder)
-    style = "".join(re.findall("<style>(.*?)</style>", html, re.S))
-    assert "{{" not in style and style.count("{") == style.count("}")
-    assert html.startswith("<!doctype html>") and fragment(folder) in html
-    assert html.count("data:image/png;base64,") == 2 and 'src="http' not in html and "a &lt;b&gt;" in html
-    assert '<span class="extra">X</span>' in html and '<span class="miss">L</span>' in html
-    assert '<span class="hit">你</span>' in html and "not judged" in html
-    text = table(result)
-    assert "judge's ceiling" in text and "(1 failed)" in text and "85.7 %" in text  # 4 of HELLO's 5 and 2 of 2 characters
+def test_a_folder_of_somebody_elses_needs_pictures_and_three_words(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text('{"format": 2, "benchmark": "nano16", "model": "a painter"}')
+    assert read_manifest(tmp_path).name == "nano16"
+    benchmark = benchmark_of(tmp_path)
+    for sample in benchmark.samples():
+        noise = np.random.default_rng(sample.seed()).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(tmp_path / f"{sample.id}.png")
+    result = score(tmp_path, benchmark, [Scripted(knows(benchmark))])
+    assert (result["model"], result["failures"], numbers(result)) == ("a painter", {}, [1.0] * 4)
 
 
-def test_report_before_scoring_says_what_to_run(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="evaluate score"):
-        page(make_folder(tmp_path, typeset))
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, r"manifest\.json does not exist"),
+        ('{"format": 1}', "format 1"),
+        ("[]", "format None"),
+        ('{"format": 2, "model": "x"}', "names no benchmark"),
+        ('{"format": 2, "benchmark": "gedit-en"}', "cannot be scored"),
+    ],
+)
+def test_manifests_that_cannot_be_used_say_why(tmp_path: Path, text: str | None, message: str) -> None:
+    if text is not None:
+        (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(InputError, match=message):
+        benchmark_of(tmp_path)

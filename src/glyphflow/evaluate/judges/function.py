@@ -15,6 +15,8 @@ class FunctionJudge:
     change when the function does: verdicts are kept under it.
     """
 
+    batch = 1
+
     def __init__(self, function: Callable[[Case], Any], identity: str, kinds: Iterable[str]) -> None:
         self._function, self.identity, self.kinds = function, identity, frozenset(kinds)
 
