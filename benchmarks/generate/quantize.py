@@ -31,12 +31,12 @@ PROMPTS = 8  # of the held-out ones
 def pictures(out: Path | None) -> dict[str, list[float]]:
     """PSNR in dB of each prompt's picture against the exact one, by form."""
     lines = (files("glyphflow") / "evaluate/data/nano16.jsonl").read_text(encoding="utf-8").splitlines()[:PROMPTS]
-    prompts = [json.loads(line)["prompt"] for line in lines]
+    cases = [json.loads(line) for line in lines]
     made: dict[Quantize | None, np.ndarray] = {}
     for form in FORMS:
         pipeline = glyphflow.Pipeline.from_pretrained("nano", quantize=form)
-        generators = [torch.Generator().manual_seed(seed) for seed in range(PROMPTS)]
-        result = pipeline.generate(prompts, height=64, width=128, generator=generators, progress=False)
+        generators = [torch.Generator().manual_seed(case["seed"]) for case in cases]
+        result = pipeline.generate([case["prompt"] for case in cases], generator=generators, progress=False)
         made[form] = np.stack([np.asarray(image, dtype=np.float64) for image in result.images])
         for index, image in enumerate(result.images if out is not None else ()):
             image.save(out / f"{form or 'exact'}-{index}.png")
