@@ -114,6 +114,8 @@ def test_sizes_and_shapes_that_do_not_fit_name_both_values() -> None:
         vae.encode(torch.zeros(1, 4, 16, 16))
     with pytest.raises(InputError, match=r"takes \(batch, 16, h, w"):
         vae.decode(torch.zeros(1, 4, 2, 2))
+    with pytest.raises(InputError, match=r"\(1, 3, 0, 16, 16\) do not fit"):
+        vae.encode(torch.zeros(1, 3, 0, 16, 16))
     with pytest.raises(InputError, match=r"or \(batch, 16, frames, h, w\)"):
         vae.decode(torch.zeros(1, 1, 16, 1, 2, 2))
 
@@ -146,5 +148,7 @@ def test_pixels_go_there_and_back(channels: int) -> None:
 def test_other_pixel_types_are_refused_or_converted() -> None:
     assert image_to_tensor(Image.new("L", (4, 2), 255)).shape == (3, 2, 4)
     assert image_to_tensor(Image.new("RGBA", (4, 2))).shape == (4, 2, 4)
+    with pytest.raises(InputError, match=r"\(1, 3, 5, 8, 8\) holds no pictures"):
+        tensor_to_images(torch.zeros(1, 3, 5, 8, 8))
     with pytest.raises(InputError, match="float64"):
         image_to_tensor(np.zeros((2, 2, 3)))

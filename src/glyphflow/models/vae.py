@@ -131,7 +131,7 @@ class VAE(nn.Module):
         cross-faded over a quarter of a tile: less memory, and a slightly different picture, since no tile sees beyond its
         borders. 256 gives what the released pipeline's tiling gives.
         """
-        if z.ndim not in (4, 5) or z.shape[1] != self.config.z_dim:
+        if z.ndim not in (4, 5) or z.shape[1] != self.config.z_dim or not z.numel():
             raise InputError(
                 f"Latents of shape {tuple(z.shape)} cannot be decoded; this VAE takes (batch, {self.config.z_dim}, h, w) for "
                 f"pictures or (batch, {self.config.z_dim}, frames, h, w) for video."
@@ -178,7 +178,7 @@ class VAE(nn.Module):
 
     def _check_pixels(self, x: Tensor) -> None:
         channels, factor = self.config.input_channels, self.config.spatial_factor
-        if x.ndim not in (4, 5) or x.shape[1] != channels:
+        if x.ndim not in (4, 5) or x.shape[1] != channels or not x.numel():
             raise InputError(
                 f"Pictures of shape {tuple(x.shape)} do not fit; this VAE takes (batch, {channels}, height, width), or "
                 f"(batch, {channels}, frames, height, width) for video."
@@ -243,6 +243,8 @@ def image_to_tensor(image: Image.Image | np.ndarray) -> Tensor:
 
 
 def tensor_to_images(x_BCHW: Tensor) -> list[Image.Image]:
-    """Pictures in [-1, 1] (values beyond are clipped) -> PIL pictures, one per batch entry."""
+    """Pictures (B, 3 or 4, H, W) in [-1, 1] (values beyond are clipped) -> PIL pictures, RGB or RGBA, one per batch entry."""
+    if x_BCHW.ndim != 4 or x_BCHW.shape[1] not in (3, 4):
+        raise InputError(f"A tensor of shape {tuple(x_BCHW.shape)} holds no pictures; they are (batch, 3 or 4, height, width).")
     x = (x_BCHW.detach().float() / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).mul(255).round().to(torch.uint8).cpu()
     return [Image.fromarray(array) for array in x.numpy()]
