@@ -16,7 +16,7 @@ from glyphflow.evaluate.benchmark import (
     readable,
     subset_hash,
 )
-from glyphflow.evaluate.metrics import clip_score, edit_similarity, multiset_matches
+from glyphflow.evaluate.metrics import clip_score, edit_similarity, levenshtein, multiset_matches
 from glyphflow.evaluate.metrics.text import assign
 
 
@@ -68,3 +68,17 @@ def test_names_and_seeds_of_pictures() -> None:
     fixed, free = Sample("a", "p", tags={"seed": 7}), Sample("a", "p")
     assert fixed.seed() == 7 and fixed.seed(1) != 7
     assert free.seed(0) == Sample("a", "p").seed(0) != free.seed(1)
+
+
+def test_long_distances_agree_with_the_table() -> None:
+    """The bits of one column agree with the plain table of distances, for texts longer than a machine word."""
+    rng = random.Random(1)
+    for length in (1, 63, 64, 65, 150):
+        a = "".join(rng.choice("abcd") for _ in range(length))
+        b = "".join(rng.choice("abcd") for _ in range(rng.randrange(200)))
+        row = list(range(len(b) + 1))
+        for i, x in enumerate(a, 1):
+            diagonal, row[0] = row[0], i
+            for j, y in enumerate(b, 1):
+                diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (x != y))
+        assert levenshtein(a, b) == levenshtein(b, a) == row[-1]

@@ -113,13 +113,28 @@ def is_han(char: str) -> bool:
 
 
 def levenshtein(a: str, b: str) -> int:
-    """Fewest insertions, deletions and substitutions of one character that turn ``a`` into ``b``."""
-    row = list(range(len(b) + 1))
-    for i, x in enumerate(a, 1):
-        diagonal, row[0] = row[0], i
-        for j, y in enumerate(b, 1):
-            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (x != y))
-    return row[-1]
+    """Fewest insertions, deletions and substitutions of one character that turn ``a`` into ``b``.
+
+    A column of the table of distances is kept as two numbers whose bits say where it rises and falls by one, so that a column is
+    a few operations on whole numbers (Myers 1999, Hyyrö 2003): a page of text takes a millisecond.
+    """
+    if len(a) < len(b):
+        a, b = b, a
+    if not b:
+        return len(a)
+    places: dict[str, int] = {}
+    for i, char in enumerate(a):
+        places[char] = places.get(char, 0) | 1 << i
+    every, last = (1 << len(a)) - 1, 1 << (len(a) - 1)
+    up, down, distance = every, 0, len(a)
+    for char in b:
+        here = places.get(char, 0)
+        same = (((here & up) + up) ^ up) | here | down
+        right_up, right_down = down | (~(same | up) & every), same & up
+        distance += bool(right_up & last) - bool(right_down & last)
+        right_up, right_down = (right_up << 1 | 1) & every, right_down << 1 & every
+        up, down = right_down | (~(same | right_up) & every), right_up & same
+    return distance
 
 
 def matched_characters(target: str, reading: str) -> list[bool]:
