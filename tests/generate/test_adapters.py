@@ -149,10 +149,11 @@ def test_pictures_say_what_was_done_to_the_weights(directory: Path, file: Path) 
     plain = describe(Pipeline.from_pretrained(directory, dtype=torch.float32), "m", **facts)
     pipeline = Pipeline.from_pretrained(directory, dtype=torch.float32, quantize="int8")
     pipeline.load_lora_weights(file, adapter_name="a", weight=0.5)
-    identity = pipeline.adapters["a"].identity
     changed = describe(pipeline, "m", **facts)
-    assert set(plain.differences(changed)) == {"quantize", "adapters"}
-    assert changed.quantize == "int8" and changed.adapters == (f"{identity} * 0.5",)
+    assert {"quantize", "adapters"} <= plain.differences(changed).keys()
+    (used,) = changed.adapters
+    assert changed.quantize == "int8" and (used.name, used.weight) == ("a", 0.5)
+    assert used.identity == pipeline.adapters["a"].identity
     pipeline.set_adapters([])
     assert describe(pipeline, "m", **facts).adapters == ()
 
