@@ -17,7 +17,7 @@ from glyphflow.generate.activations import LiveBytes
 from glyphflow.generate.placement import PartSizes, budget_of, place, spread
 from glyphflow.generate.sizes import ModelConfig
 from glyphflow.generate.streaming import Loan, Stream, Weights
-from glyphflow.models import MMDiT, MMDiTConfig
+from glyphflow.models import ConditionEncoder, MMDiT, MMDiTConfig
 from tiny import HIDDEN, seeded_weights, tiny_pipeline
 
 CPU = torch.device("cpu")
@@ -57,7 +57,8 @@ def budgeted(resident: Pipeline) -> Iterator[Any]:
     made: list[Pipeline] = []
 
     def make(budget: int) -> Pipeline:
-        parts = (resident.transformer, resident.vae, resident.condition_encoder, resident.schedule, resident.facts)
+        encoder = ConditionEncoder(resident.condition_encoder.model, resident.condition_encoder.tokenizer)  # remembers nothing
+        parts = (resident.transformer, resident.vae, encoder, resident.schedule, resident.facts)
         made.append(Pipeline(*parts, device=CPU, budget=budget))
         return made[-1]
 
@@ -99,6 +100,16 @@ def test_each_block_is_fetched_once_a_pass(budgeted: Any) -> None:
     encoder = sum(pipeline._residency._lodgers["condition encoder"].sizes.blocks)
     passes, rest = divmod(pipeline._residency.copied - STEPS * blocks, encoder)
     assert rest == 0 and passes in (0, 1, 2)  # two layers fit into the two buffers and stay there
+
+
+def test_a_remembered_prompt_leaves_the_encoder_where_it_is(budgeted: Any) -> None:
+    pipeline = budgeted(0)
+    used: list[tuple[str, ...]] = []
+    use = pipeline._residency.use
+    pipeline._residency.use = lambda *names, **room: (used.append(names), use(*names, **room))
+    first, second = picture(pipeline), picture(pipeline)
+    assert torch.equal(first, second)
+    assert used.count(("condition encoder",)) == 2  # the prompt and the empty one, in the first call
 
 
 def test_the_table_of_a_schedule_is_kept_until_weights_change(budgeted: Any, resident: Pipeline) -> None:

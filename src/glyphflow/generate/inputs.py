@@ -164,13 +164,15 @@ def conditions(
     place: tuple[torch.device, torch.dtype],
     template: str = "t2i",
     images: Sequence[Sequence[Image.Image]] | None = None,
+    wake: Callable[[], None] = lambda: None,
 ) -> Conditions:
     """Prompts or embeddings for both passes, each prompt ``num_images_per_prompt`` times, on ``place``.
 
     ``images[i]`` are the pictures that prompt i speaks of; the negative prompts see them, too. A single negative prompt serves
-    every prompt; None means the empty one. Contradictions raise :class:`InputError`.
+    every prompt; None means the empty one. ``wake`` is called before the encoder's networks run, which prompts that it
+    remembers do not need. Contradictions raise :class:`InputError`.
     """
-    how = (encoder, call.max_sequence_length, place, template, images)
+    how = (encoder, call.max_sequence_length, place, template, images, wake)
     positive, mask = _side("prompt", call.prompt, (call.prompt_embeds, call.prompt_embeds_mask), *how)
     positive, mask = _copies(positive, mask, call.num_images_per_prompt)
     if not call.guided:
@@ -222,6 +224,7 @@ def _side(
     place: tuple[torch.device, torch.dtype],
     template: str,
     images: Sequence[Sequence[Image.Image]] | None,
+    wake: Callable[[], None],
 ) -> Rows:
     values, mask = embeds
     if (prompt is None) == (values is None):
@@ -233,8 +236,8 @@ def _side(
         raise InputError(f"{name} must be a text or a list of at least one text, not {prompt!r}.")
     if encoder is None:
         raise InputError(f"This pipeline has no condition encoder, so it takes {name}_embeds and no {name}.")
-    if images is None:
-        return [row.to(*place) for row in encoder.encode(texts, limit, template=template)], None
+    if not encoder.remembers(texts, template=template, images=images):
+        wake()
     return [row.to(*place) for row in encoder.encode(texts, limit, template=template, images=images)], None
 
 

@@ -333,10 +333,12 @@ class Pipeline(Adapters):
 
     def condition(self, call: Call, template: str = "t2i", images: Sequence[Sequence[Image.Image]] | None = None) -> Conditions:
         """The embeddings of ``call``, on the device; ``images[i]`` are the pictures that prompt i speaks of."""
-        if call.needs_encoder and self.condition_encoder is not None:
+
+        def wake() -> None:
             working = ["condition encoder"] if images is None else ["condition encoder", "vision tower"]
             self._residency.use(*working, room=lambda: rooms.to_condition(self, call, images))
-        return conditions(self.condition_encoder, call, (self.device, self.dtype), template, images)
+
+        return conditions(self.condition_encoder, call, (self.device, self.dtype), template, images, wake)
 
     @torch.inference_mode()
     def encode(self, pixels: torch.Tensor) -> Posterior:
