@@ -57,7 +57,7 @@ def split(call: Call, conditions: Conditions, keys: Sequence[Hashable]) -> list[
     return groups
 
 
-def one_each(name: str, value: T | Sequence[T] | None, count: int) -> list[T | None]:
+def one_each(name: str, value: T | Sequence[T], count: int) -> list[T]:
     """``value`` for each of ``count`` prompts: a list has one each, anything else serves all."""
     if not isinstance(value, (list, tuple)):
         return [value] * count  # type: ignore[list-item]

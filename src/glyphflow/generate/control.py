@@ -163,7 +163,7 @@ def _windows(scale: Numbers, start: Numbers, end: Numbers) -> list[Window]:
     scales = [scale] if isinstance(scale, int | float) else list(scale)
     starts = one_each("control_guidance_start", start, len(scales))
     ends = one_each("control_guidance_end", end, len(scales))
-    return [Window(*values) for values in zip(scales, starts, ends, strict=True)]  # type: ignore[arg-type]
+    return [Window(*values) for values in zip(scales, starts, ends, strict=True)]
 
 
 def _network(pipeline: Pipeline, masked: bool) -> ControlNet:

@@ -41,10 +41,11 @@ class PartDtypes(NamedTuple):
 
 def keep_finite(network: nn.Module) -> None:
     """Make a float16 MMDiT or ControlNet compute as described above; networks in other dtypes stay as they are."""
-    if next(network.parameters()).dtype != torch.float16:
+    done = any(isinstance(module, (_WideLinear, _WideQuantLinear)) for module in network.modules())
+    if done or next(network.parameters()).dtype != torch.float16:
         return
     for name, module in network.named_modules():
-        if not isinstance(module, (nn.Linear, QuantLinear)) or isinstance(module, _Wide):
+        if not isinstance(module, (nn.Linear, QuantLinear)):
             continue
         module.register_forward_pre_hook(_narrow)
         if name.endswith(_WIDE):
@@ -55,23 +56,20 @@ def keep_finite(network: nn.Module) -> None:
             module.register_forward_hook(_clip)
 
 
-class _Wide(nn.Module):
-    """A linear with inputs and weight in float16 and its product in float32, which may be 64 times larger."""
-
-    bias: nn.Parameter | None
-
+class _WideLinear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight if isinstance(self, nn.Linear) else self.expand()  # type: ignore[operator]
-        product = F.linear(x * _SHRINK, weight).float() / _SHRINK
-        return product if self.bias is None else product + self.bias
+        return _wide(x, self.weight, self.bias)
 
 
-class _WideLinear(_Wide, nn.Linear):
-    pass
+class _WideQuantLinear(QuantLinear):
+    def forward(self, x: Tensor) -> Tensor:
+        return _wide(x, self.expand(), self.bias)
 
 
-class _WideQuantLinear(_Wide, QuantLinear):
-    pass
+def _wide(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x W^T + b of float16 in float32, where the product may be 64 times as large as in float16."""
+    product = F.linear(x * _SHRINK, weight).float() / _SHRINK
+    return product if bias is None else product + bias
 
 
 def _narrow(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:

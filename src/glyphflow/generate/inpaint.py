@@ -90,7 +90,8 @@ def inpaint(
 
 def _masks(mask_image: Picture | Sequence[Picture], pictures: list[Image.Image]) -> list[Image.Image]:
     """A grey mask of each picture, in its size."""
-    masks = [binary_mask(mask) for mask in one_each("mask_image", mask_image, len(pictures))]
+    given: list[Picture] = one_each("mask_image", mask_image, len(pictures))
+    masks = [binary_mask(mask) for mask in given]
     return [resized(mask, picture.height, picture.width) for mask, picture in zip(masks, pictures, strict=True)]
 
 

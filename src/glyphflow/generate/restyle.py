@@ -39,7 +39,7 @@ def restyle(
 
 def sources(image: Picture | Sequence[Picture], count: int, name: str = "image") -> list[Image.Image]:
     """One RGB picture per prompt; one object where a picture serves several prompts, so that it is encoded once."""
-    given = one_each(name, image, count)
+    given: list[Picture] = one_each(name, image, count)
     upright = {id(each): rgb(each) for each in given}
     return [upright[id(each)] for each in given]
 
