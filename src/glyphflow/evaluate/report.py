@@ -30,7 +30,7 @@ def table(scores: Mapping[str, Any]) -> str:
         [
             metric_name(metric),
             _number(metric["value"]),
-            "-".join(_number(end) for end in metric["ci95"]) if metric["ci95"] else "",
+            " to ".join(_number(end) for end in metric["ci95"]) if metric["ci95"] else "",
             *(_number(metric.get(name)) for name in columns),
             str(metric["n"]),
             str(metric["n_failed"] or ""),
@@ -68,7 +68,7 @@ def page(folder: Path) -> str:
 def fragment(folder: Path) -> str:
     """The report as a piece of HTML with its own style, pictures inlined, to set into another page."""
     scores = read_scores(folder)
-    settings = ", ".join(f"{name} {value}" for name, value in scores["settings"].items())
+    settings = ", ".join(f"{name} {value}" for name, value in scores["settings"].items() if value != "")
     judges = "; ".join(f"{kind}: {identity or 'no judge'}" for kind, identity in scores["judges"].items())
     when = f", judged {scores['judged']['first'][:10]}" if scores["judged"] else ""
     notes = [MEANING[name] for name in _columns(scores)]
