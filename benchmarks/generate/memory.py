@@ -82,7 +82,7 @@ def run(pipeline: Pipeline, request: Request, counter: Counter) -> tuple[torch.T
         for name, length in (("prompt_embeds", request.text_tokens), ("negative_prompt_embeds", 5))
     }
     with counter:
-        pipeline._residency.use = watch(pipeline._residency.use, counter.restart)  # type: ignore[method-assign]
+        pipeline.residency.use = watch(pipeline.residency.use, counter.restart)  # type: ignore[method-assign]
         for phase, name in (("denoise", "sample"), ("decode", "decode")):
             note = lambda phase=phase: peaks.__setitem__(phase, counter.peak)  # noqa: E731
             setattr(pipeline, name, watch(getattr(pipeline, name), note))
@@ -145,8 +145,8 @@ def main() -> None:
         pipeline = Pipeline(transformer, vae, None, schedule, device=device, budget=budget)
         image, peaks, seconds = run(pipeline, request, Counter(device))
         expected = image if expected is None else expected
-        report(plan, peaks, pipeline._residency.copied // options.steps, seconds, torch.equal(image, expected))
-        pipeline._residency.recall()
+        report(plan, peaks, pipeline.residency.copied // options.steps, seconds, torch.equal(image, expected))
+        pipeline.residency.recall()
     if not options.released or device.type == "cuda":
         whole = Pipeline(transformer.to(device), vae.to(device), None, schedule)
         image, _, seconds = run(whole, request, Counter(device))

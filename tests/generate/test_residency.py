@@ -64,7 +64,7 @@ def budgeted(resident: Pipeline) -> Iterator[Any]:
 
     yield make
     for pipeline in made:
-        pipeline._residency.recall()
+        pipeline.residency.recall()
 
 
 def picture(pipeline: Pipeline, **options: Any) -> torch.Tensor:
@@ -74,7 +74,7 @@ def picture(pipeline: Pipeline, **options: Any) -> torch.Tensor:
 
 
 def transformer_sizes(pipeline: Pipeline) -> PartSizes:
-    return pipeline._residency._lodgers["transformer"].sizes
+    return pipeline.residency._lodgers["transformer"].sizes
 
 
 @pytest.mark.parametrize("blocks", [0, 1, 2, LAYERS])
@@ -83,13 +83,13 @@ def test_the_picture_does_not_depend_on_the_budget(resident: Pipeline, budgeted:
     room = 2 * 10**7
     pipeline = budgeted(room + sizes.fixed + sum(sizes.blocks[:blocks]) + (sizes.buffers if blocks < LAYERS else 0))
     seen: list[Any] = []
-    pipeline._residency.use, use = (
-        lambda *names, room: (use(*names, room=lambda: 2 * 10**7), seen.append(pipeline._residency.placement)),
-        pipeline._residency.use,
+    pipeline.residency.use, use = (
+        lambda *names, room: (use(*names, room=lambda: 2 * 10**7), seen.append(pipeline.residency.placement)),
+        pipeline.residency.use,
     )
     assert torch.equal(picture(pipeline), picture(resident))
     (placement,) = (p for p in seen if "transformer" in p.resident)
-    assert len(placement.resident["transformer"]) == blocks and placement.peak <= pipeline._residency.budget
+    assert len(placement.resident["transformer"]) == blocks and placement.peak <= pipeline.residency.budget
     assert placement.streamed == sum(sizes.blocks[blocks:])
 
 
@@ -97,16 +97,16 @@ def test_each_block_is_fetched_once_a_pass(budgeted: Any) -> None:
     pipeline = budgeted(0)
     picture(pipeline, true_cfg_scale=1)
     blocks = sum(transformer_sizes(pipeline).blocks)
-    encoder = sum(pipeline._residency._lodgers["condition encoder"].sizes.blocks)
-    passes, rest = divmod(pipeline._residency.copied - STEPS * blocks, encoder)
+    encoder = sum(pipeline.residency._lodgers["condition encoder"].sizes.blocks)
+    passes, rest = divmod(pipeline.residency.copied - STEPS * blocks, encoder)
     assert rest == 0 and passes in (0, 1, 2)  # two layers fit into the two buffers and stay there
 
 
 def test_a_remembered_prompt_leaves_the_encoder_where_it_is(budgeted: Any) -> None:
     pipeline = budgeted(0)
     used: list[tuple[str, ...]] = []
-    use = pipeline._residency.use
-    pipeline._residency.use = lambda *names, **room: (used.append(names), use(*names, **room))
+    use = pipeline.residency.use
+    pipeline.residency.use = lambda *names, **room: (used.append(names), use(*names, **room))
     first, second = picture(pipeline), picture(pipeline)
     assert torch.equal(first, second)
     assert used.count(("condition encoder",)) == 2  # the prompt and the empty one, in the first call
@@ -114,7 +114,7 @@ def test_a_remembered_prompt_leaves_the_encoder_where_it_is(budgeted: Any) -> No
 
 def test_the_table_of_a_schedule_is_kept_until_weights_change(budgeted: Any, resident: Pipeline) -> None:
     pipeline = budgeted(0)
-    residency, transformer = pipeline._residency, pipeline.transformer
+    residency, transformer = pipeline.residency, pipeline.transformer
     times = torch.tensor([1.0, 0.5])
     with torch.inference_mode():
         residency.use("transformer")
@@ -133,7 +133,7 @@ def test_the_table_of_a_schedule_is_kept_until_weights_change(budgeted: Any, res
 
 def test_modulation_weights_pass_and_leave(budgeted: Any) -> None:
     pipeline = budgeted(0)
-    residency, transformer = pipeline._residency, pipeline.transformer
+    residency, transformer = pipeline.residency, pipeline.transformer
     with torch.inference_mode():
         residency.use("transformer")
         with LiveBytes() as live:
@@ -152,7 +152,7 @@ def test_an_exception_leaves_a_usable_pipeline(resident: Pipeline, budgeted: Any
             picture(pipeline)
         handle.remove()
         assert torch.equal(picture(pipeline), picture(resident))
-        pipeline._residency.recall()
+        pipeline.residency.recall()
         assert not pipeline.transformer.transformer_blocks[2]._forward_pre_hooks
 
 
@@ -167,7 +167,7 @@ def test_weights_that_left_are_freed(budgeted: Any) -> None:
     pipeline = budgeted(0)
     with LiveBytes() as live:
         picture(pipeline)
-        pipeline._residency.recall()
+        pipeline.residency.recall()
     assert live.now <= 64 * 48 * 3 * 4 + 10**5
 
 
@@ -186,7 +186,7 @@ def test_a_branch_that_was_attached_moves_with_its_block(resident: Pipeline, bud
 def test_what_is_lent_may_be_trained_on_afterwards(budgeted: Any) -> None:
     pipeline = budgeted(0)
     picture(pipeline)
-    pipeline._residency.recall()
+    pipeline.residency.recall()
     weight = pipeline.transformer.proj_out.weight.requires_grad_(True)
     (weight * 2).sum().backward()
     assert weight.grad is not None
@@ -315,7 +315,7 @@ def test_a_budget_that_is_too_small_names_both_numbers(budgeted: Any) -> None:
 
 def test_sizes_from_configurations_are_those_of_the_weights(directory: Path, resident: Pipeline, budgeted: Any) -> None:
     known = ModelConfig.read(directory).part_sizes(torch.float32)
-    lodgers = budgeted(0)._residency._lodgers
+    lodgers = budgeted(0).residency._lodgers
     assert known.keys() == lodgers.keys()
     for name, lodger in lodgers.items():
         assert known[name].total == pytest.approx(lodger.sizes.total, rel=0.1)  # tiny tensors are rounded up to 512 bytes
@@ -337,6 +337,6 @@ def test_on_cuda_the_picture_and_the_peak(directory: Path) -> None:
         if memory == "streamed":
             blocks = pipeline.transformer.transformer_blocks
             assert all(p.is_pinned() for block in blocks for p in block.attn.parameters())
-        pipeline._residency.recall()
+        pipeline.residency.recall()
         torch.cuda.synchronize()
         assert torch.cuda.memory_allocated(place_) - before <= 64 * 2**20  # workspaces of libraries

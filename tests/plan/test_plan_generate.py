@@ -66,7 +66,7 @@ def counted(pipeline: Pipeline, request: Request) -> tuple[torch.Tensor, dict[st
 
         pipeline.sample = watch("denoise", pipeline.sample)  # type: ignore[method-assign]
         pipeline.decode = watch("decode", pipeline.decode)  # type: ignore[method-assign]
-        lend, pipeline._residency.use = pipeline._residency.use, use  # type: ignore[method-assign]
+        lend, pipeline.residency.use = pipeline.residency.use, use  # type: ignore[method-assign]
         image = pipeline.generate(
             **embeds,
             width=request.width,
@@ -99,8 +99,8 @@ def test_a_streamed_run_takes_what_the_plan_says(networks: Any, share: float, gu
     for name, peak in peaks.items():
         assert peak == pytest.approx(plan.phase(name).placement.peak, rel=0.05), name
     passes = 2 if guided else 1
-    assert pipeline._residency.copied in (request.steps * plan.per_step, passes * request.steps * plan.per_step)
-    pipeline._residency.recall()
+    assert pipeline.residency.copied in (request.steps * plan.per_step, passes * request.steps * plan.per_step)
+    pipeline.residency.recall()
 
 
 def test_reading_prompts_takes_what_the_plan_says(networks: Any) -> None:
@@ -113,7 +113,7 @@ def test_reading_prompts_takes_what_the_plan_says(networks: Any) -> None:
     sizes = CONFIG.part_sizes(torch.float32)["condition encoder"]
     room = CONFIG.encoder.encoding_bytes(len(rows[0]) + encoder.prefix_tokens(), torch.float32)
     assert sizes.total <= live.peak <= sizes.total + 2 * room
-    pipeline._residency.recall()
+    pipeline.residency.recall()
 
 
 def test_the_released_model_on_a_card_of_24_gb() -> None:

@@ -93,7 +93,7 @@ def _table(plan: GenerationPlan) -> Iterator[str]:
     from glyphflow.core.hardware import gigabytes
 
     columns = ("phase", "on the device", "weights", "buffers", "activations", "together")
-    rows = [columns]
+    rows: list[tuple[str, ...]] = [columns]
     for phase in plan.phases:
         there = phase.placement
         sizes = (there.weights, phase.buffers, phase.activations, there.peak)
@@ -127,6 +127,6 @@ def _sentences(plan: GenerationPlan, least: int, bus: int) -> Iterator[str]:
             yield f"Every step copies {streamed} of {len(blocks)} blocks beside the computation: {moved(plan.per_step)}."
         else:
             yield "Steps copy nothing."
-        yield f"Every new schedule copies the weights of the modulations once: {moved(plan.per_schedule)}."
-        yield f"Every call copies what takes turns: {moved(plan.per_call)}."
+        yield f"Every new schedule copies the weights of the modulations once: {moved(plan.per_schedule)} at best."
+        yield f"Every call copies what takes turns: {moved(plan.per_call)} at best."
     yield f"The least memory for this: {gigabytes(least)} (streamed)."

@@ -91,7 +91,7 @@ class _Lodger:
     """A part that comes and goes: fixed weights, blocks that stay or are streamed, and weights that only pass (``once``)."""
 
     def __init__(self, module: nn.Module, blocks: Sequence[nn.Module] = (), once: Sequence[nn.Module] = ()) -> None:
-        self.copied = 0
+        self._copied = 0
         self._module, self._blocks, self._once = module, blocks, once
         self._sizes: PartSizes | None = None
         self._fixed: Loan | None = None
@@ -120,11 +120,16 @@ class _Lodger:
         for stream in (self._stream, self._passing):
             if stream is not None:
                 stream.close()
-        self.copied += self._stream.copied if self._stream is not None else 0
+        self._copied = self.copied
         self._stream = self._passing = None
         if self._fixed is not None:
             self._fixed.end()
             self._fixed = None
+
+    @property
+    def copied(self) -> int:
+        """Bytes of blocks that were streamed so far."""
+        return self._copied + (self._stream.copied if self._stream is not None else 0)
 
     def forget(self) -> None:
         """Measure again: the weights are about to change."""

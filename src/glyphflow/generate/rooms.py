@@ -11,6 +11,7 @@ from torch import Tensor
 
 from glyphflow.generate.activations import Work, decoding_bytes, encoding_bytes, sampling_bytes, table_bytes
 from glyphflow.generate.directory import ModelFacts
+from glyphflow.generate.half import PartDtypes
 from glyphflow.generate.placement import BUFFERS, budget_of
 from glyphflow.generate.sizes import EncoderConfig, ModelConfig
 from glyphflow.models import MMDiTConfig
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from glyphflow.generate.denoise import Job
     from glyphflow.generate.inputs import Call
     from glyphflow.generate.pipeline import Pipeline
+    from glyphflow.models.condition import ConditionEncoder
 
 _TEMPLATE_TOKENS = 128  # what the longest chat template adds to a prompt, and more
 PICTURE_TOKENS = 1444  # 38 x 38, of a picture of a megapixel
@@ -36,7 +38,8 @@ def budget(
     def everything() -> int:
         config, side = ModelConfig.read(root), ModelFacts.read(root).native_side
         work = Work(((1, side // 16, side // 16),), 1, _TEXT_TOKENS, _TEXT_TOKENS, 50)
-        room = max(of_sampling(config.transformer, work, dtype), decoding_bytes(config.vae, (1, side // 8, side // 8), dtype))
+        decoding = decoding_bytes(config.vae, (1, side // 8, side // 8), PartDtypes.of(dtype).vae)
+        room = max(of_sampling(config.transformer, work, dtype), decoding)
         return room + sum(part.total + part.passing for part in config.part_sizes(dtype, quantize).values())
 
     return budget_of(memory, device, everything)
@@ -53,7 +56,16 @@ def to_sample(pipeline: Pipeline, job: Job) -> int:
     conditions = job.conditions
     longest = [None if rows is None else max(map(len, rows)) for rows in (conditions.positive, conditions.negative)]
     work = Work(job.shapes, len(job.latents), longest[0] or 0, longest[1], len(job.sigmas) - 1)
-    return of_sampling(pipeline.transformer.config, work, job.latents.dtype)
+    config = pipeline.transformer.config
+    return of_sampling(config, work, job.latents.dtype) + _residual_bytes(pipeline, job, config.width)
+
+
+def _residual_bytes(pipeline: Pipeline, job: Job, width: int) -> int:
+    """Bytes of what a ControlNet adds: a residual of the picture's tokens for each of its blocks."""
+    if job.control is None or pipeline.controlnet is None:
+        return 0
+    batch, tokens, _ = job.latents.shape
+    return len(pipeline.controlnet.transformer_blocks) * batch * tokens * width * job.latents.element_size()
 
 
 def to_decode(pipeline: Pipeline, z_BChw: Tensor) -> int:
@@ -72,12 +84,24 @@ def to_condition(pipeline: Pipeline, call: Call, images: Sequence[Sequence[Image
     """Bytes that embedding the prompts of ``call`` takes."""
     encoder = pipeline.condition_encoder
     assert encoder is not None
-    language = getattr(encoder.model, "model", encoder.model).language_model.config
-    config = EncoderConfig(**{name: getattr(language, name) for name in EncoderConfig.text_fields()})
     texts = [text for given in (call.prompt, call.negative_prompt or "") if given is not None for text in _texts(given)]
     longest = max(len(ids) for ids in encoder.tokenizer(texts)["input_ids"]) + _TEMPLATE_TOKENS
     pictures = max((len(row) for row in images or ()), default=0)
-    return config.encoding_bytes(min(len(texts), 16) * (longest + pictures * PICTURE_TOKENS), encoder.dtype)
+    return _config(encoder).encoding_bytes(min(len(texts), 16) * (longest + pictures * PICTURE_TOKENS), encoder.dtype)
+
+
+def to_caption(pipeline: Pipeline) -> int:
+    """Bytes that describing a picture takes: its tokens and the words about it, and the head that chooses words."""
+    encoder = pipeline.condition_encoder
+    assert encoder is not None
+    tokens = 2 * PICTURE_TOKENS
+    head = sum(p.nbytes for p in encoder.model.lm_head.parameters()) if hasattr(encoder.model, "lm_head") else 0
+    return _config(encoder).encoding_bytes(tokens, encoder.dtype) + head
+
+
+def _config(encoder: ConditionEncoder) -> EncoderConfig:
+    language = getattr(encoder.model, "model", encoder.model).language_model.config
+    return EncoderConfig(**{name: getattr(language, name) for name in EncoderConfig.text_fields()})
 
 
 def _texts(given: str | Sequence[str]) -> list[str]:

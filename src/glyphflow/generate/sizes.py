@@ -13,6 +13,7 @@ from torch import nn
 
 from glyphflow.core.errors import MissingError
 from glyphflow.core.files import read_json
+from glyphflow.generate.half import PartDtypes
 from glyphflow.generate.placement import PartSizes
 from glyphflow.generate.streaming import Weights
 from glyphflow.models import QWEN_IMAGE_MMDIT, QWEN_IMAGE_VAE, VAE, MMDiT, MMDiTConfig, VAEConfig
@@ -99,15 +100,16 @@ class ModelConfig:
 
     def part_sizes(self, dtype: torch.dtype, quantize: Quantize | None = None) -> dict[str, PartSizes]:
         """Bytes of every part by the name it has in a pipeline's residency, with the transformer's blocks in ``quantize``."""
+        dtypes = PartDtypes.of(dtype)
         with _META:
-            transformer, vae = MMDiT(self.transformer).to(dtype), VAE(self.vae).to(dtype)
+            transformer, vae = MMDiT(self.transformer).to(dtypes.transformer), VAE(self.vae).to(dtypes.vae)
         if quantize is not None:
             placed = quantise_as_placed(quantize)
             for name in [name for name, _ in transformer.named_parameters()]:
                 placed(transformer, name)
-        sizes = {"condition encoder": self.encoder.part_sizes(dtype)}
+        sizes = {"condition encoder": self.encoder.part_sizes(dtypes.condition_encoder)}
         if self.encoder.vision_depth:
-            sizes["vision tower"] = PartSizes(self.encoder.vision_bytes(dtype))
+            sizes["vision tower"] = PartSizes(self.encoder.vision_bytes(dtypes.condition_encoder))
         sizes["transformer"] = sizes_of(transformer, list(transformer.transformer_blocks), modulations(transformer))
         return sizes | {"VAE": sizes_of(vae)}
 

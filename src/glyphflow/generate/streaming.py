@@ -181,8 +181,8 @@ class _Buffers:
     def __init__(self, weights: Sequence[Weights], device: torch.device) -> None:
         size = max(each.nbytes for each in weights)
         self._weights = weights
-        self._slots = [_Buffer(size, device) for _ in range(min(BUFFERS, len(weights)))]
         self._side = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        self._slots = [_Buffer(size, device, self._side) for _ in range(min(BUFFERS, len(weights)))]
 
     def fetch(self, number: int) -> int:
         """Begin to copy weights ``number`` unless they are there already; returns the bytes that are copied."""
@@ -214,11 +214,9 @@ class _Buffers:
         self._weights[number].detach()
 
     def close(self) -> None:
-        """Take all weights back and free the memory, not before running copies have ended."""
+        """Take all weights back and free the memory."""
         for slot in self._slots:
             self._vacate(slot)
-        if self._side is not None:
-            torch.cuda.current_stream(self._side.device).wait_stream(self._side)
         self._slots = []
 
     def _vacate(self, slot: _Buffer) -> None:
@@ -230,11 +228,12 @@ class _Buffers:
 class _Buffer:
     """One piece of device memory, what it holds, and on CUDA when it was filled and last used."""
 
-    def __init__(self, size: int, device: torch.device) -> None:
+    def __init__(self, size: int, device: torch.device, side: torch.cuda.Stream | None) -> None:
         self.memory = torch.empty(size, dtype=torch.uint8, device=device)
         self.holds: int | None = None
         self.copies: list[Tensor] = []
-        if device.type == "cuda":
+        if side is not None:
+            self.memory.record_stream(side)  # a copy that still runs there keeps others off the memory when it is freed
             self.filled, self.used = torch.cuda.Event(), torch.cuda.Event()  # type: ignore[no-untyped-call]
             self.used.record(torch.cuda.current_stream(device))  # the memory may still be in use by what had it before
 

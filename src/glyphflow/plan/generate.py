@@ -16,6 +16,7 @@ import torch
 from glyphflow.core.errors import InputError
 from glyphflow.generate.activations import Work, decoding_bytes, encoding_bytes, table_bytes
 from glyphflow.generate.directory import check_size
+from glyphflow.generate.half import PartDtypes
 from glyphflow.generate.placement import PartSizes, Placement, place
 from glyphflow.generate.residency import DECODER, ENCODER, TRANSFORMER, VISION
 from glyphflow.generate.rooms import PICTURE_TOKENS, of_sampling
@@ -133,7 +134,7 @@ def plan_generation(
 
     Raises InputError, with both numbers, for a budget that is too small.
     """
-    parts = config.part_sizes(dtype)
+    parts, dtypes = config.part_sizes(dtype), PartDtypes.of(dtype)
     phases = []
 
     def add(name: str, working: tuple[str, ...], room: int, table: int = 0) -> None:
@@ -141,13 +142,13 @@ def plan_generation(
 
     if request.references:
         height, width = request.reference_size
-        add("encode references", (DECODER,), encoding_bytes(config.vae, (1, height, width), dtype))
+        add("encode references", (DECODER,), encoding_bytes(config.vae, (1, height, width), dtypes.vae))
     texts = request.batch if request.references else min(1 + request.guided, 16)
     tokens = texts * (request.text_tokens + request.references * PICTURE_TOKENS)
     eyes = (VISION,) if request.references else ()
-    add("read the prompt", (ENCODER, *eyes), config.encoder.encoding_bytes(tokens, dtype))
+    add("read the prompt", (ENCODER, *eyes), config.encoder.encoding_bytes(tokens, dtypes.condition_encoder))
     table = table_bytes(config.transformer, request.steps, dtype)
     add("denoise", (TRANSFORMER,), of_sampling(config.transformer, request.work, dtype), table)
     latents = (request.batch, request.height // 8, request.width // 8)
-    add("decode", (DECODER,), decoding_bytes(config.vae, latents, dtype))
+    add("decode", (DECODER,), decoding_bytes(config.vae, latents, dtypes.vae))
     return GenerationPlan(request, budget, parts, tuple(phases))
