@@ -128,7 +128,15 @@ def test_streamed_as_resident(directory: Path, tmp_path: Path, quantize: Quantiz
                 pipeline.unload_lora_weights()
         # Weights that are copied stand elsewhere in memory, which may decide the order of sums.
         assert (latents(streamed) - latents(resident)).abs().max() < 1e-5, step
-    assert streamed._residency.copied > 0
+    assert streamed.residency.copied > 0
+
+
+def test_in_float16(directory: Path, pipeline: Pipeline, file: Path) -> None:
+    """Whose linears take narrow inputs and hand on wide products."""
+    half = Pipeline.from_pretrained(directory, dtype=torch.float16)
+    for each in (half, pipeline):
+        each.load_lora_weights(file, weight=0.5)
+    torch.testing.assert_close(latents(half).float(), latents(pipeline), atol=0.05, rtol=0)
 
 
 def test_a_single_file_in_place_of_the_transformer(pipeline: Pipeline, directory: Path, tmp_path: Path) -> None:

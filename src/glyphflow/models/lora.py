@@ -52,13 +52,17 @@ class Branch(nn.Module):
         self.register_buffer("gain", None, persistent=False)
 
     def forward(self, x: Tensor, base: Tensor) -> Tensor:
-        """x (..., in) and the linear's product without bias (..., out) -> what is added to it."""
+        """x (..., in) and the linear's product without bias (..., out) -> what is added to it, in the dtype of ``base``.
+
+        That is wider than x where a linear hands on more than float16 can hold.
+        """
         scale = self.scale * self.weight
+        x, first, second = (t.to(base.dtype) for t in (x, self.first, self.second))
         if self.kronecker:
-            folded = x.reshape(*x.shape[:-1], self.first.shape[1], -1)
-            out = torch.einsum("cd,...bd,ab->...ac", self.second, folded, self.first).flatten(-2)
+            folded = x.reshape(*x.shape[:-1], first.shape[1], -1)
+            out = torch.einsum("cd,...bd,ab->...ac", second, folded, first).flatten(-2)
         else:
-            out = F.linear(F.linear(x, self.first), self.second)
+            out = F.linear(F.linear(x, first), second)
         if self.gain is None:
             return out * scale
         return (self.gain - 1) * base + self.gain * out * scale

@@ -100,16 +100,17 @@ def weight_bytes(shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype, kind
 
 
 def _to_int8(weight: Tensor) -> tuple[Tensor, Tensor, None]:
-    scale = _stored(weight.float().abs().amax(dim=1, keepdim=True) / 127, weight.dtype)
-    return (weight.float() / scale).round().clamp(-127, 127).to(torch.int8), scale, None
+    low, high = torch.aminmax(weight, dim=1, keepdim=True)
+    scale = _stored(torch.maximum(-low, high).float() / 127, weight.dtype)
+    levels = weight.to(torch.float32, copy=True).div_(scale).round_().clamp_(-127, 127)
+    return levels.to(torch.int8), scale, None
 
 
 def _to_int4(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    groups = weight.float().view(weight.shape[0], -1, GROUP)
-    low, high = groups.amin(-1), groups.amax(-1)
-    scale = _stored((high - low) / 15, weight.dtype)
-    offset = low.to(weight.dtype).float()
-    levels = ((groups - offset[..., None]) / scale[..., None]).round().clamp(0, 15).to(torch.uint8).view(weight.shape)
+    groups = weight.to(torch.float32, copy=True).view(weight.shape[0], -1, GROUP)
+    low, high = torch.aminmax(groups, dim=-1)
+    scale, offset = _stored((high - low) / 15, weight.dtype), low.to(weight.dtype).float()
+    levels = groups.sub_(offset[..., None]).div_(scale[..., None]).round_().clamp_(0, 15).to(torch.uint8).view(weight.shape)
     return levels[:, 0::2] | (levels[:, 1::2] << 4), scale, offset
 
 
