@@ -11,7 +11,7 @@ from hand_verdicts import TIMEOUT, pick, read, said
 from glyphflow.core.errors import InputError
 from glyphflow.evaluate.benchmark import Metric, SampleScore
 from glyphflow.evaluate.benchmarks.dpg import DPG
-from glyphflow.evaluate.benchmarks.graph import top_down, with_parents
+from glyphflow.evaluate.benchmarks.graph import all_above, in_order, one_step
 from glyphflow.evaluate.benchmarks.oneig import OneIG, clean, compare, overall, targets_of, text_number
 from glyphflow.evaluate.benchmarks.tiif import GROUPS, TIIF, answers_in, best_recall, gned, recall
 from glyphflow.evaluate.case import Verdict
@@ -26,22 +26,25 @@ YES, NO = said("yes"), said("no")
 def test_a_no_acts_on_what_depends_on_it() -> None:
     """1 <- 2 <- 3, and 4 alone. The judge says no to 1 and yes to the rest."""
     answers, parents = {1: False, 2: True, 3: True, 4: True}, {1: [0], 2: [1], 3: [2], 4: [0]}
-    assert with_parents(answers, parents, inherited=True) == {1: False, 2: False, 3: False, 4: True}
-    assert with_parents(answers, parents, inherited=False) == {1: False, 2: False, 3: True, 4: True}
+    assert all_above(answers, parents) == in_order(answers, parents) == {1: False, 2: False, 3: False, 4: True}
+    assert one_step(answers, parents) == {1: False, 2: False, 3: True, 4: True}
 
 
-def test_the_order_of_questions_matters_until_they_are_sorted() -> None:
-    """Read in the file's order a parent that comes later is not yet set to no; sorted, it is."""
+def test_the_order_of_the_table_matters_to_the_official_rule_only() -> None:
+    """Read in the file's order a parent that falls later is still a yes."""
     answers, parents = {1: False, 2: True, 3: True}, {3: [2], 2: [1], 1: [0]}
-    assert with_parents(answers, parents, inherited=True)[3] is True
-    assert with_parents(answers, top_down(parents, "here"), inherited=True) == {1: False, 2: False, 3: False}
-    assert list(top_down(parents, "here")) == [1, 2, 3]
+    assert in_order(answers, parents) == {1: False, 2: False, 3: True}
+    assert all_above(answers, parents) == {1: False, 2: False, 3: False}
 
 
-@pytest.mark.parametrize("parents", [{1: [2], 2: [1]}, {1: [5]}, {1: [1]}])
-def test_circles_and_strangers_are_refused(parents: dict[int, list[int]]) -> None:
-    with pytest.raises(InputError, match="here: question 1 depends on"):
-        top_down(parents, "here")
+def test_circles_themselves_and_strangers() -> None:
+    """As they are in the published tables: 1 hangs on itself, 2 and 3 on each other, 4 on a question that is not there."""
+    parents = {1: [1], 2: [3], 3: [2], 4: [9]}
+    yes = dict.fromkeys((1, 2, 3, 4), True)
+    assert all_above(yes, parents) == one_step(yes, parents) == yes
+    assert all_above({**yes, 3: False}, parents) == {1: True, 2: False, 3: False, 4: True}
+    with pytest.raises(KeyError):
+        in_order(yes, parents)
 
 
 # ---------------------------------------------------------------- DPG

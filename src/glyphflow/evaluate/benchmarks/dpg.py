@@ -18,7 +18,7 @@ from typing import Any
 
 from glyphflow.core.errors import InputError
 from glyphflow.evaluate.benchmark import Benchmark, Metric, Sample, SampleScore, Variant, mean
-from glyphflow.evaluate.benchmarks.graph import top_down, with_parents
+from glyphflow.evaluate.benchmarks.graph import all_above, in_order
 from glyphflow.evaluate.benchmarks.shared import (
     chunks,
     failed_row,
@@ -60,8 +60,6 @@ class DPG(Benchmark):
         self._samples = tuple(
             Sample(item, prompts[item], (), {"questions": questions}) for item, questions in sorted(table.items())
         )
-        for sample in self._samples:
-            _checked(sample)
 
     def samples(self) -> tuple[Sample, ...]:
         return self._samples
@@ -87,7 +85,7 @@ class DPG(Benchmark):
             if unclear:
                 rows.append(unusable(sample, repeat, f"The judge was asked for yes or no and replied {unclear[0][:80]!r}."))
                 continue
-            corrected = corrected_scores(sample, replies)
+            corrected = corrected_scores(questions, replies)
             values = {"official": official_scores(questions, replies), "corrected": corrected}
             rows.append(SampleScore(sample.id, repeat, "ok", "", "", corrected["whole"], values))
         return rows
@@ -124,7 +122,7 @@ def official_scores(questions: Sequence[Mapping[str, Any]], replies: Mapping[int
     asked = [row for row in questions if not row["first_of_table"]]
     answers = {row["number"]: replies[row["number"]] == "yes" for row in asked}
     try:
-        after = with_parents(answers, {row["number"]: row["parents"] for row in asked}, inherited=True)
+        after = in_order(answers, _parents(asked))
     except KeyError:
         return None
     if not after:
@@ -132,11 +130,11 @@ def official_scores(questions: Sequence[Mapping[str, Any]], replies: Mapping[int
     return {"whole": sum(after.values()) / len(after), "categories": _categories(asked, answers)}
 
 
-def corrected_scores(sample: Sample, replies: Mapping[int, str]) -> dict[str, Any]:
+def corrected_scores(questions: Sequence[Mapping[str, Any]], replies: Mapping[int, str]) -> dict[str, Any]:
     """The numbers of one picture as the benchmark's paper describes them."""
     answers = {number: bool(yes_or_no(reply)) for number, reply in replies.items()}
-    after = with_parents(answers, _checked(sample), inherited=True)
-    return {"whole": sum(after.values()) / len(after), "categories": _categories(sample.tags["questions"], after)}
+    after = all_above(answers, _parents(questions))
+    return {"whole": sum(after.values()) / len(after), "categories": _categories(questions, after)}
 
 
 def _categories(questions: Sequence[Mapping[str, Any]], answers: Mapping[int, bool]) -> dict[str, list[int]]:
@@ -146,9 +144,8 @@ def _categories(questions: Sequence[Mapping[str, Any]], answers: Mapping[int, bo
     return found
 
 
-def _checked(sample: Sample) -> dict[int, tuple[int, ...]]:
-    parents = {row["number"]: row["parents"] for row in sample.tags["questions"]}
-    return top_down(parents, f"dpg_bench.csv, {sample.id}")
+def _parents(questions: Sequence[Mapping[str, Any]]) -> dict[int, Sequence[int]]:
+    return {row["number"]: row["parents"] for row in questions}
 
 
 def _question(row: Mapping[str, str], first: bool, origin: str) -> dict[str, Any]:

@@ -1,41 +1,40 @@
-"""Questions that depend on each other: "is the cat black?" counts only when "is there a cat?" was answered yes."""
+"""Questions that depend on each other: "is the cat black?" counts only when "is there a cat?" was answered yes.
+
+The published tables hold a few questions that depend on themselves and one circle, so that no order has every parent first.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from glyphflow.core.errors import InputError
-
+Answers = Mapping[int, bool]
 Parents = Mapping[int, Sequence[int]]
 """Question number to the numbers it depends on; 0 stands for none."""
 
 
-def with_parents(answers: Mapping[int, bool], parents: Parents, *, inherited: bool) -> dict[int, bool]:
-    """The answers after questions with a parent answered "no" are set to "no".
-
-    ``inherited``: a parent that was itself set to "no" counts as answered "no", in the order of ``parents``, as DPG has it;
-    otherwise only what the judge itself answered counts, as OneIG has it. A parent that is not among the questions raises
-    :class:`KeyError`: the official DPG run loses such a prompt.
-    """
+def all_above(answers: Answers, parents: Parents) -> dict[int, bool]:
+    """A question counts when it and everything above it, however far, was answered yes. Unknown parents are none."""
     result = dict(answers)
-    looked_at = result if inherited else dict(answers)
-    for number, above in parents.items():
-        if any(parent != 0 and not looked_at[parent] for parent in above):
-            result[number] = False
+    changed = True
+    while changed:
+        fallen = [n for n, yes in result.items() if yes and not all(result.get(parent, True) for parent in parents.get(n, ()))]
+        result.update(dict.fromkeys(fallen, False))
+        changed = bool(fallen)
     return result
 
 
-def top_down(parents: Parents, origin: str) -> dict[int, tuple[int, ...]]:
-    """``parents`` with every question after those it depends on; a circle or an unknown number is an :class:`InputError`."""
-    ordered: dict[int, tuple[int, ...]] = {}
-    waiting = {number: tuple(parent for parent in above if parent != 0) for number, above in parents.items()}
-    while waiting:
-        free = [number for number, above in waiting.items() if all(parent in ordered for parent in above)]
-        if not free:
-            number, above = next(iter(waiting.items()))
-            raise InputError(
-                f"{origin}: question {number} depends on {list(above)}, which are not there or depend on it in turn."
-            )
-        for number in free:
-            ordered[number] = waiting.pop(number)
-    return ordered
+def one_step(answers: Answers, parents: Parents) -> dict[int, bool]:
+    """OneIG: a question falls with a parent to which the judge itself said no, not with one that fell; unknown ones are none."""
+    return {n: yes and all(answers.get(parent, True) for parent in parents.get(n, ())) for n, yes in answers.items()}
+
+
+def in_order(answers: Answers, parents: Parents) -> dict[int, bool]:
+    """DPG: questions fall one after the other in the table's order, so that a parent that falls later is still a yes.
+
+    A parent that is not among the questions raises :class:`KeyError`: there the public run loses the prompt.
+    """
+    result = dict(answers)
+    for number, above in parents.items():
+        if any(parent != 0 and not result[parent] for parent in above):
+            result[number] = False
+    return result

@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 from glyphflow.core.errors import InputError
 from glyphflow.evaluate.benchmark import Benchmark, Metric, Sample, SampleScore, Variant, mean
-from glyphflow.evaluate.benchmarks.graph import top_down, with_parents
+from glyphflow.evaluate.benchmarks.graph import all_above, one_step
 from glyphflow.evaluate.benchmarks.long_text import clean_text
 from glyphflow.evaluate.benchmarks.shared import (
     failed_row,
@@ -134,10 +134,10 @@ class OneIG(Benchmark):
             for key, item in json.loads(path.read_text(encoding="utf-8")).items():
                 origin = f"{path}, {key}"
                 questions = {str(number): text for number, text in _object(item, "question", origin).items()}
-                parents = top_down({int(n): p for n, p in _object(item, "dependency", origin).items()}, origin)
+                parents = {str(number): list(above) for number, above in _object(item, "dependency", origin).items()}
                 if (prompt := prompts.get((_GRAPHS[name], key))) is None:
                     raise InputError(f"{origin} has no prompt in the table of prompts.")
-                tags = {"class": name, "questions": questions, "parents": {str(n): list(above) for n, above in parents.items()}}
+                tags = {"class": name, "questions": questions, "parents": parents}
                 samples.append(Sample(f"{name}_{key}", prompt, (), tags))
         return samples
 
@@ -176,8 +176,8 @@ def alignment_row(sample: Sample, repeat: int, replies: Mapping[str, str], black
     parents = {int(number): above for number, above in sample.tags["parents"].items()}
     exact = {int(number): reply == "Yes" for number, reply in replies.items()}
     meant = {int(number): bool(yes_or_no(reply)) and not black for number, reply in replies.items()}
-    official = _share(with_parents(exact, parents, inherited=False))
-    corrected = _share(with_parents(meant, parents, inherited=True))
+    official = _share(one_step(exact, parents))
+    corrected = _share(all_above(meant, parents))
     values = {"official": official, "corrected": corrected, "black": black}
     return SampleScore(sample.id, repeat, "ok", "alignment", category, corrected, values)
 
