@@ -4,12 +4,14 @@ from glyphflow.generate.directory import ModelFacts
 from glyphflow.generate.export_layers import flatten, write_layers
 from glyphflow.generate.metadata import Metadata, describe, describe_again, picture_hash, read_metadata, write_png
 from glyphflow.generate.pipeline import GenerateResult, Pipeline
+from glyphflow.generate.speed import Speed
 
 __all__ = [
     "GenerateResult",
     "Metadata",
     "ModelFacts",
     "Pipeline",
+    "Speed",
     "describe",
     "describe_again",
     "flatten",

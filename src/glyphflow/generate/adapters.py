@@ -28,7 +28,7 @@ class Adapters:
 
     transformer: MMDiT
     adapters: dict[str, Adapter]
-    _residency: Residency
+    residency: Residency
 
     def load_lora_weights(
         self,
@@ -48,7 +48,7 @@ class Adapters:
         name = adapter_name or next(n for n in map("default_{}".format, range(999)) if n not in self.adapters)
         where = source if isinstance(source, Mapping) else _find(source, weight_name)
         weights = lora.read_lora(where, lora.linear_shapes(self.transformer))
-        self._residency.recall(TRANSFORMER)
+        self.residency.recall(TRANSFORMER)
         lora.attach(self.transformer, name, weights, weight)
         self.adapters[name] = Adapter(weight, "tensors" if isinstance(where, Mapping) else str(source), weights.identity)
         return name
@@ -62,7 +62,7 @@ class Adapters:
                 f"{len(names)} adapters are named, but {len(strengths)} weights given; give one each or one for all."
             )
         chosen = dict(zip(names, map(float, strengths), strict=True))
-        self._residency.recall(TRANSFORMER)
+        self.residency.recall(TRANSFORMER)
         lora.set_weights(self.transformer, chosen)
         self.adapters = {name: replace(known, weight=chosen.get(name, 0.0)) for name, known in self.adapters.items()}
 
@@ -71,17 +71,17 @@ class Adapters:
 
         Results differ from unfused ones by the rounding of the sum. Until :meth:`unfuse_lora`, adapters cannot be changed.
         """
-        self._residency.recall(TRANSFORMER)
+        self.residency.recall(TRANSFORMER)
         lora.fuse(self.transformer)
 
     def unfuse_lora(self) -> None:
         """Put the weights back as they were, bit by bit, with the adapters beside them."""
-        self._residency.recall(TRANSFORMER)
+        self.residency.recall(TRANSFORMER)
         lora.unfuse(self.transformer)
 
     def unload_lora_weights(self, adapter_name: str | None = None) -> None:
         """Take one adapter, or all, off the model and forget it; what was fused comes out of the weights."""
-        self._residency.recall(TRANSFORMER)
+        self.residency.recall(TRANSFORMER)
         lora.detach(self.transformer, adapter_name)
         self.adapters = {name: known for name, known in self.adapters.items() if adapter_name not in (None, name)}
 

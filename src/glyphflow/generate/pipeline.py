@@ -25,6 +25,7 @@ from glyphflow.generate.half import PartDtypes, keep_finite
 from glyphflow.generate.images import Picture, as_type, rgb, rgba, to_pixels
 from glyphflow.generate.inputs import Call, Conditions, Options, conditions
 from glyphflow.generate.residency import Residency
+from glyphflow.generate.speed import Speed
 from glyphflow.models import VAE, MMDiT, MMDiTConfig, Posterior, tensor_to_images, unpack_latents
 from glyphflow.models.control import ControlNet
 from glyphflow.models.quantize import Quantize, quantised_as
@@ -72,6 +73,7 @@ class Pipeline(Adapters):
         kind: Kind = "t2i",
         transformer_source: Path | None = None,
         controlnet_source: Path | None = None,
+        speed: Speed | None = None,
     ) -> None:
         self.transformer = transformer
         self.adapters: dict[str, Adapter] = {}
@@ -92,7 +94,8 @@ class Pipeline(Adapters):
             if network is not None:
                 keep_finite(network)
         parts = {"condition encoder": condition_encoder, "transformer": transformer, "ControlNet": controlnet, "VAE": vae}
-        self._residency = Residency(parts, self.device, budget)
+        self.residency = Residency(parts, self.device, budget)
+        self.speed = speed or Speed()
 
     @classmethod
     def from_pretrained(
@@ -105,12 +108,14 @@ class Pipeline(Adapters):
         transformer: str | Path | None = None,
         controlnet: str | Path | None = None,
         quantize: Quantize | None = None,
+        speed: Speed | None = None,
     ) -> Pipeline:
         """Open a directory of the released layout, a hub name, or (None) the nano weights shipped with the package.
 
         ``transformer`` is a single .safetensors file (also in fp8) or another transformer directory to take instead of the one
         there; ``controlnet`` is the directory of a ControlNet for :meth:`control`. ``quantize`` "int8" or "int4" keeps the
-        blocks' weights in so many bits, which changes pictures. ``dtype`` and ``device`` default to the best of this machine.
+        blocks' weights in so many bits, which changes pictures. ``speed`` is a :class:`glyphflow.generate.Speed`. ``dtype`` and
+        ``device`` default to the best of this machine.
         With ``memory="auto"`` all models stay on the device when they fit, else text encoder, MMDiT and VAE take turns there;
         "resident" insists. Raises :class:`MissingError` when there is no such model, :class:`InputError` when its files
         contradict each other or the device is too small.
@@ -138,6 +143,7 @@ class Pipeline(Adapters):
             transformer_source=source,
             controlnet_source=None if controlnet is None else Path(controlnet),
             controlnet=None if controlnet is None else ControlNet.from_pretrained(controlnet, dtype, at),
+            speed=speed,
         )
 
     def save_pretrained(self, directory: str | Path) -> None:
@@ -170,10 +176,21 @@ class Pipeline(Adapters):
         return None if self._controlnet_source is None else weights_hash(self._controlnet_source)
 
     @property
+    def speed(self) -> Speed:
+        """How the loop saves time; set it to another :class:`Speed` at any time."""
+        return self._speed
+
+    @speed.setter
+    def speed(self, speed: Speed) -> None:
+        speed.apply(self.transformer, self.device)
+        self._speed = speed
+
+    @property
     def approximations(self) -> tuple[str, ...]:
         """What makes pictures of this pipeline others than the exact computation's, in words."""
-        kind = quantised_as(self.transformer)
-        return () if kind is None else (f"{kind} weights",)
+        kind, share = quantised_as(self.transformer), self.speed.step_cache
+        found = (None if kind is None else f"{kind} weights", None if share is None else f"step cache {share:g}")
+        return tuple(word for word in found if word is not None)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -210,11 +227,11 @@ class Pipeline(Adapters):
         width: text.Sides = None,
         **options: Unpack[Options],
     ) -> GenerateResult:
-        """Make pictures whose outlines, depth or pose ``control_image`` gives, with the ControlNet this pipeline was opened with.
+        """Make pictures whose outlines, depth or pose ``control_image`` gives, with the ControlNet of :meth:`from_pretrained`.
 
-        One control picture serves all prompts, a list has one for each; with a list of scales, ``control_image`` is a list of as
-        many conditions of the same picture, whose effects add up. ``control_mask`` (white is painted anew) is for ControlNets
-        trained for inpainting. The ControlNet works from fraction ``control_guidance_start`` of the steps to
+        One control picture serves all prompts, a list has one for each; with a list of scales, ``control_image`` is a list of
+        as many conditions of the same picture, whose effects add up. ``control_mask`` (white is painted anew) is for
+        ControlNets trained for inpainting. The ControlNet works from fraction ``control_guidance_start`` of the steps to
         ``control_guidance_end``. ``height`` and ``width`` default to the control picture's ratio at the model's native area.
         For equal embeddings and generator the picture is the reference pipeline's.
         """
@@ -315,7 +332,7 @@ class Pipeline(Adapters):
         """What the language model sees in ``image``, in English ("en") or Chinese ("zh")."""
         if self.condition_encoder is None:
             raise InputError("This pipeline has no condition encoder, so it cannot describe a picture; give a prompt.")
-        self._residency.use("condition encoder", "vision tower")
+        self.residency.use("condition encoder", "vision tower", room=lambda: rooms.to_caption(self))
         return self.condition_encoder.caption(rgb(image), language)
 
     def reconstruct(self, image: Picture) -> Image.Image:
@@ -336,21 +353,21 @@ class Pipeline(Adapters):
 
         def wake() -> None:
             working = ["condition encoder"] if images is None else ["condition encoder", "vision tower"]
-            self._residency.use(*working, room=lambda: rooms.to_condition(self, call, images))
+            self.residency.use(*working, room=lambda: rooms.to_condition(self, call, images))
 
         return conditions(self.condition_encoder, call, (self.device, self.dtype), template, images, wake)
 
     @torch.inference_mode()
     def encode(self, pixels: torch.Tensor) -> Posterior:
         """The VAE's posterior of ``pixels`` (B, C, H, W) in [-1, 1], in raw latents, on the device."""
-        self._residency.use("VAE", room=lambda: rooms.to_encode(self, pixels))
+        self.residency.use("VAE", room=lambda: rooms.to_encode(self, pixels))
         return self.vae.encode(pixels.to(self.device, next(self.vae.parameters()).dtype))
 
     def sample(self, job: Job, call: Call, label: str) -> torch.Tensor:
         """Packed latents (B, N, C) that ``job`` ends in, with a progress line named ``label``."""
         self.interrupt = False
         working = ["transformer"] if job.control is None else ["transformer", "ControlNet"]
-        self._residency.use(*working, room=lambda: rooms.to_sample(self, job))
+        self.residency.use(*working, room=lambda: rooms.to_sample(self, job))
         with Progress(label, len(job.sigmas) - 1, "step") if call.progress else contextlib.nullcontext() as shown:
             return denoise(self, job, call.callback_on_step_end, shown)
 
@@ -363,7 +380,7 @@ class Pipeline(Adapters):
     @torch.inference_mode()
     def decode(self, z_BChw: torch.Tensor) -> torch.Tensor:
         """Standardised latents (B, C, h, w) -> pixels (B, 3, 8h, 8w) in [-1, 1]."""
-        self._residency.use("VAE", room=lambda: rooms.to_decode(self, z_BChw))
+        self.residency.use("VAE", room=lambda: rooms.to_decode(self, z_BChw))
         z = z_BChw.to(next(self.vae.parameters()).dtype)
         at_once = max(1, _DECODE_PIXELS // (64 * z.shape[-1] * z.shape[-2]))
         return torch.cat([self.vae.decode(self.vae.unstandardise(part)) for part in torch.split(z, at_once)])

@@ -222,10 +222,16 @@ class MMDiT(nn.Module):
 
     def compile_blocks(self) -> None:
         """Compile the blocks (``torch.compile``): one program serves them all, whatever the number of tokens."""
+        self.forget_compiled()
         self.use_kernels(TRACEABLE)
         for block in self.transformer_blocks:
             # The forward pass and not the module: hooks, which stream weights, stay outside.
             block.forward = torch.compile(block.forward, dynamic=True)
+
+    def forget_compiled(self) -> None:
+        """Undo :meth:`compile_blocks` but for the kernels."""
+        for block in self.transformer_blocks:
+            block.__dict__.pop("forward", None)
 
     def init_weights(self, generator: torch.Generator | None = None) -> MMDiT:
         """Start values for training from scratch (adaLN-zero).
