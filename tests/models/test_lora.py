@@ -312,6 +312,21 @@ def test_saved_and_read_again(model: MMDiT, shapes: dict[str, tuple[int, int]], 
         lora.save_lora(tmp_path / "b.safetensors", LoRA({TO_Q: Kronecker(torch.ones(2, 2), torch.ones(32, 32), 1.0)}, ""))
 
 
+@pytest.mark.parametrize("family", ["comfy", "bare", "default", "default before", "kohya"])
+def test_diffusers_reads_the_same_from_every_family(shapes: dict[str, tuple[int, int]], family: str) -> None:
+    conversion = pytest.importorskip("diffusers.loaders.lora_conversion_utils")
+    tensors = in_family(family, factors(shapes))
+    tensors = {key.removeprefix("transformer."): value for key, value in tensors.items()}  # as its loader does before
+    theirs = conversion._convert_non_diffusers_qwen_lora_to_diffusers(dict(tensors))
+    theirs = {key.removeprefix("transformer."): value for key, value in theirs.items()}
+    layers = lora.read_lora(tensors, shapes).layers
+    assert {key.rsplit(".lora_", 1)[0] for key in theirs} == set(layers)
+    for name, layer in layers.items():
+        assert isinstance(layer, LowRank)
+        product = theirs[f"{name}.lora_B.weight"] @ theirs[f"{name}.lora_A.weight"]
+        torch.testing.assert_close(layer.up @ layer.down * layer.scale, product, atol=1e-6, rtol=0, msg=name)
+
+
 @pytest.mark.parametrize("dora", [False, True])
 def test_diffusers_and_peft_make_the_same(tmp_path: Path, model: MMDiT, dora: bool) -> None:
     """They read what we save, weights and scales included, and their output is ours."""
