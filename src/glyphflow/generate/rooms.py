@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,15 +58,17 @@ def to_sample(pipeline: Pipeline, job: Job) -> int:
     longest = [None if rows is None else max(map(len, rows)) for rows in (conditions.positive, conditions.negative)]
     work = Work(job.shapes, len(job.latents), longest[0] or 0, longest[1], len(job.sigmas) - 1)
     config = pipeline.transformer.config
-    return of_sampling(config, work, job.latents.dtype) + _residual_bytes(pipeline, job, config.width)
+    return of_sampling(config, work, job.latents.dtype) + _kept_bytes(pipeline, job, config.width)
 
 
-def _residual_bytes(pipeline: Pipeline, job: Job, width: int) -> int:
-    """Bytes of what a ControlNet adds: a residual of the picture's tokens for each of its blocks."""
-    if job.control is None or pipeline.controlnet is None:
-        return 0
-    batch, tokens, _ = job.latents.shape
-    return len(pipeline.controlnet.transformer_blocks) * batch * tokens * width * job.latents.element_size()
+def _kept_bytes(pipeline: Pipeline, job: Job, width: int) -> int:
+    """Bytes of streams that are kept beside a step: a ControlNet's residuals, one a block, and two in a step cache."""
+    control = None if job.control is None else pipeline.controlnet
+    kept = 0 if control is None else len(control.transformer_blocks)
+    kept += 0 if pipeline.speed.step_cache is None else 2
+    tokens = sum(math.prod(shape) for shape in job.shapes)
+    passes = 1 if job.conditions.negative is None else 2
+    return kept * passes * len(job.latents) * tokens * width * job.latents.element_size()
 
 
 def to_decode(pipeline: Pipeline, z_BChw: Tensor) -> int:
