@@ -9,7 +9,7 @@ import pytest
 from hand_verdicts import TIMEOUT, pick, read, said
 
 from glyphflow.core.errors import InputError
-from glyphflow.evaluate.benchmark import Metric, SampleScore
+from glyphflow.evaluate.benchmark import Metric, Sample, SampleScore
 from glyphflow.evaluate.benchmarks.dpg import DPG
 from glyphflow.evaluate.benchmarks.graph import all_above, in_order, one_step
 from glyphflow.evaluate.benchmarks.oneig import OneIG, clean, compare, overall, targets_of, text_number
@@ -234,8 +234,19 @@ def test_oneig_defects_of_the_questions(tmp_path: Path) -> None:
     assert pick(metrics, "oneig_alignment").value == 0.0 and pick(metrics, "oneig_alignment", "corrected").value == 1.0
 
 
-def test_oneig_the_printed_list_is_compared_officially(tmp_path: Path) -> None:
-    """Brackets and quotes fall to the cleaning, by accident; a backslash sequence in the printed form would not."""
+def test_oneig_defect_line_breaks_of_the_printed_list_are_the_letter_n(tmp_path: Path) -> None:
+    """A target of two lines is printed with a backslash and an n, of which the cleaning leaves the n, between the words."""
+    printed = r"['Title: Models\nAuthor: Ho', '256 \times 256']"
+    assert targets_of(printed) == ("Title: Models\nAuthor: Ho", r"256 \times 256")
+    assert clean(printed) == "Title ModelsnAuthor Ho 256 times 256"
+    assert clean(" ".join(targets_of(printed))) == "Title Models Author Ho 256 times 256"
+    sample = Sample("text_0", "", targets_of(printed), {"printed": printed})
+    [row] = oneig(tmp_path).score(sample, [LIGHT, read("Title: Models", "Author: Ho", "256 times 256")])
+    assert row.values["official"]["distance"] == 1 and row.values["official"]["matched"] == 5 and row.quality == 1.0
+
+
+def test_oneig_the_printed_list_of_single_lines_is_as_good(tmp_path: Path) -> None:
+    """Brackets and quotes fall to the cleaning, by accident."""
     bench = oneig(tmp_path)
     [row] = bench.score(bench.samples()[3], [LIGHT, read("Hot tea its 5")])
     assert row.values["official"] == row.values["corrected"] and row.quality == 1.0

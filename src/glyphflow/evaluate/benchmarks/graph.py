@@ -24,7 +24,7 @@ def all_above(answers: Answers, parents: Parents) -> dict[int, bool]:
 
 
 def one_step(answers: Answers, parents: Parents) -> dict[int, bool]:
-    """OneIG: a question falls with a parent to which the judge itself said no, not with one that fell; unknown ones are none."""
+    """OneIG: a question falls with a parent that the judge itself denied, not with one that fell. Unknown ones are none."""
     return {n: yes and all(answers.get(parent, True) for parent in parents.get(n, ())) for n, yes in answers.items()}
 
 

@@ -8,9 +8,10 @@ share of target words read (of characters, where the target has Chinese). The nu
 with M = 100 in English and 50 in Chinese, so that one perfect reading in ten lifts it by more than any reading that is nearly
 right. Alignment: the mean over questions with dependencies, over pictures, over prompts.
 
-``official`` drops pictures that are all black, so that a model whose failures are black pictures gains by them, takes only the
-reply "Yes" for yes, and lets a dependency act over one step only. ``corrected`` counts black pictures as pictures without text
-and with every answer no, understands "yes.", and lets a "no" act on everything below it.
+``official`` compares with the printed form of a list of texts, in which a line break is the letter n between two words, drops
+pictures that are all black, so that a model whose failures are black pictures gains by them, takes only the reply "Yes" for
+yes, and lets a dependency act over one step only. ``corrected`` counts black pictures as pictures without text and with every
+answer no, understands "yes.", and lets a "no" act on everything below it.
 """
 
 from __future__ import annotations
@@ -212,9 +213,12 @@ def clean(text: str) -> str:
 
 
 def targets_of(printed: str) -> tuple[str, ...]:
-    """The texts in a cell, which holds the printed form of a Python list; a cell that is none is one text."""
+    """The texts in a cell, which holds the printed form of a Python list; a cell that is none is one text.
+
+    Line breaks and quotes are printed as escapes, formulas are not: the backslash of ``\\times`` begins no tab.
+    """
     try:
-        found = ast.literal_eval(printed)
+        found = ast.literal_eval(re.sub(r"\\(?![nr'\"\\])", r"\\\\", printed))
     except (SyntaxError, ValueError):
         return (printed,)
     return tuple(map(str, found)) if isinstance(found, list) else (printed,)
