@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from glyphflow.core.errors import InputError
+from glyphflow.core.errors import InputError, MissingError
 from glyphflow.core.hashing import derive_seed
 from glyphflow.generate import Pipeline
 from glyphflow.generate.speed import Speed
@@ -184,6 +184,15 @@ def test_streamed_weights_give_the_same_picture(root: Path) -> None:
     call |= {"num_inference_steps": 2, "output_type": "np"}
     first, second = (pipeline.control(**call, generator=seeded(1)[0]).images for pipeline in (whole, streamed))
     assert np.abs(first - second).max() <= 1e-5
+
+
+def test_a_controlnet_is_found_or_named(root: Path, tmp_path: Path) -> None:
+    for source, sentence in (
+        (tmp_path, "no config.json"),
+        (tmp_path / "absent", "no ControlNet .*absent"),
+    ):
+        with pytest.raises(MissingError, match=sentence):
+            Pipeline.from_pretrained(root / "model", dtype=torch.float32, device="cpu", controlnet=source)
 
 
 def test_wrong_calls_are_one_sentence(root: Path) -> None:

@@ -118,9 +118,17 @@ def locate(source: str | Path | None) -> Path:
         if absent:
             raise MissingError(f"{directory} has no directory {absent[0]!r}; give a model directory in the released layout.")
         return directory
-    if directory.is_absolute() or len(directory.parts) != 2 or str(source).startswith("."):
-        raise MissingError(f"There is no model directory {source}; check the path, or give a hub name such as Qwen/Qwen-Image.")
-    return _download(str(source))
+    return _download(source, "model directory", "Qwen/Qwen-Image", _PATTERNS)
+
+
+def locate_controlnet(source: str | Path) -> Path:
+    """The local directory of a ControlNet: one with its config.json, or ``owner/name`` on the hub, as in :func:`locate`."""
+    directory = Path(source)
+    if not directory.is_dir():
+        return _download(source, "ControlNet", "InstantX/Qwen-Image-ControlNet-Union", ["config.json", "*.safetensors*"])
+    if not (directory / "config.json").exists():
+        raise MissingError(f"{directory} has no config.json; give the directory of a ControlNet, with its weights.")
+    return directory
 
 
 def _nano() -> Path:
@@ -133,12 +141,15 @@ def _nano() -> Path:
     return directory
 
 
-def _download(name: str) -> Path:
+def _download(source: str | Path, what: str, example: str, patterns: list[str]) -> Path:
+    directory, name = Path(source), str(source)
+    if directory.is_absolute() or len(directory.parts) != 2 or name.startswith("."):
+        raise MissingError(f"There is no {what} {name}; check the path, or give a hub name such as {example}.")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=_PATTERNS))
+        return Path(snapshot_download(name, allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise MissingError(f"{name} is no directory here and the Hugging Face hub does not give it: {reason}") from error

@@ -20,7 +20,16 @@ from glyphflow.generate import control, edit, inpaint, restyle, rooms, text
 from glyphflow.generate import layers as _layers
 from glyphflow.generate.adapters import Adapter, Adapters
 from glyphflow.generate.denoise import Job, denoise
-from glyphflow.generate.directory import Kind, ModelFacts, directory_hash, index, locate, read_kind, require_kind
+from glyphflow.generate.directory import (
+    Kind,
+    ModelFacts,
+    directory_hash,
+    index,
+    locate,
+    locate_controlnet,
+    read_kind,
+    require_kind,
+)
 from glyphflow.generate.half import PartDtypes, keep_finite
 from glyphflow.generate.images import Picture, as_type, rgb, rgba, to_pixels
 from glyphflow.generate.inputs import Call, Conditions, Options, conditions
@@ -113,9 +122,9 @@ class Pipeline(Adapters):
         """Open a directory of the released layout, a hub name, or (None) the nano weights shipped with the package.
 
         ``transformer`` is a single .safetensors file (also in fp8) or another transformer directory to take instead of the one
-        there; ``controlnet`` is the directory of a ControlNet for :meth:`control`. ``quantize`` "int8" or "int4" keeps the
-        blocks' weights in so many bits, which changes pictures. ``speed`` is a :class:`glyphflow.generate.Speed`. ``dtype`` and
-        ``device`` default to the best of this machine.
+        there; ``controlnet`` is the directory or hub name of a ControlNet for :meth:`control`. ``quantize`` "int8" or "int4"
+        keeps the blocks' weights in so many bits, which changes pictures. ``speed`` is a :class:`glyphflow.generate.Speed`.
+        ``dtype`` and ``device`` default to the best of this machine.
         With ``memory="auto"`` all models stay on the device when they fit, else text encoder, MMDiT and VAE take turns there;
         "resident" insists. Raises :class:`MissingError` when there is no such model, :class:`InputError` when its files
         contradict each other or the device is too small.
@@ -129,6 +138,7 @@ class Pipeline(Adapters):
         budget = rooms.budget(memory, root, place, dtype, quantize)
         at = place if budget is None else torch.device("cpu")
         source = None if transformer is None else Path(transformer)
+        beside = None if controlnet is None else locate_controlnet(controlnet)
         known = None if source is None or source.is_dir() else read_config(root / "transformer", MMDiTConfig)
         return cls(
             MMDiT.from_pretrained(source or root / "transformer", dtypes.transformer, at, config=known, quantize=quantize),
@@ -141,8 +151,8 @@ class Pipeline(Adapters):
             budget=budget,
             kind=read_kind(root),
             transformer_source=source,
-            controlnet_source=None if controlnet is None else Path(controlnet),
-            controlnet=None if controlnet is None else ControlNet.from_pretrained(controlnet, dtype, at),
+            controlnet_source=beside,
+            controlnet=None if beside is None else ControlNet.from_pretrained(beside, dtype, at),
             speed=speed,
         )
 
