@@ -41,6 +41,7 @@ def register(app: typer.Typer) -> None:
         steps: Annotated[int, typer.Option(help="Denoising steps.")] = 50,
         prompt_tokens: Annotated[int, typer.Option(help="Length of the prompt.")] = 256,
         dtype: Annotated[str, typer.Option(help=f"{', '.join(DTYPES)}.")] = "bfloat16",
+        quantize: Annotated[str | None, typer.Option(help="int8 or int4: the transformer's blocks in so many bits.")] = None,
         bus: Annotated[str, typer.Option(help="Bytes per second from memory to card; PCIe 4.0 x16 does about 25GB.")] = "25GB",
     ) -> None:
         """What making pictures keeps on the card, streams to it and needs at its highest point."""
@@ -49,6 +50,7 @@ def register(app: typer.Typer) -> None:
         from glyphflow.cli.generate import _parse_size
         from glyphflow.core.hardware import parse_bytes
         from glyphflow.generate.placement import WORDS
+        from glyphflow.models.quantize import check_kind
         from glyphflow.plan import Request, plan_generation
 
         if dtype not in DTYPES:
@@ -59,9 +61,10 @@ def register(app: typer.Typer) -> None:
         request = Request(width, height, batch, references, cfg, steps, prompt_tokens)
         budget = {"resident": None, "streamed": 0}[memory] if memory in WORDS else parse_bytes(memory)
         config, kind = _config(model), getattr(torch, dtype)
-        least = plan_generation(config, request, 0, kind)
-        found = least if budget == 0 else plan_generation(config, request, budget, kind)
-        typer.echo(f"{model}, {_asked(found)}, {dtype}\n")
+        form = None if quantize is None else check_kind(quantize)
+        least = plan_generation(config, request, 0, kind, form)
+        found = least if budget == 0 else plan_generation(config, request, budget, kind, form)
+        typer.echo(f"{model}, {_asked(found)}, {dtype}{f', blocks in {form}' if form else ''}\n")
         for line in (*_table(found), "", *_sentences(found, least.peak.placement.peak, parse_bytes(bus))):
             typer.echo(line)
 

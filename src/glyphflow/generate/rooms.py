@@ -13,10 +13,10 @@ from torch import Tensor
 from glyphflow.generate.activations import Work, decoding_bytes, encoding_bytes, sampling_bytes, table_bytes
 from glyphflow.generate.directory import ModelFacts
 from glyphflow.generate.half import PartDtypes
-from glyphflow.generate.placement import BUFFERS, budget_of
+from glyphflow.generate.placement import budget_of
 from glyphflow.generate.sizes import EncoderConfig, ModelConfig
 from glyphflow.models import MMDiTConfig
-from glyphflow.models.quantize import Quantize
+from glyphflow.models.quantize import Quantize, expanding_bytes, quantised_as
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -40,16 +40,16 @@ def budget(
         config, side = ModelConfig.read(root), ModelFacts.read(root).native_side
         work = Work(((1, side // 16, side // 16),), 1, _TEXT_TOKENS, _TEXT_TOKENS, 50)
         decoding = decoding_bytes(config.vae, (1, side // 8, side // 8), PartDtypes.of(dtype).vae)
-        room = max(of_sampling(config.transformer, work, dtype), decoding)
-        return room + sum(part.total + part.passing for part in config.part_sizes(dtype, quantize).values())
+        room = max(of_sampling(config.transformer, work, dtype, quantize), decoding)
+        return room + sum(part.total + sum(part.passing) for part in config.part_sizes(dtype, quantize).values())
 
     return budget_of(memory, device, everything)
 
 
-def of_sampling(config: MMDiTConfig, work: Work, dtype: torch.dtype) -> int:
-    """Bytes of the loop and the modulation table, or of the weights that pass while the table is made."""
-    buffers = BUFFERS * 6 * config.width * (config.width + 1) * dtype.itemsize
-    return max(sampling_bytes(config, work, dtype), buffers) + table_bytes(config, work.steps, dtype)
+def of_sampling(config: MMDiTConfig, work: Work, dtype: torch.dtype, quantize: Quantize | None = None) -> int:
+    """Bytes of the loop and the modulation table."""
+    loop = sampling_bytes(config, work, dtype) + expanding_bytes(config.width, dtype, quantize)
+    return loop + table_bytes(config, work.steps, dtype)
 
 
 def to_sample(pipeline: Pipeline, job: Job) -> int:
@@ -58,7 +58,8 @@ def to_sample(pipeline: Pipeline, job: Job) -> int:
     longest = [None if rows is None else max(map(len, rows)) for rows in (conditions.positive, conditions.negative)]
     work = Work(job.shapes, len(job.latents), longest[0] or 0, longest[1], len(job.sigmas) - 1)
     config = pipeline.transformer.config
-    return of_sampling(config, work, job.latents.dtype) + _kept_bytes(pipeline, job, config.width)
+    kind = quantised_as(pipeline.transformer)
+    return of_sampling(config, work, job.latents.dtype, kind) + _kept_bytes(pipeline, job, config.width)
 
 
 def _kept_bytes(pipeline: Pipeline, job: Job, width: int) -> int:

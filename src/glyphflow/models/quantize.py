@@ -43,13 +43,14 @@ class QuantLinear(nn.Module):
         return F.linear(x, self.expand(), self.bias)
 
     def expand(self) -> Tensor:
-        """The weight (out, in) in the dtype of ``scale``."""
+        """The weight (out, in) in the dtype of ``scale``; takes :func:`expanding_bytes` on the way."""
         if self.offset is None:
-            return self.packed.to(self.scale.dtype) * self.scale
-        low, high = self.packed & 15, self.packed >> 4
-        levels = torch.stack([low, high], dim=-1).view(self.out_features, -1, GROUP).to(self.scale.dtype)
-        # One pass over the weight instead of two, and one rounding.
-        return torch.addcmul(self.offset[..., None], levels, self.scale[..., None]).view(self.out_features, self.in_features)
+            return self.packed.to(self.scale.dtype).mul_(self.scale)
+        levels = torch.stack([self.packed & 15, self.packed >> 4], dim=-1).view(self.out_features, -1, GROUP)
+        weight = levels.to(self.scale.dtype)
+        # One pass over the weight, and one rounding.
+        torch.addcmul(self.offset[..., None], weight, self.scale[..., None], out=weight)
+        return weight.view(self.out_features, self.in_features)
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, kind={self.kind}"
@@ -63,9 +64,15 @@ def quantised(name: str, shape: tuple[int, ...], kind: Quantize) -> bool:
 
 def quantise_as_placed(kind: Quantize) -> Callable[[nn.Module, str], None]:
     """For :func:`glyphflow.models.load_weights`: each weight is rounded before the next is read, so the whole never exists."""
+    check_kind(kind)
+    return lambda module, name: quantise_weight(module, name, kind)
+
+
+def check_kind(kind: str) -> Quantize:
+    """``kind`` itself if it is one of KINDS; raises InputError otherwise."""
     if kind not in KINDS:
         raise InputError(f"quantize is {kind!r}; it can be {' or '.join(map(repr, KINDS))}, or None to leave the weights.")
-    return lambda module, name: quantise_weight(module, name, kind)
+    return kind
 
 
 @torch.no_grad()
@@ -97,6 +104,12 @@ def weight_bytes(shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype, kind
         else:
             total += count // 2 + 2 * (count // GROUP) * dtype.itemsize
     return total
+
+
+def expanding_bytes(width: int, dtype: torch.dtype, kind: Quantize | None) -> int:
+    """Bytes that expanding the largest weight of a block of ``width`` takes at its highest point; 0 for whole weights."""
+    levels = 0 if kind != "int4" else 1
+    return 0 if kind is None else 4 * width * width * (dtype.itemsize + levels)
 
 
 def _to_int8(weight: Tensor) -> tuple[Tensor, Tensor, None]:

@@ -22,6 +22,7 @@ from glyphflow.generate.residency import DECODER, ENCODER, TRANSFORMER, VISION
 from glyphflow.generate.rooms import PICTURE_TOKENS, of_sampling
 from glyphflow.generate.sizes import ModelConfig
 from glyphflow.models import QWEN_IMAGE_MMDIT
+from glyphflow.models.quantize import Quantize
 
 PRESETS = {
     "qwen-image": ModelConfig(),
@@ -114,7 +115,7 @@ class GenerationPlan:
     @property
     def per_schedule(self) -> int:
         """Copied once for every new schedule: the weights that compute modulations."""
-        return 0 if self.budget is None else self.parts[TRANSFORMER].passing
+        return 0 if self.budget is None else sum(self.parts[TRANSFORMER].passing)
 
     @property
     def per_call(self) -> int:
@@ -128,13 +129,19 @@ class GenerationPlan:
 
 
 def plan_generation(
-    config: ModelConfig, request: Request, budget: int | None, dtype: torch.dtype = torch.bfloat16
+    config: ModelConfig,
+    request: Request,
+    budget: int | None,
+    dtype: torch.dtype = torch.bfloat16,
+    quantize: Quantize | None = None,
 ) -> GenerationPlan:
     """The plan for ``request``; ``budget`` None keeps everything on the device, 0 as little as possible.
 
+    ``quantize`` is the form of the transformer's blocks.
+
     Raises InputError, with both numbers, for a budget that is too small.
     """
-    parts, dtypes = config.part_sizes(dtype), PartDtypes.of(dtype)
+    parts, dtypes = config.part_sizes(dtype, quantize), PartDtypes.of(dtype)
     phases = []
 
     def add(name: str, working: tuple[str, ...], room: int, table: int = 0) -> None:
@@ -148,7 +155,7 @@ def plan_generation(
     eyes = (VISION,) if request.references else ()
     add("read the prompt", (ENCODER, *eyes), config.encoder.encoding_bytes(tokens, dtypes.condition_encoder))
     table = table_bytes(config.transformer, request.steps, dtype)
-    add("denoise", (TRANSFORMER,), of_sampling(config.transformer, request.work, dtype), table)
+    add("denoise", (TRANSFORMER,), of_sampling(config.transformer, request.work, dtype, quantize), table)
     latents = (request.batch, request.height // 8, request.width // 8)
     add("decode", (DECODER,), decoding_bytes(config.vae, latents, dtypes.vae))
     return GenerationPlan(request, budget, parts, tuple(phases))
