@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from glyphflow.generate import Pipeline
+from glyphflow.generate.speed import Speed
 from tiny import HIDDEN
 
 
@@ -25,8 +26,9 @@ def reference_pipeline(name: str, directory: Path, dtype: torch.dtype = torch.fl
 
 
 def our_pipeline(directory: Path, kind: str = "t2i", dtype: torch.dtype = torch.float32) -> Pipeline:
-    """Our pipeline over ``directory``, as a model of ``kind``."""
-    pipeline = Pipeline.from_pretrained(directory, dtype=dtype, device="cpu")
+    """Our pipeline over ``directory``, as a model of ``kind``; in bfloat16 with the reference's operations, one by one."""
+    speed = Speed.reference() if dtype == torch.bfloat16 else None
+    pipeline = Pipeline.from_pretrained(directory, dtype=dtype, device="cpu", speed=speed)
     pipeline.kind = kind  # type: ignore[assignment]
     return pipeline
 

@@ -9,9 +9,20 @@ import pytest
 import torch
 from PIL import Image, PngImagePlugin
 from pipeline_pairs import photo
+from safetensors.torch import save_file
 
 from glyphflow.core.errors import InputError
-from glyphflow.generate import Metadata, Pipeline, describe, describe_again, picture_hash, read_metadata, write_png
+from glyphflow.generate import (
+    Metadata,
+    Pipeline,
+    describe,
+    describe_again,
+    open_again,
+    picture_hash,
+    read_metadata,
+    write_png,
+)
+from glyphflow.generate.speed import Speed
 from tiny import tiny_pipeline
 
 REQUEST = {
@@ -79,6 +90,29 @@ def test_adapters_are_named(directory: Path) -> None:
         describe_again(plain, made)
     pipeline.set_adapters([])
     assert describe(pipeline, "m", **REQUEST).adapters == ()  # type: ignore[arg-type]
+
+
+def test_a_pipeline_is_opened_as_it_was(directory: Path, tmp_path: Path) -> None:
+    name = "transformer_blocks.0.attn.to_q"
+    lora = {f"{name}.lora_A.weight": torch.randn(2, 32), f"{name}.lora_B.weight": torch.randn(32, 2)}
+    save_file(lora, tmp_path / "lora.safetensors")
+    pipeline = opened(directory, quantize="int8", speed=Speed(packed_cfg=False, step_cache=0.1))
+    pipeline.load_lora_weights(tmp_path / "lora.safetensors", weight=0.5)
+    made = describe(pipeline, str(directory), **REQUEST)  # type: ignore[arg-type]
+    assert made.approximate == ("int8 weights", "step cache 0.1")
+    again = open_again(made)
+    assert describe_again(again, made) == made
+    call = {"num_inference_steps": 2, "output_type": "pt"}
+    first, second = (
+        p.generate("x", generator=torch.Generator().manual_seed(0), **call).images
+        for p in (pipeline, again)  # type: ignore[arg-type]
+    )
+    assert torch.equal(first, second)
+    with pytest.raises(InputError, match="switches that this version does not have"):
+        open_again(made.model_copy(update={"speed": {"warp": 9}}))
+    pipeline.load_lora_weights(lora, adapter_name="loose")
+    with pytest.raises(InputError, match="loose was given as tensors"):
+        open_again(describe(pipeline, str(directory), **REQUEST))  # type: ignore[arg-type]
 
 
 def test_old_pictures_stay_readable(tmp_path: Path) -> None:

@@ -131,15 +131,13 @@ def _generate(
 
 
 def _again(source: Path, out: Path | None, model: str | None, device: str | None) -> None:
-    from glyphflow.core.hardware import pick_device
-    from glyphflow.generate import describe_again, read_metadata
+    from glyphflow.generate import describe_again, open_again, read_metadata
 
     path = out or source.with_name(f"{source.stem}-again.png")
     if path.suffix.lower() != ".png":
         raise InputError(f"The picture is written as PNG, and -o is {path}; name a file that ends in .png.")
     wanted = read_metadata(source)
-    here = pick_device(device or (None if wanted.device == "cuda" else wanted.device)).type
-    pipeline = _open(model or wanted.model, device or here, wanted.dtype)
+    pipeline = open_again(wanted, model, device)
     metadata = describe_again(pipeline, wanted)
     for name, (now, then) in metadata.differences(wanted).items():
         typer.echo(f"{name} is {now} and was {then} for {source}; the picture may differ slightly.", err=True)

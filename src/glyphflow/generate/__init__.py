@@ -2,7 +2,7 @@
 
 from glyphflow.generate.directory import ModelFacts
 from glyphflow.generate.export_layers import flatten, write_layers
-from glyphflow.generate.metadata import Metadata, describe, describe_again, picture_hash, read_metadata, write_png
+from glyphflow.generate.metadata import Metadata, describe, describe_again, open_again, picture_hash, read_metadata, write_png
 from glyphflow.generate.pipeline import GenerateResult, Pipeline
 from glyphflow.generate.speed import Speed
 
@@ -15,6 +15,7 @@ __all__ = [
     "describe",
     "describe_again",
     "flatten",
+    "open_again",
     "picture_hash",
     "read_metadata",
     "write_layers",

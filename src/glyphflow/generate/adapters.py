@@ -13,6 +13,8 @@ from glyphflow.generate.residency import TRANSFORMER, Residency
 from glyphflow.models import MMDiT, lora
 from glyphflow.models.lora_file import choose_file, lora_path
 
+FROM_TENSORS = "tensors"  # the source of an adapter that was given by name and value
+
 
 @dataclass(frozen=True)
 class Adapter:
@@ -50,7 +52,7 @@ class Adapters:
         weights = lora.read_lora(where, lora.linear_shapes(self.transformer))
         self.residency.recall(TRANSFORMER)
         lora.attach(self.transformer, name, weights, weight)
-        self.adapters[name] = Adapter(weight, "tensors" if isinstance(where, Mapping) else str(source), weights.identity)
+        self.adapters[name] = Adapter(weight, FROM_TENSORS if isinstance(where, Mapping) else str(source), weights.identity)
         return name
 
     def set_adapters(self, adapter_names: str | Sequence[str], weights: float | Sequence[float] = 1.0) -> None:

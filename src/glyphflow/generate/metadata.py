@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib.metadata
 import json
@@ -9,13 +10,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from pydantic import Field, JsonValue
 
 from glyphflow.core.config import Config, load_config
 from glyphflow.core.errors import ConfigError, InputError
 from glyphflow.core.files import atomic_path
+from glyphflow.generate.adapters import FROM_TENSORS
 from glyphflow.generate.images import Picture, rgba
+from glyphflow.generate.speed import Speed
 from glyphflow.models.quantize import quantised_as
 
 if TYPE_CHECKING:
@@ -40,7 +44,9 @@ class Metadata(Config):
 
     ``task`` is the verb. ``settings`` are its options beside those that every verb has (``strength``, ``schedule``, ``layers``)
     by their names in Python; ``inputs`` are the hashes of the pictures it was given (:func:`picture_hash`), by role ("image",
-    "mask_image"). ``approximate`` names what makes this another picture than the exact computation's.
+    "mask_image"). ``model``, ``transformer``, ``controlnet``, ``adapters``, ``quantize`` and ``speed`` say how the pipeline was
+    opened; ``approximate`` names what in this makes another picture than the exact computation's. Files without ``speed`` were
+    made by the reference's operations.
     """
 
     task: str = "generate"
@@ -55,9 +61,12 @@ class Metadata(Config):
     inputs: dict[str, str] = Field(default_factory=dict)
     model: str
     weights_hash: str
+    transformer: str | None = None
+    controlnet: str | None = None
     controlnet_hash: str | None = None
     adapters: tuple[UsedAdapter, ...] = ()
     quantize: str | None = None
+    speed: dict[str, JsonValue] | None = None
     approximate: tuple[str, ...] = ()
     dtype: str
     device: str
@@ -105,6 +114,8 @@ def describe(
         inputs={role: picture_hash(picture) for role, picture in (inputs or {}).items()},
         model=model,
         weights_hash=pipeline.weights_hash,
+        transformer=None if pipeline.transformer_source is None else str(pipeline.transformer_source),
+        controlnet=str(pipeline.controlnet_source) if task == "control" else None,
         controlnet_hash=pipeline.controlnet_hash if task == "control" else None,
         adapters=tuple(
             UsedAdapter(name=name, source=known.source, identity=known.identity, weight=known.weight)
@@ -112,11 +123,36 @@ def describe(
             if known.weight
         ),
         quantize=quantised_as(pipeline.transformer),
+        speed=dataclasses.asdict(pipeline.speed),
         approximate=pipeline.approximations,
         dtype=str(pipeline.dtype).removeprefix("torch."),
         device=pipeline.device.type,
         versions={name: importlib.metadata.version(name) for name in ("glyphflow", "torch", "transformers")},
     )
+
+
+def open_again(wanted: Metadata, model: str | None = None, device: str | None = None) -> Pipeline:
+    """The pipeline that a picture was made with: its model (or ``model``, where that lies now), dtype, switches and adapters.
+
+    Raises :class:`InputError` for what cannot be opened again.
+    """
+    from glyphflow.generate.pipeline import Pipeline
+
+    try:
+        speed = Speed.reference() if wanted.speed is None else Speed(**wanted.speed)  # type: ignore[arg-type]
+        how = {"dtype": getattr(torch, wanted.dtype), "quantize": wanted.quantize, "speed": speed}
+    except (TypeError, AttributeError) as error:
+        raise InputError(f"The picture was made with switches that this version does not have ({error}).") from error
+    if device is None and wanted.device != "cuda":
+        device = wanted.device
+    pipeline = Pipeline.from_pretrained(
+        model or wanted.model, device=device, transformer=wanted.transformer, controlnet=wanted.controlnet, **how
+    )
+    for used in wanted.adapters:
+        if used.source == FROM_TENSORS:
+            raise InputError(f"The adapter {used.name} was given as tensors, which no file holds; load those again.")
+        pipeline.load_lora_weights(used.source, adapter_name=used.name, weight=used.weight)
+    return pipeline
 
 
 def describe_again(pipeline: Pipeline, wanted: Metadata, inputs: Mapping[str, Picture] | None = None) -> Metadata:

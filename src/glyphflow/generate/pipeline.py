@@ -94,8 +94,8 @@ class Pipeline(Adapters):
         self.kind = kind
         self.device = device or next(transformer.parameters()).device
         self._directory = directory
-        self._transformer_source = transformer_source
-        self._controlnet_source = controlnet_source
+        self.transformer_source = transformer_source
+        self.controlnet_source = controlnet_source
         self._weights_hash: str | None = None
         self.remembered: dict[object, torch.Tensor] = {}  # latents of references that were edited before
         self.interrupt = False  # a callback sets it to end the call after this step, with the picture as far as it is
@@ -177,13 +177,13 @@ class Pipeline(Adapters):
                 "This pipeline was put together in memory and has no files to identify it by; save it and open it."
             )
         if self._weights_hash is None:
-            self._weights_hash = directory_hash(self._directory, self._transformer_source)
+            self._weights_hash = directory_hash(self._directory, self.transformer_source)
         return self._weights_hash
 
     @property
     def controlnet_hash(self) -> str | None:
         """16 hexadecimal characters that identify the ControlNet's files; None where it was read from none."""
-        return None if self._controlnet_source is None else weights_hash(self._controlnet_source)
+        return None if self.controlnet_source is None else weights_hash(self.controlnet_source)
 
     @property
     def speed(self) -> Speed:
