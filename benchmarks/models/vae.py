@@ -1,9 +1,12 @@
-"""One picture through the VAE against the reference: `python benchmarks/models/vae.py [--size 512] [--rounds 3] [--quick] [--cpu-time]`.
+"""One picture through the VAE against the reference.
+
+    python benchmarks/models/vae.py [--size 512] [--rounds 3] [--quick] [--cpu-time]
 
 Full width (96 channels), random weights, one picture of noise. Both sides get the same weights and inputs in the same process,
 taking turns; each in both of its memory formats, and the ratio compares the better ones (the reference's channels_last is
 channels_last_3d). Memory is what LiveBytes counts: the most bytes of tensors alive at once beside weights and input. Medians
-are printed as Markdown. ``--quick`` is a smaller picture, once; ``--cpu-time`` is for one thread of a machine that is not quiet.
+are printed as Markdown. ``--quick`` is a smaller picture, once; ``--cpu-time`` is for a machine that is not quiet, with
+OMP_NUM_THREADS=1.
 """
 
 from __future__ import annotations
@@ -116,7 +119,8 @@ def main() -> None:
     diffusers.utils.logging.set_verbosity_error()
     print(
         f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads; PyTorch {torch.__version__}, "
-        f"diffusers {diffusers.__version__}; one picture of {side} x {side}, medians of {rounds}{', CPU time' * options.cpu_time}\n"
+        f"diffusers {diffusers.__version__}; one picture of {side} x {side}, medians of {rounds}"
+        f"{', CPU time' * options.cpu_time}\n"
     )
     print("| what | side | memory format | seconds | peak bytes per pixel | largest difference from the reference |")
     print("| --- | --- | --- | --- | --- | --- |")
