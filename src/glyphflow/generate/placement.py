@@ -22,12 +22,15 @@ _MARGIN = 0.05  # of a card's free memory: fragmentation, and what libraries tak
 
 @dataclass(frozen=True)
 class PartSizes:
-    """Bytes of a part on the device: ``fixed`` weights, each of its ``blocks``, and weights that under a budget are there only
-    in ``passing`` (they compute modulations, once per schedule)."""
+    """Bytes of a part on the device.
+
+    ``fixed`` weights, each of its ``blocks``, and each of the modules that under a budget are there only in ``passing``: they
+    compute modulations, once per schedule and before the blocks work.
+    """
 
     fixed: int
     blocks: tuple[int, ...] = ()
-    passing: int = 0
+    passing: tuple[int, ...] = ()
 
     @property
     def total(self) -> int:
@@ -38,6 +41,11 @@ class PartSizes:
     def buffers(self) -> int:
         """Bytes of the buffers when some blocks are streamed."""
         return min(BUFFERS, len(self.blocks)) * max(self.blocks, default=0)
+
+    @property
+    def passage(self) -> int:
+        """Bytes of the buffers while the passing modules pass; those of the blocks are free then."""
+        return min(BUFFERS, len(self.passing)) * max(self.passing, default=0)
 
 
 @dataclass(frozen=True)
@@ -71,25 +79,51 @@ def place(parts: Mapping[str, PartSizes], working: Sequence[str], room: int, bud
     everything = sum(part.total for part in parts.values())
     all_blocks = {name: tuple(range(len(parts[name].blocks))) for name in working}
     if budget is None:
-        return Placement(True, all_blocks, everything + sum(part.passing for part in parts.values()), room=room)
-    if everything + room <= budget:
-        return Placement(True, all_blocks, everything, room=room)
-    least = sum(parts[name].fixed + parts[name].buffers for name in working) + room
+        passing = sum(sum(part.passing) for part in parts.values())
+        return Placement(True, all_blocks, everything + passing, room=room)
+    whole = sum(_buffers(parts[name], True, room) for name in working)
+    if everything + whole + room <= budget:
+        return Placement(True, all_blocks, everything, whole, room)
+    least = sum(parts[name].fixed + _buffers(parts[name], False, room) for name in working) + room
     if 0 < budget < least:
         raise InputError(_too_small(budget, working, sum(parts[name].fixed for name in working), least, room))
     spare = max(budget - least, 0)
     resident, weights, buffers, streamed = {}, 0, 0, 0
     for name in working:
-        part = parts[name]
-        stay = _that_fit(part, spare + part.buffers)
+        part, reserved = parts[name], _buffers(parts[name], False, room)
+        stay = _that_fit(part, spare + reserved, room)
         held = sum(part.blocks[index] for index in stay)
-        extra = part.buffers if len(stay) < len(part.blocks) else 0
-        spare -= held + extra - part.buffers
+        taken = _buffers(part, len(stay) == len(part.blocks), room)
+        spare += reserved - taken - held
         resident[name] = stay
         weights += part.fixed + held
-        buffers += extra
-        streamed += sum(part.blocks) - held
+        buffers += taken
+        streamed += _copied(part, stay)
     return Placement(False, resident, weights, buffers, room, streamed)
+
+
+def _buffers(part: PartSizes, all_stay: bool, room: int) -> int:
+    """Bytes of the buffers of ``part``: for its blocks, or for what passes before there is work, if that takes more."""
+    return max(0 if all_stay else part.buffers, part.passage - room)
+
+
+def _that_fit(part: PartSizes, bytes_left: int, room: int) -> tuple[int, ...]:
+    """Indices of the blocks that stay within ``bytes_left``, which must also hold the buffers."""
+    if sum(part.blocks) + _buffers(part, True, room) <= bytes_left:
+        return tuple(range(len(part.blocks)))
+    stay, left = [], bytes_left - _buffers(part, False, room)
+    for index in spread(len(part.blocks)):
+        left -= part.blocks[index]
+        if left < 0:
+            break
+        stay.append(index)
+    return tuple(sorted(stay))
+
+
+def _copied(part: PartSizes, stay: Sequence[int]) -> int:
+    """Bytes that one pass copies: every streamed block but one that has a buffer to itself, which happens among three."""
+    gone = [size for index, size in enumerate(part.blocks) if index not in stay]
+    return sum(size for number, size in enumerate(gone) if len(gone[number % BUFFERS :: BUFFERS]) > 1)
 
 
 def _too_small(budget: int, working: Sequence[str], fixed: int, least: int, room: int) -> str:
@@ -99,19 +133,6 @@ def _too_small(budget: int, working: Sequence[str], fixed: int, least: int, room
         f"memory is {gigabytes(budget)} and the {' with the '.join(working)} needs {gigabytes(least)}: {gigabytes(fixed)} of "
         f"weights that stay{passing} and {gigabytes(room)} to work in; raise memory, or make fewer or smaller pictures at once."
     )
-
-
-def _that_fit(part: PartSizes, bytes_left: int) -> tuple[int, ...]:
-    """Indices of the blocks that stay within ``bytes_left``, which must also hold the buffers if not all of them do."""
-    if sum(part.blocks) <= bytes_left:
-        return tuple(range(len(part.blocks)))
-    stay, left = [], bytes_left - part.buffers
-    for index in spread(len(part.blocks)):
-        left -= part.blocks[index]
-        if left < 0:
-            break
-        stay.append(index)
-    return tuple(sorted(stay))
 
 
 def spread(count: int) -> list[int]:

@@ -70,6 +70,8 @@ class Residency:
         key = (times.dtype, times.tolist(), [(k, v.tolist() if isinstance(v, Tensor) else v) for k, v in more.items()])
         if self._table is None or self._table[0] != key:
             self._table = None
+            for lodger in self._lodgers.values():
+                lodger.free_buffers()  # the weights that pass now need others
             self._table = (key, _to(transformer.modulation(times, **more), torch.device("cpu")))
         return _to(self._table[1], self.device)
 
@@ -125,6 +127,11 @@ class _Lodger:
         if self._fixed is not None:
             self._fixed.end()
             self._fixed = None
+
+    def free_buffers(self) -> None:
+        """Give up the memory through which blocks are streamed, until they are called again."""
+        if self._stream is not None:
+            self._stream.free_buffers()
 
     @property
     def copied(self) -> int:

@@ -118,7 +118,7 @@ def sizes_of(module: nn.Module, blocks: Sequence[nn.Module] = (), passing: Seque
     """Bytes of ``module``, of the ``blocks`` and the only ``passing`` modules in it."""
     fixed = Weights([module], apart=[*blocks, *passing]).nbytes
     each = tuple(Weights([block], apart=passing).nbytes for block in blocks)
-    return PartSizes(fixed, each, Weights(passing).nbytes)
+    return PartSizes(fixed, each, tuple(Weights([module]).nbytes for module in passing))
 
 
 def modulations(transformer: MMDiT) -> list[nn.Module]:
