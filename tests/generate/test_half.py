@@ -35,6 +35,12 @@ def run(model: MMDiT, dtype: torch.dtype) -> torch.Tensor:
     return model(image.to(dtype), text.to(dtype), torch.tensor([0.75]), [[(1, 4, 6)]]).float()
 
 
+def lora() -> dict[str, torch.Tensor]:
+    generator, name = torch.Generator().manual_seed(1), "transformer_blocks.0.img_mlp.net.2"
+    shapes = {f"{name}.lora_A.weight": (2, 128), f"{name}.lora_B.weight": (32, 2)}
+    return {key: torch.randn(shape, generator=generator) for key, shape in shapes.items()}
+
+
 @pytest.mark.parametrize("loudness", [1.0, 3e3, 3e4])
 def test_the_mmdit_stays_near_float32(loudness: float) -> None:
     model = loud(loudness)
@@ -65,6 +71,12 @@ def test_a_float16_pipeline_draws_what_float32_draws(tmp_path: Path) -> None:
         assert abs(first.mean() - second.mean()) < 0.2
     latents = torch.randn(1, 16, 64, generator=torch.Generator().manual_seed(0)).half().float()
     first, second = (p.generate(**call, latents=latents).images for p in (whole, half))
+    assert np.abs(first - second).mean() < 0.01
+    whole.kind = half.kind = "edit-plus"
+    for network in (whole, half):
+        network.load_lora_weights(lora(), weight=0.5)
+    call["latents"] = latents
+    first, second = (p.edit([photo(64, 64)], **call, width=64, height=64).images for p in (whole, half))
     assert np.abs(first - second).mean() < 0.01
     prompt = [p.generate("a sign", latents=latents, num_inference_steps=2, output_type="np").images for p in (whole, half)]
     assert np.abs(prompt[0] - prompt[1]).mean() < 0.02
