@@ -87,7 +87,8 @@ class Branch(nn.Module):
             return self.delta()
         whole = weight_OI.float() + self.delta()
         assert self.magnitude is not None
-        return whole * (self.magnitude.float() / whole.norm(dim=1))[:, None] - weight_OI.float()
+        change: Tensor = whole * (self.magnitude.float() / whole.norm(dim=1))[:, None] - weight_OI.float()
+        return change
 
     def layer(self) -> LowRank | Kronecker:
         """As it came, in the working dtype."""
