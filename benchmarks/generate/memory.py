@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("--released", action="store_true", help="the released sizes in bfloat16 (60 GB of memory)")
     parser.add_argument("--size", default="256x256")
     parser.add_argument("--steps", type=int, default=3)
-    parser.add_argument("--budgets", help="such as 24GB,48GB; a half and a quarter of the blocks staying if absent")
+    parser.add_argument("--budgets", help="such as 24GB,48GB; the least that all phases need, and a block more, if absent")
     options = parser.parse_args()
     device = torch.device(options.device)
     config = ModelConfig(QWEN_IMAGE_MMDIT if options.released else MIDDLE, encoder=STUB)
@@ -129,7 +129,7 @@ def main() -> None:
     schedule = ScheduleConfig(use_dynamic_shifting=False)
     blocks = config.part_sizes(dtype)["transformer"].blocks
     least = plan_generation(config, request, 0, dtype).peak.placement.peak
-    some = [least + sum(blocks) // part for part in (4, 2)]
+    some = [least, least + blocks[0]]
     budgets: list[int] = [0, *(some if options.budgets is None else map(parse_bytes, options.budgets.split(",")))]
 
     parameters = sum(p.numel() for network in (transformer, vae) for p in network.parameters())
