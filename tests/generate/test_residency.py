@@ -16,6 +16,7 @@ from glyphflow.generate import Pipeline
 from glyphflow.generate.activations import LiveBytes
 from glyphflow.generate.placement import PartSizes, budget_of, place, spread
 from glyphflow.generate.sizes import ModelConfig
+from glyphflow.generate.speed import Speed
 from glyphflow.generate.streaming import Loan, Stream, Weights
 from glyphflow.models import ConditionEncoder, MMDiT, MMDiTConfig
 from tiny import HIDDEN, seeded_weights, tiny_pipeline
@@ -181,6 +182,50 @@ def test_a_branch_that_was_attached_moves_with_its_block(resident: Pipeline, bud
     finally:
         handle.remove()
         del linear.branch
+
+
+def test_loras_come_and_go_under_a_budget(resident: Pipeline, budgeted: Any) -> None:
+    torch.manual_seed(1)
+    width = resident.transformer.config.width
+    tensors = {}
+    for layer in ("transformer_blocks.1.attn.to_q", "transformer_blocks.3.img_mod.1"):
+        rows = width * (6 if "mod" in layer else 1)
+        tensors |= {f"{layer}.lora_A.weight": torch.randn(2, width), f"{layer}.lora_B.weight": 0.1 * torch.randn(rows, 2)}
+    pipeline = budgeted(0)
+    before = picture(pipeline)
+    pipeline.load_lora_weights(tensors, adapter_name="style")
+    with_style = picture(pipeline)
+    pipeline.residency.recall()
+    assert torch.equal(with_style, picture(resident)) and not torch.equal(with_style, before)
+    pipeline.unload_lora_weights()
+    assert torch.equal(picture(pipeline), before)
+
+
+@pytest.mark.parametrize(
+    "speed", [Speed.reference(), Speed(packed_cfg=False), Speed(modulation_table=False), Speed(step_cache=0.9)], ids=str
+)
+def test_every_speed_works_under_a_budget(resident: Pipeline, budgeted: Any, speed: Speed) -> None:
+    pipeline = budgeted(0)
+    resident.speed = pipeline.speed = speed
+    try:
+        assert torch.equal(picture(pipeline), picture(resident))
+    finally:
+        resident.speed = Speed()
+
+
+def test_quantised_blocks_are_streamed(directory: Path) -> None:
+    whole = Pipeline.from_pretrained(directory, dtype=torch.float32, device="cpu", quantize="int8")
+    for part in (whole.transformer, whole.vae, whole.condition_encoder.model):
+        for parameter in part.parameters():
+            parameter.data = parameter.data.clone()
+    expected = picture(whole)
+    parts = (whole.transformer, whole.vae, whole.condition_encoder, whole.schedule, whole.facts)
+    streamed = Pipeline(*parts, device=CPU, budget=0)
+    assert torch.equal(picture(streamed), expected)
+    assert sum(transformer_sizes(streamed).blocks) == pytest.approx(
+        sum(ModelConfig.read(directory).part_sizes(torch.float32, "int8")["transformer"].blocks), rel=0.01
+    )
+    streamed.residency.recall()
 
 
 def test_what_is_lent_may_be_trained_on_afterwards(budgeted: Any) -> None:
