@@ -226,6 +226,28 @@ def test_weights_choose_and_mix(model: MMDiT, shapes: dict[str, tuple[int, int]]
         lora.attach(model, "a", LoRA({}, ""))
 
 
+def test_compiled_code_notices_every_change() -> None:
+    """A compiler does not look at hooks that come later."""
+    same = nn.Sequential(nn.Linear(8, 8), nn.SiLU()).requires_grad_(False)
+    compiled = copy.deepcopy(same)
+    run = torch.compile(compiled, backend="eager")
+    adapter = LoRA({"0": LowRank(torch.randn(2, 8), torch.randn(8, 2), 1.0)}, "")
+    x, seen = torch.randn(3, 8), []
+    for change in (
+        lambda each: None,
+        lambda each: lora.attach(each, "a", adapter),
+        lambda each: lora.set_weights(each, {"a": 0.5}),
+        lora.fuse,
+        lora.unfuse,
+        lora.detach,
+    ):
+        for each in (same, compiled):
+            change(each)
+        seen.append(run(x))
+        torch.testing.assert_close(seen[-1], same(x), atol=1e-6, rtol=0)
+    assert not torch.equal(seen[0], seen[1]) and not torch.equal(seen[1], seen[2]) and torch.equal(seen[0], seen[-1])
+
+
 def test_branches_are_no_part_of_the_saved_model(model: MMDiT, shapes: dict[str, tuple[int, int]], tmp_path: Path) -> None:
     names = list(model.state_dict())
     lora.attach(model, "a", lora.read_lora(in_family("comfy", factors(shapes)), shapes))

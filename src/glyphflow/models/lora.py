@@ -1,18 +1,19 @@
 """Low-rank adapters on the linears of a model: attached as branches, weighted, fused into the weights and taken off again.
 
-The branches of a linear are its child module ``lora``, so that they go wherever the linear goes; a forward hook adds what they
-say. They are no part of the model's state dict: saving the model saves the model.
+The branches of a linear are its child module ``lora``, so that they go wherever the linear goes. A linear with branches changes
+its class to one that adds what they say: a compiler notices that, which a forward hook would hide from it. Branches are no part
+of the model's state dict: saving the model saves the model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.hooks import RemovableHandle
 
 from glyphflow.core.errors import InputError
 from glyphflow.models.lora_file import Kronecker, LoRA, LowRank, read_lora, save_lora
@@ -110,7 +111,6 @@ class Branches(nn.Module):
         super().__init__()
         self.all = nn.ModuleList()
         self.original: Tensor | None = None  # the weight before fusing, in the machine's memory
-        self.hook: RemovableHandle | None = None
 
     def __iter__(self) -> Iterator[Branch]:
         return cast(Iterator[Branch], iter(self.all))
@@ -126,8 +126,14 @@ class Branches(nn.Module):
         return out
 
 
-def _add_branches(linear: AnyLinear, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
-    return cast(Tensor, cast(Branches, linear.lora)(args[0], out, linear.bias))
+@cache
+def _adapted(kind: type[nn.Module]) -> type[nn.Module]:
+    """The class of a linear of class ``kind`` that has branches."""
+
+    def forward(self: Any, x: Tensor) -> Tensor:
+        return cast(Tensor, self.lora(x, kind.forward(self, x), self.bias))
+
+    return type(f"Adapted{kind.__name__}", (kind,), {"forward": forward, "plain": kind})
 
 
 def linear_shapes(model: nn.Module) -> dict[str, tuple[int, int]]:
@@ -150,7 +156,7 @@ def attach(model: nn.Module, adapter: str, lora: LoRA, weight: float = 1.0) -> N
         branches = getattr(linear, "lora", None)
         if branches is None:
             branches = linear.lora = Branches()
-            branches.hook = linear.register_forward_hook(_add_branches)
+            linear.__class__ = _adapted(type(linear))
         branch = Branch(adapter, layer, linear)
         branch.set_weight(weight, linear)
         branches.all.append(branch)
@@ -180,9 +186,8 @@ def detach(model: nn.Module, adapter: str | None = None) -> None:
     for linear, branches in list(_branched(model)):
         branches.all = nn.ModuleList(branch for branch in branches if adapter is not None and branch.adapter != adapter)
         if not branches.all:
-            assert branches.hook is not None
-            branches.hook.remove()
             del linear.lora
+            linear.__class__ = linear.plain
     if again:
         fuse(model)
 
