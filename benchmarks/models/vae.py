@@ -1,6 +1,6 @@
 """One picture through the VAE against the reference.
 
-    python benchmarks/models/vae.py [--size 512] [--rounds 3] [--quick] [--cpu-time]
+    python -m benchmarks.models.vae [--size 512] [--rounds 3] [--quick] [--cpu-time]
 
 Full width (96 channels), random weights, one picture of noise. Both sides get the same weights and inputs in the same process,
 taking turns; each in both of its memory formats, and the ratio compares the better ones (the reference's channels_last is
@@ -12,7 +12,6 @@ OMP_NUM_THREADS=1.
 from __future__ import annotations
 
 import argparse
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ import diffusers
 import torch
 from torch import Tensor
 
+from benchmarks.common import Clock, machine, table
 from glyphflow.generate.activations import LiveBytes
 from glyphflow.models import QWEN_IMAGE_VAE, VAE
 
@@ -30,6 +30,7 @@ FORMATS = {
     "channels_last": (torch.channels_last, torch.channels_last_3d),
 }
 Work = Callable[[], Tensor]
+Row = tuple[object, ...]
 
 
 def networks(dtype: torch.dtype) -> tuple[Any, VAE]:
@@ -59,7 +60,7 @@ def jobs(theirs: Any, ours: VAE, verb: str, side: int, dtype: torch.dtype) -> di
 
 
 def measure(
-    works: dict[tuple[str, str], Work], rounds: int, clock: Callable[[], float]
+    works: dict[tuple[str, str], Work], rounds: int, clock: Clock
 ) -> tuple[dict[Any, float], dict[Any, int], dict[Any, Tensor]]:
     """Median seconds, peak bytes and results of all ``works``, which take turns; the first turn counts bytes and warms up."""
     times: dict[Any, list[float]] = {key: [] for key in works}
@@ -77,33 +78,33 @@ def measure(
 
 
 @torch.no_grad()
-def compare(verb: str, side: int, dtype: torch.dtype, rounds: int, pair: tuple[Any, VAE], clock: Callable[[], float]) -> str:
-    """Print a row for each side and format; return the row of ratios."""
-    seconds, peaks, results = measure(jobs(*pair, verb, side, dtype), rounds, clock)
-    kind = f"{verb}, {str(dtype).removeprefix('torch.')}"
+def compare(works: dict[tuple[str, str], Work], kind: str, side: int, rounds: int, clock: Clock) -> tuple[list[Row], Row]:
+    """A row for each side and format, and the row of ratios; pictures are ``side`` x ``side``."""
+    seconds, peaks, results = measure(works, rounds, clock)
     truth = results["reference", "contiguous"].float()
+    rows: list[Row] = []
     for (who, name), result in results.items():
-        key = (who, name)
         apart = (result.float() - truth).abs().max().item()
-        per_pixel = peaks[key] / side**2
-        print(f"| {kind} | {who} | {name} | {seconds[key]:.2f} | {per_pixel:.0f} | {apart:.1e} |", flush=True)
-    time_, memory = (
+        rows.append((kind, who, name, f"{seconds[who, name]:.2f}", f"{peaks[who, name] / side**2:.0f}", f"{apart:.1e}"))
+    best, least = (
         {who: min(values[who, name] for name in FORMATS) for who in ("reference", "ours")} for values in (seconds, peaks)
     )
-    return f"| {kind} | {time_['reference'] / time_['ours']:.2f} | {memory['ours'] / memory['reference']:.2f} |"
+    return rows, (kind, f"{best['reference'] / best['ours']:.2f}", f"{least['ours'] / least['reference']:.2f}")
 
 
-def tiles(side: int, dtype: torch.dtype, vae: VAE, clock: Callable[[], float]) -> None:
-    """What tiling costs and saves, in channels_last."""
-    z = torch.randn(1, 16, side // 8, side // 8, generator=torch.Generator().manual_seed(1)).to(dtype)
+@torch.no_grad()
+def tiles(side: int, vae: VAE, clock: Clock) -> list[Row]:
+    """What tiling costs and saves, in channels_last and float32."""
+    z = torch.randn(1, 16, side // 8, side // 8, generator=torch.Generator().manual_seed(1))
     z = z.contiguous(memory_format=torch.channels_last)
-    print("\n| decode | seconds | peak MiB |\n| --- | --- | --- |")
+    rows: list[Row] = []
     for tile in (None, side // 2, side // 4):
-        with LiveBytes() as live, torch.no_grad():
+        with LiveBytes() as live:
             start = clock()
             vae.decode(z, tile)
         label = "whole" if tile is None else f"tiles of {tile}"
-        print(f"| {label} | {clock() - start:.2f} | {live.peak / 2**20:.0f} |", flush=True)
+        rows.append((label, f"{clock() - start:.2f}", f"{live.peak / 2**20:.0f}"))
+    return rows
 
 
 def main() -> None:
@@ -117,20 +118,20 @@ def main() -> None:
     clock = time.process_time if options.cpu_time else time.perf_counter
     side, rounds = (128, 1) if options.quick else (options.size, options.rounds)
     diffusers.utils.logging.set_verbosity_error()
-    print(
-        f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads; PyTorch {torch.__version__}, "
-        f"diffusers {diffusers.__version__}; one picture of {side} x {side}, medians of {rounds}"
-        f"{', CPU time' * options.cpu_time}\n"
-    )
-    print("| what | side | memory format | seconds | peak bytes per pixel | largest difference from the reference |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    summary = []
+    print(f"{machine('diffusers')}; {side} x {side}, medians of {rounds}{', CPU time' * options.cpu_time}\n")
+    rows: list[Row] = []
+    ratios: list[Row] = []
     for dtype in (torch.bfloat16, torch.float32):
         pair = networks(dtype)
-        summary += [compare(verb, side, dtype, rounds, pair, clock) for verb in ("decode", "encode")]
-    print("\n| better format of each side | times faster | share of the memory |\n| --- | --- | --- |")
-    print("\n".join(summary))
-    tiles(side, torch.float32, pair[1], clock)
+        for verb in ("decode", "encode"):
+            kind = f"{verb}, {str(dtype).removeprefix('torch.')}"
+            found, ratio = compare(jobs(*pair, verb, side, dtype), kind, side, rounds, clock)
+            rows += found
+            ratios.append(ratio)
+    difference = "largest difference from the reference"
+    print(table(("what", "side", "memory format", "seconds", "peak bytes per pixel", difference), rows))
+    print("\n" + table(("better format of each side", "times faster", "share of the memory"), ratios))
+    print("\n" + table(("decode, float32", "seconds", "peak MiB"), tiles(side, pair[1], clock)))
 
 
 if __name__ == "__main__":
