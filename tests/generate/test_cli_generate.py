@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from glyphflow.cli import generate, reconstruct
 from glyphflow.core.errors import InputError, InterruptedRun, StorageError
-from glyphflow.generate import Metadata, Pipeline, read_metadata, write_png
+from glyphflow.generate import Metadata, Pipeline, read_metadata, write_picture
 from glyphflow.generate import directory as model_directory
 from tiny import tiny_pipeline
 
@@ -98,7 +98,7 @@ def test_another_version_is_said(model: Path) -> None:
     metadata = read_metadata(Path("out.png"))
     old = metadata.model_copy(update={"versions": metadata.versions | {"torch": "2.11.0"}})
     with Image.open("out.png") as image:
-        write_png(image, Path("old.png"), old)
+        write_picture(image, Path("old.png"), old)
     output = run("generate", "--from", "old.png")
     assert any(f"torch is {metadata.versions['torch']} and was 2.11.0" in line for line in output.stderr.splitlines())
     with Image.open("old-again.png") as again, Image.open("out.png") as image:
@@ -177,8 +177,8 @@ def test_metadata_survives_any_text(tmp_path: Path) -> None:
         versions={"glyphflow": "0.1.0"},
     )
     image = Image.new("RGB", (16, 16))
-    write_png(image, tmp_path / "a.png", metadata)
-    write_png(image, tmp_path / "b.png", metadata)
+    write_picture(image, tmp_path / "a.png", metadata)
+    write_picture(image, tmp_path / "b.png", metadata)
     assert read_metadata(tmp_path / "a.png") == metadata
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 

@@ -20,7 +20,7 @@ from glyphflow.generate import (
     open_again,
     picture_hash,
     read_metadata,
-    write_png,
+    write_picture,
 )
 from glyphflow.generate.speed import Speed
 from tiny import tiny_pipeline
@@ -49,12 +49,12 @@ def test_inputs_and_settings_travel(directory: Path, tmp_path: Path) -> None:
     pipeline, image = opened(directory), photo(60, 50)
     settings = {"strength": 0.5, "schedule": "lightning", "sigmas": [1.0, 0.5]}
     made = describe(pipeline, "model", **REQUEST, task="restyle", settings=settings, inputs={"image": image})  # type: ignore[arg-type]
-    write_png(image, tmp_path / "out.png", made)
+    write_picture(image, tmp_path / "out.png", made)
     read = read_metadata(tmp_path / "out.png")
     assert read == made
     assert (read.task, read.settings, read.inputs) == ("restyle", settings, {"image": picture_hash(image)})
     assert describe_again(pipeline, read, {"image": image}) == read
-    write_png(image, tmp_path / "again.png", describe_again(pipeline, read, {"image": image.copy()}))
+    write_picture(image, tmp_path / "again.png", describe_again(pipeline, read, {"image": image.copy()}))
     assert (tmp_path / "again.png").read_bytes() == (tmp_path / "out.png").read_bytes()
     with pytest.raises(InputError, match=rf"from the image {picture_hash(image)} and this one is [0-9a-f]+;"):
         describe_again(pipeline, read, {"image": photo(60, 50, 1)})

@@ -147,7 +147,7 @@ def _again(source: Path, out: Path | None, model: str | None, device: str | None
 def _make(pipeline: Pipeline, metadata: Metadata, path: Path) -> None:
     import torch
 
-    from glyphflow.generate import write_png
+    from glyphflow.generate import write_picture
 
     (image,) = pipeline.generate(
         metadata.prompt,
@@ -158,7 +158,7 @@ def _make(pipeline: Pipeline, metadata: Metadata, path: Path) -> None:
         num_inference_steps=metadata.num_inference_steps,
         generator=torch.Generator().manual_seed(metadata.seed),
     ).images
-    write_png(image, path, metadata)
+    write_picture(image, path, metadata)
     typer.echo(str(path))
 
 

@@ -68,7 +68,7 @@ class PipelineMaker:
         """Generate, edit the sample's references, or reconstruct the first of them."""
         import torch
 
-        from glyphflow.generate import describe, write_png
+        from glyphflow.generate import describe, write_picture
 
         references = [_open(reference) for reference in sample.references]
         if task == "reconstruct":
@@ -80,7 +80,7 @@ class PipelineMaker:
             _save(self._pipeline.edit(references, prompt, generator=generator, progress=False, **request).images[0], path)
             return
         image = self._pipeline.generate(prompt, generator=generator, progress=False, **request).images[0]
-        write_png(image, path, describe(self._pipeline, self._model, prompt=prompt, seed=seed, **request))
+        write_picture(image, path, describe(self._pipeline, self._model, prompt=prompt, seed=seed, **request))
 
 
 class EndpointMaker:

@@ -2,7 +2,8 @@
 
 from glyphflow.generate.directory import ModelFacts
 from glyphflow.generate.export_layers import flatten, write_layers
-from glyphflow.generate.metadata import Metadata, describe, describe_again, open_again, picture_hash, read_metadata, write_png
+from glyphflow.generate.files import read_metadata, write_picture
+from glyphflow.generate.metadata import Metadata, describe, describe_again, open_again, picture_hash
 from glyphflow.generate.pipeline import GenerateResult, Pipeline
 from glyphflow.generate.speed import Speed
 
@@ -19,5 +20,5 @@ __all__ = [
     "picture_hash",
     "read_metadata",
     "write_layers",
-    "write_png",
+    "write_picture",
 ]

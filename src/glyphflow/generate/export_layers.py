@@ -18,10 +18,13 @@ from PIL import Image
 
 from glyphflow.core.errors import InputError
 from glyphflow.core.files import atomic_path, write_bytes
+from glyphflow.generate.files import FLATTENED, XMP_IN_PSD, png_texts, xmp_packet
+from glyphflow.generate.metadata import Metadata
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # equal layers give equal bytes
 _MAX_SIDE = 30000  # of the PSD format
 _RUN_LENGTH = 1  # PSD's number for the compression
+LAYER_ENDINGS = (".psd", ".zip", "")
 
 
 def flatten(layers: Sequence[Image.Image]) -> Image.Image:
@@ -32,32 +35,36 @@ def flatten(layers: Sequence[Image.Image]) -> Image.Image:
     return whole
 
 
-def write_layers(layers: Sequence[Image.Image], path: Path, names: Sequence[str] | None = None) -> None:
+def write_layers(
+    layers: Sequence[Image.Image], path: Path, names: Sequence[str] | None = None, metadata: Metadata | None = None
+) -> None:
     """Write RGBA ``layers`` of one size, bottom first, in the form that the name of ``path`` asks for.
 
     ``.psd`` is a layered document, ``.zip`` holds PNGs and ``manifest.json``, a name without ending becomes a directory of the
-    same files. ``names`` default to "layer 1" and so on. Files appear whole or not at all; equal layers give equal bytes. Other
-    endings and layers of different sizes raise :class:`InputError`.
+    same files. ``names`` default to "layer 1" and so on; ``metadata`` say how the layers were made and are read again by
+    :func:`glyphflow.generate.read_metadata`. Files appear whole or not at all; equal layers give equal bytes. Other endings and
+    layers of different sizes raise :class:`InputError`.
     """
     path = Path(path)
     kind = path.suffix.lower()
     names = [f"layer {n + 1}" for n in range(len(layers))] if names is None else list(names)
-    _check(layers, names, path, kind)
+    check_layers_ending(path)
+    _check(layers, names, kind)
     pictures = [layer.convert("RGBA") for layer in layers]
     if kind == ".psd":
-        write_bytes(path, psd(pictures, names))
+        write_bytes(path, psd(pictures, names, metadata))
     elif kind == ".zip":
         with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
-            for name, data in _files(pictures, names).items():
+            for name, data in _files(pictures, names, metadata).items():
                 archive.writestr(zipfile.ZipInfo(name, _EPOCH), data)
     else:
         with atomic_path(path) as temporary:
             temporary.mkdir()
-            for name, data in _files(pictures, names).items():
+            for name, data in _files(pictures, names, metadata).items():
                 (temporary / name).write_bytes(data)
 
 
-def psd(layers: Sequence[Image.Image], names: Sequence[str]) -> bytes:
+def psd(layers: Sequence[Image.Image], names: Sequence[str], metadata: Metadata | None = None) -> bytes:
     """The bytes of a Photoshop document with these RGBA layers of one size, bottom first."""
     width, height = layers[0].size
     coded = [[_run_lengths(plane) for plane in _planes(layer)] for layer in layers]
@@ -70,7 +77,8 @@ def psd(layers: Sequence[Image.Image], names: Sequence[str]) -> bytes:
     flat = [_run_lengths(plane) for plane in np.moveaxis(np.asarray(flatten(layers)), 2, 0)]
     header = b"8BPS" + struct.pack(">H6xHIIHH", 1, 4, height, width, 8, 3)  # version, channels, size, depth, RGB
     counts, rows = b"".join(plane[0] for plane in flat), b"".join(plane[1] for plane in flat)
-    return header + _sized(b"") + _sized(b"") + _sized(section) + struct.pack(">H", _RUN_LENGTH) + counts + rows
+    resources = b"" if metadata is None else _resource(XMP_IN_PSD, xmp_packet(metadata))
+    return header + _sized(b"") + _sized(resources) + _sized(section) + struct.pack(">H", _RUN_LENGTH) + counts + rows
 
 
 def _planes(layer: Image.Image) -> list[np.ndarray]:
@@ -92,6 +100,10 @@ def _record(name: str, size: tuple[int, int], planes: Sequence[tuple[bytes, byte
     extra = _sized(b"") + _sized(b"") + pascal + b"8BIMluni" + _sized(unicode_name)  # no mask, no blending ranges
     blending = b"8BIMnorm" + struct.pack(">BBBx", 255, 0, 0)  # opaque, not clipped, visible
     return struct.pack(">4iH", 0, 0, *size, 4) + channels + blending + _sized(extra)
+
+
+def _resource(number: int, data: bytes) -> bytes:
+    return b"8BIM" + struct.pack(">HH", number, 0) + _sized(data) + bytes(len(data) % 2)  # without a name
 
 
 def _sized(data: bytes) -> bytes:
@@ -132,32 +144,37 @@ def _copy(out: bytearray, data: bytes) -> None:
         out += part
 
 
-def _files(layers: Sequence[Image.Image], names: Sequence[str]) -> dict[str, bytes]:
+def _files(layers: Sequence[Image.Image], names: Sequence[str], metadata: Metadata | None) -> dict[str, bytes]:
     """File name -> content: one PNG a layer, the flattened picture, and the manifest that says which is which."""
     width, height = layers[0].size
-    files = {f"layer-{n + 1:02d}.png": _png(layer) for n, layer in enumerate(layers)}
+    files = {f"layer-{n + 1:02d}.png": _png(layer, metadata) for n, layer in enumerate(layers)}
     manifest = {
         "width": width,
         "height": height,
-        "flattened": "flattened.png",
+        "flattened": FLATTENED,
         "layers": [{"file": file, "name": name} for file, name in zip(files, names, strict=True)],  # bottom first
     }
     text = json.dumps(manifest, ensure_ascii=False, indent=2) + "\n"
-    return {"manifest.json": text.encode(), **files, "flattened.png": _png(flatten(layers))}
+    return {"manifest.json": text.encode(), **files, FLATTENED: _png(flatten(layers), metadata)}
 
 
-def _png(image: Image.Image) -> bytes:
+def _png(image: Image.Image, metadata: Metadata | None) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
+    image.save(buffer, format="PNG", pnginfo=None if metadata is None else png_texts(metadata))
     return buffer.getvalue()
 
 
-def _check(layers: Sequence[Image.Image], names: Sequence[str], path: Path, kind: str) -> None:
+def check_layers_ending(path: Path) -> None:
+    """Refuse a file name whose ending layers cannot be written to."""
+    kind = path.suffix.lower()
     if kind in (".jpg", ".jpeg"):
         raise InputError(f"{path.name}: layers are transparent (RGBA) and JPEG holds no transparency; use .psd, .zip or .png.")
-    if kind == ".png" or kind not in (".psd", ".zip", ""):
+    if kind not in LAYER_ENDINGS:
         several = "one PNG holds one layer" if kind == ".png" else f"layers cannot be written as {kind}"
         raise InputError(f"{path.name}: {several}; use .psd, .zip, or a name without ending for a directory of PNGs.")
+
+
+def _check(layers: Sequence[Image.Image], names: Sequence[str], kind: str) -> None:
     if not layers or len(names) != len(layers):
         raise InputError(
             f"There are {len(layers)} layers and {len(names)} names; give at least one layer and one name for each."

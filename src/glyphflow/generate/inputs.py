@@ -44,7 +44,7 @@ class Options(TypedDict, total=False):
     - ``callback_on_step_end(pipeline, step, t, {"latents", "prompt_embeds"})``: runs after each step and may return
       replacements; t runs from 1000 to 0.
     - ``max_sequence_length`` (1024): a prompt of more tokens is refused.
-    - ``progress`` (True): show a progress line.
+    - ``progress`` (True): show a progress line; a text is its label.
     """
 
     true_cfg_scale: float
@@ -62,7 +62,7 @@ class Options(TypedDict, total=False):
     output_type: str
     callback_on_step_end: Callback | None
     max_sequence_length: int
-    progress: bool
+    progress: bool | str
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Call:
     output_type: str = "pil"
     callback_on_step_end: Callback | None = None
     max_sequence_length: int = 1024
-    progress: bool = True
+    progress: bool | str = True
 
     @classmethod
     def of(cls, prompt: str | Sequence[str] | None, negative_prompt: str | Sequence[str] | None, options: Options) -> Call:

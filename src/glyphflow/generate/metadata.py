@@ -1,22 +1,18 @@
-"""What a picture was made from, inside its PNG file: enough to make the identical file again."""
+"""What a picture was made from: enough to make the identical file again."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import importlib.metadata
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from pydantic import Field, JsonValue
 
-from glyphflow.core.config import Config, load_config
-from glyphflow.core.errors import ConfigError, InputError
-from glyphflow.core.files import atomic_path
+from glyphflow.core.config import Config
+from glyphflow.core.errors import InputError
 from glyphflow.generate.adapters import FROM_TENSORS
 from glyphflow.generate.images import Picture, rgba
 from glyphflow.generate.speed import Speed
@@ -25,7 +21,6 @@ from glyphflow.models.quantize import quantised_as
 if TYPE_CHECKING:
     from glyphflow.generate.pipeline import Pipeline
 
-_KEY = "glyphflow"
 _REQUEST = {"task", "prompt", "negative_prompt", "seed", "num_inference_steps", "true_cfg_scale", "width", "height", "settings"}
 _POINTED_AT = ("weights_hash", "controlnet_hash", "adapters", "quantize", "approximate")
 
@@ -44,9 +39,9 @@ class Metadata(Config):
 
     ``task`` is the verb. ``settings`` are its options beside those that every verb has (``strength``, ``schedule``, ``layers``)
     by their names in Python; ``inputs`` are the hashes of the pictures it was given (:func:`picture_hash`), by role ("image",
-    "mask_image"). ``model``, ``transformer``, ``controlnet``, ``adapters``, ``quantize`` and ``speed`` say how the pipeline was
-    opened; ``approximate`` names what in this makes another picture than the exact computation's. Files without ``speed`` were
-    made by the reference's operations.
+    "mask_image"), ``sources`` the names of the files they came from. ``model``, ``transformer``, ``controlnet``, ``adapters``,
+    ``quantize`` and ``speed`` say how the pipeline was opened; ``approximate`` names what in this makes another picture than
+    the exact computation's. Files without ``speed`` were made by the reference's operations.
     """
 
     task: str = "generate"
@@ -59,6 +54,7 @@ class Metadata(Config):
     height: int
     settings: dict[str, JsonValue] = Field(default_factory=dict)
     inputs: dict[str, str] = Field(default_factory=dict)
+    sources: dict[str, str] = Field(default_factory=dict)
     model: str
     weights_hash: str
     transformer: str | None = None
@@ -96,10 +92,11 @@ def describe(
     task: str = "generate",
     settings: Mapping[str, JsonValue] | None = None,
     inputs: Mapping[str, Picture] | None = None,
+    sources: Mapping[str, str] | None = None,
 ) -> Metadata:
     """The metadata of a picture that ``pipeline``, opened as ``model``, makes of these values on this machine.
 
-    ``inputs`` are the pictures themselves; only their hashes are kept.
+    ``inputs`` are the pictures themselves; only their hashes are kept, and ``sources``, the names of their files.
     """
     return Metadata(
         task=task,
@@ -112,6 +109,7 @@ def describe(
         height=height,
         settings=dict(settings or {}),
         inputs={role: picture_hash(picture) for role, picture in (inputs or {}).items()},
+        sources=dict(sources or {}),
         model=model,
         weights_hash=pipeline.weights_hash,
         transformer=None if pipeline.transformer_source is None else str(pipeline.transformer_source),
@@ -131,7 +129,7 @@ def describe(
     )
 
 
-def open_again(wanted: Metadata, model: str | None = None, device: str | None = None) -> Pipeline:
+def open_again(wanted: Metadata, model: str | None = None, device: str | None = None, memory: str | int = "auto") -> Pipeline:
     """The pipeline that a picture was made with: its model (or ``model``, where that lies now), dtype, switches and adapters.
 
     Raises :class:`InputError` for what cannot be opened again.
@@ -146,7 +144,12 @@ def open_again(wanted: Metadata, model: str | None = None, device: str | None = 
     if device is None and wanted.device != "cuda":
         device = wanted.device
     pipeline = Pipeline.from_pretrained(
-        model or wanted.model, device=device, transformer=wanted.transformer, controlnet=wanted.controlnet, **how
+        model or wanted.model,
+        device=device,
+        memory=memory,
+        transformer=wanted.transformer,
+        controlnet=wanted.controlnet,
+        **how,
     )
     for used in wanted.adapters:
         if used.source == FROM_TENSORS:
@@ -166,7 +169,7 @@ def describe_again(pipeline: Pipeline, wanted: Metadata, inputs: Mapping[str, Pi
         if now != then:
             raise InputError(f"The picture was made from the {name} {then} and this one is {now}; give the same picture again.")
     content = wanted.model_dump(include=_REQUEST)
-    again = describe(pipeline, wanted.model, inputs=inputs, **content)
+    again = describe(pipeline, wanted.model, inputs=inputs, sources=wanted.sources, **content)
     for name in _POINTED_AT:
         now, then = getattr(again, name), getattr(wanted, name)
         if now != then:
@@ -181,32 +184,6 @@ def picture_hash(picture: Picture) -> str:
     """16 hexadecimal characters: the size and the pixels of ``picture``, upright, whatever file they came from."""
     image = rgba(picture)
     return hashlib.sha256(f"{image.width}x{image.height}:".encode() + image.tobytes()).hexdigest()[:16]
-
-
-def write_png(image: Image.Image, path: Path, metadata: Metadata) -> None:
-    """Write ``image`` with ``metadata`` to ``path``, atomically; equal pixels and metadata give equal bytes."""
-    info = PngImagePlugin.PngInfo()
-    info.add_itxt("Description", metadata.prompt)  # shown by ordinary viewers
-    info.add_itxt("Software", f"GlyphFlow {metadata.versions['glyphflow']}")
-    info.add_itxt(_KEY, json.dumps(metadata.model_dump(), ensure_ascii=False, sort_keys=True))
-    with atomic_path(path) as temporary:
-        image.save(temporary, format="PNG", pnginfo=info)
-
-
-def read_metadata(path: Path) -> Metadata:
-    """The metadata of a PNG that :func:`write_png` wrote; any other file raises :class:`InputError`."""
-    try:
-        with Image.open(path) as image:
-            text = image.info.get(_KEY)
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
-        reason = "does not exist" if isinstance(error, FileNotFoundError) else "is not a picture that can be read"
-        raise InputError(f"{path} {reason}; give a PNG that glyphflow generate wrote.") from error
-    if text is None:
-        raise InputError(f"{path} carries no GlyphFlow metadata (it may have been edited or converted); give the original PNG.")
-    try:
-        return load_config(Metadata, json.loads(text))
-    except (ConfigError, ValueError, TypeError) as error:
-        raise InputError(f"{path}: its GlyphFlow metadata is damaged or of another version ({error}).") from error
 
 
 def _plain(value: object) -> str:

@@ -374,11 +374,12 @@ class Pipeline(Adapters):
         return self.vae.encode(pixels.to(self.device, next(self.vae.parameters()).dtype))
 
     def sample(self, job: Job, call: Call, label: str) -> torch.Tensor:
-        """Packed latents (B, N, C) that ``job`` ends in, with a progress line named ``label``."""
+        """Packed latents (B, N, C) that ``job`` ends in, with a progress line named ``label`` unless ``call`` names it."""
         self.interrupt = False
         working = ["transformer"] if job.control is None else ["transformer", "ControlNet"]
         self.residency.use(*working, room=lambda: rooms.to_sample(self, job))
-        with Progress(label, len(job.sigmas) - 1, "step") if call.progress else contextlib.nullcontext() as shown:
+        name = call.progress if isinstance(call.progress, str) else label
+        with Progress(name, len(job.sigmas) - 1, "step") if call.progress else contextlib.nullcontext() as shown:
             return denoise(self, job, call.callback_on_step_end, shown)
 
     def result(self, latents: torch.Tensor, height: int, width: int, output_type: str) -> GenerateResult:
