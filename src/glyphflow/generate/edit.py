@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
@@ -67,15 +67,14 @@ def seen(pipeline: Pipeline, call: Call, references: list[list[Image.Image]]) ->
 
 def _references(pipeline: Pipeline, images: References, count: int) -> list[list[Image.Image]]:
     """The RGB references of each of ``count`` prompts."""
-    given: Sequence[object] = images if isinstance(images, (list, tuple)) else [images]
-    if given and all(isinstance(each, (list, tuple)) for each in given):
-        if len(given) != count:
-            raise InputError(f"There are {count} prompts and {len(given)} lists of pictures; give one list for each prompt.")
-        lists = given
-    else:
+    given: Sequence[Any] = images if isinstance(images, (list, tuple)) else [images]
+    lists: Sequence[Sequence[Picture]] = given
+    if not given or not all(isinstance(each, (list, tuple)) for each in given):
         lists = [given] * count
-    known: dict[int, Image.Image] = {}
-    result = [[known.setdefault(id(each), rgb(each)) for each in pictures] for pictures in lists]  # type: ignore[attr-defined]
+    elif len(given) != count:
+        raise InputError(f"There are {count} prompts and {len(given)} lists of pictures; give one list for each prompt.")
+    upright = {id(each): rgb(each) for each in {id(each): each for pictures in lists for each in pictures}.values()}
+    result = [[upright[id(each)] for each in pictures] for pictures in lists]
     for pictures in result:
         if not pictures:
             raise InputError("There is no picture to edit; give one, or use generate().")
