@@ -50,7 +50,7 @@ def test_the_page_shows_what_was_read_and_needs_no_other_file(tmp_path: Path) ->
     assert '<span class="hit">你</span>' in html and "not judged" in html and "missing_image" in html
     assert html.count("<polygon") == 2 and 'viewBox="0 0 128 128"' in html
     text = table(result)
-    assert "1 of 3 questions have no answer: 1 missing_image" in text and "worst case" in text
+    assert "1 of 3 judgements failed: 1 missing_image" in text and "worst case" in text
     [row] = [line for line in text.splitlines() if line.startswith("character_accuracy [language all]")]
     assert row.split()[3] == "0.8571"  # 4 of HELLO's 5 and 2 of 2 characters
 

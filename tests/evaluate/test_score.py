@@ -125,7 +125,7 @@ def test_strict_scoring_fails_when_anything_is_missing(tmp_path: Path) -> None:
     score(tmp_path, benchmark, [judge], strict=True)
     (tmp_path / "en-0.png").unlink()
     (tmp_path / "en-2.png").write_bytes((tmp_path / "en-2.png").read_bytes()[:200])
-    with pytest.raises(InputError, match=r"2 of 6 questions .*2 missing_image"):
+    with pytest.raises(InputError, match=r"2 of 6 judgements .*2 missing_image"):
         score(tmp_path, benchmark, [judge], strict=True)
     result = score(tmp_path, benchmark, [judge], typeset)
     reasons = {row["sample"]: row["reason"] for row in result["rows"] if row["status"] == "missing_image"}

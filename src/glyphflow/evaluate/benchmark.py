@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 Variant = Literal["official", "corrected"]
 Task = Literal["generate", "edit", "reconstruct"]
 
+_WORST: Mapping[str, Any] = {"ocr": (), "objects": (), "similarity": -1.0}
+
 _VAGUE = ("score", "overall", "average", "accuracy")
 
 
@@ -165,6 +167,11 @@ class Benchmark(ABC):
     @abstractmethod
     def aggregate(self, rows: Sequence[SampleScore]) -> list[Metric]:
         """The benchmark's metrics over ``rows``; most important first. Pure arithmetic."""
+
+    def worst(self, sample: Sample, question: Question) -> Any:
+        """The worst answer that ``question`` can get, which stands in for a failed judgement in the worst case; None where
+        there is no worst (a distance has no bound). What the worst reply in words is, the benchmark says."""
+        return _WORST.get(question.kind)
 
     @property
     def data_sha256(self) -> str:

@@ -48,7 +48,7 @@ def table(scores: Mapping[str, Any]) -> str:
     judges = [f"judge of {kind}: {identity or 'none named'}" for kind, identity in scores["judges"].items()]
     notes = [MEANING[name] for name in columns]
     failures = ", ".join(f"{count} {status}" for status, count in scores["failures"].items())
-    lost = f"{sum(scores['failures'].values())} of {scores['questions']} questions have no answer: {failures}"
+    lost = f"{sum(scores['failures'].values())} of {scores['judgements']} judgements failed: {failures}"
     title = f"{scores['benchmark']['name']} {scores['benchmark']['version']}, pictures of {scores['model']}"
     return "\n".join([title, *judges, *(line.rstrip() for line in lines), *notes, *([lost] if failures else [])])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,7 @@ from glyphflow.evaluate.verdicts import Entry, VerdictBook, judge_of
 
 FORMAT = 2
 RESAMPLES = 200
-WORST: Mapping[str, Any] = {"ocr": [], "objects": [], "similarity": -1.0}
-"""The worst answer of each kind of judge; what the worst reply in words is depends on the question."""
+WORST = Verdict("ok", None, {}, "the worst case")
 
 Typeset = Callable[[Sample, int, int], NDArray[np.uint8]]
 """(sample, width, height) -> its targets perfectly typeset, (height, width, 3) uint8 RGB."""
@@ -70,7 +70,7 @@ def score(
     if strict and result["failures"]:
         told = ", ".join(f"{count} {status}" for status, count in result["failures"].items())
         raise InputError(
-            f"{sum(result['failures'].values())} of {len(made.questions)} questions about {folder} have no answer ({told}); "
+            f"{sum(result['failures'].values())} of {result['judgements']} judgements of {folder} failed ({told}); "
             "complete the folder or the judge and score again, or leave --strict out."
         )
     return result
@@ -113,23 +113,24 @@ class _Judged:
         """Ask everything."""
         entries = iter(book.judge(self.questions, judges, label))
         self.entries = [[next(entries) for _ in questions] for questions in self.by_sample]
-        self.rows = self._rows(lambda question, verdict: verdict)
+        self.rows = [
+            row
+            for sample, found in zip(self.samples, self.entries, strict=True)
+            for row in self.benchmark.score(sample, [entry.verdict for entry in found])
+        ]
 
     def worst_rows(self) -> list[SampleScore]:
-        """The rows as they would be had every failure been the worst answer of its kind (failures without one stay)."""
-
-        def worst(question: Question, verdict: Verdict) -> Verdict:
-            bad = not verdict.ok and question.kind in WORST
-            return Verdict("ok", WORST[question.kind], {}, verdict.identity) if bad else verdict
-
-        return self._rows(worst)
-
-    def _rows(self, see: Callable[[Question, Verdict], Verdict]) -> list[SampleScore]:
-        rows = []
-        for sample, questions, entries in zip(self.samples, self.by_sample, self.entries, strict=True):
-            verdicts = [see(question, entry.verdict) for question, entry in zip(questions, entries, strict=True)]
-            rows += self.benchmark.score(sample, verdicts)
-        return rows
+        """The rows as they would be had every failure been as bad as can be; those that have no worst stay."""
+        places = {sample.id: place for place, sample in enumerate(self.samples)}
+        worst: dict[tuple[str, int, str], SampleScore] = {}
+        for name in {row.sample for row in self.rows if not row.ok}:
+            sample, questions, entries = (each[places[name]] for each in (self.samples, self.by_sample, self.entries))
+            verdicts = [
+                entry.verdict if (value := self.benchmark.worst(sample, question)) is None else replace(WORST, value=value)
+                for question, entry in zip(questions, entries, strict=True)
+            ]
+            worst |= {(name, row.repeat, row.part): row for row in self.benchmark.score(sample, verdicts)}
+        return [row if row.ok else worst[row.sample, row.repeat, row.part] for row in self.rows]
 
 
 def _ceiling(
@@ -185,8 +186,8 @@ def _summary(
             "python": platform.python_version(),
             "machine": f"{platform.system()} {platform.machine()}",
         },
-        "questions": len(made.questions),
-        "failures": dict(Counter(e.verdict.status for entries in made.entries for e in entries if not e.verdict.ok)),
+        "judgements": len(made.rows),
+        "failures": dict(Counter(row.status for row in made.rows if not row.ok)),
     }
     subset = None
     if perfect is not None:

@@ -4,8 +4,8 @@ The models ship inside the rapidocr package and are named by path, so nothing is
 before and after them, are the package's own; the order of work is ours. One worker per core runs single-threaded inference:
 first every picture is searched for lines, then the lines of all pictures are recognised, those of one width together. Each
 line is given the very pixels that the package gives it, so the readings are the package's. What this wrapper adds: RGB input,
-small pictures enlarged before they are read, a reading order that follows rows, a second look at pictures in which no line was
-found, and an identity that changes when anything that can change a reading changes.
+small pictures enlarged before they are read, a reading order that follows rows, a second look at pictures in which no letter,
+digit or character was found, and an identity that changes when anything that can change a reading changes.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class OCR:
         if not self._identity:
             files = "+".join(f"{section.lower()}-{sha256_file(path)[:8]}" for section, path in self._files.items())
             mode = f"fast{FAST_SIDE}" if self._fast else "page"
-            self._identity = f"rapidocr-{metadata.version('rapidocr')}+{files}/{mode}+ink"
+            self._identity = f"rapidocr-{metadata.version('rapidocr')}+{files}/{mode}+ink2"
         return self._identity
 
     def read(self, images: Sequence[_Picture]) -> list[list[OCRLine]]:
@@ -128,10 +128,10 @@ class OCR:
         with ThreadPoolExecutor(self._workers) as pool:
             found = list(pool.map(self._detect, images))
             read = self._read_found(found, pool)
-            blank = [index for index, lines in enumerate(read) if not lines]
+            blank = [index for index, lines in enumerate(read) if not any(map(str.isalnum, _text(lines)))]
             looks = list(pool.map(lambda index: _all_ink(images[index]), blank))
             for index, lines in zip(blank, self._read_found(looks, pool), strict=True):
-                read[index] = lines
+                read[index] = lines or read[index]
         return [reading_order(lines) for lines in read]
 
     def _detect(self, image: _Picture) -> _Found:
@@ -215,6 +215,10 @@ def _batches(widths: Sequence[int]) -> list[list[int]]:
         else:
             batches.append([index])
     return batches
+
+
+def _text(lines: Sequence[OCRLine]) -> str:
+    return "".join(line.text for line in lines)
 
 
 def _counts(text: str, confidence: float) -> bool:

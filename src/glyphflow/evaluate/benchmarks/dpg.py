@@ -90,6 +90,9 @@ class DPG(Benchmark):
             rows.append(SampleScore(sample.id, repeat, "ok", "", "", corrected["whole"], values))
         return rows
 
+    def worst(self, sample: Sample, question: Question) -> Any:
+        return "no" if question.kind == "chat" else super().worst(sample, question)
+
     def aggregate(self, rows: Sequence[SampleScore]) -> list[Metric]:
         return [*self._numbers(rows, "official"), *self._numbers(rows, "corrected")]
 

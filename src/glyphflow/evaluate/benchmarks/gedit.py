@@ -16,7 +16,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from glyphflow.core.errors import InputError
 from glyphflow.evaluate.benchmark import Benchmark, Metric, Sample, SampleScore, Variant, mean
@@ -41,6 +41,7 @@ GROUPS = (
     "background_change", "color_alter", "material_alter", "motion_change", "ps_human", "style_change",
     "subject-add", "subject-remove", "subject-replace", "text_change", "tone_transfer",
 )  # fmt: skip
+WORST = '{"score": [0, 0]}'
 SCORES = {"sc": "G_SC", "pq": "G_PQ", "o": "G_O"}
 
 
@@ -102,6 +103,9 @@ class GEdit(Benchmark):
             tags = {"intersection": sample.tags["intersection"]}
             rows.append(SampleScore(sample.id, repeat, "ok", "", category, min(1.0, quality), {**values, **tags}))
         return rows
+
+    def worst(self, sample: Sample, question: Question) -> Any:
+        return WORST if question.kind == "chat" else super().worst(sample, question)
 
     def aggregate(self, rows: Sequence[SampleScore]) -> list[Metric]:
         return [found for variant in ("official", "corrected") for found in self._numbers(rows, variant)]

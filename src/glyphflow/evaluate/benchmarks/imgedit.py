@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from glyphflow.core.errors import InputError
 from glyphflow.evaluate.benchmark import Benchmark, Metric, Sample, SampleScore, Variant, mean
@@ -21,6 +22,7 @@ from glyphflow.evaluate.question import Question
 
 TYPES = ("add", "adjust", "extract", "replace", "remove", "background", "style", "compose", "action")
 """In the order of published tables, where "compose" is called "Hybrid"."""
+WORST = "one: 1\ntwo: 1\nthree: 1"
 
 
 class ImgEdit(Benchmark):
@@ -66,6 +68,9 @@ class ImgEdit(Benchmark):
             best = next(value for value in (values["corrected"], values["official"]) if value is not None)
             rows.append(SampleScore(sample.id, repeat, "ok", "", category, min(1.0, (best - 1) / 4), values))
         return rows
+
+    def worst(self, sample: Sample, question: Question) -> Any:
+        return WORST if question.kind == "chat" else super().worst(sample, question)
 
     def aggregate(self, rows: Sequence[SampleScore]) -> list[Metric]:
         return [found for variant in ("official", "corrected") for found in self._numbers(rows, variant)]

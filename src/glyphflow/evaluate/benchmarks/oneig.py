@@ -90,6 +90,9 @@ class OneIG(Benchmark):
                 rows.append(alignment_row(sample, repeat, replies, bool(black.value["black"])))
         return rows
 
+    def worst(self, sample: Sample, question: Question) -> Any:
+        return {"chat": "no", "pixels": {"black": False}}.get(question.kind, super().worst(sample, question))
+
     def aggregate(self, rows: Sequence[SampleScore]) -> list[Metric]:
         texts, aligned = [row for row in rows if row.part == "text"], [row for row in rows if row.part == "alignment"]
         found = []

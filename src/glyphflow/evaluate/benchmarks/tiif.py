@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from glyphflow.core.errors import InputError
 from glyphflow.evaluate.benchmark import Benchmark, Metric, Sample, SampleScore, mean, ratio
@@ -107,6 +108,10 @@ class TIIF(Benchmark):
             if sample.targets:
                 rows.append(words_row(sample, repeat, given[1]))
         return rows
+
+    def worst(self, sample: Sample, question: Question) -> Any:
+        wrong = "\n".join("no" if answer == "yes" else "yes" for answer in sample.tags["answers"])
+        return wrong if question.kind == "chat" else super().worst(sample, question)
 
     def aggregate(self, rows: Sequence[SampleScore]) -> list[Metric]:
         return [found for length in LENGTHS for found in self._length(rows, length)]
