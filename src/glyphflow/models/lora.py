@@ -136,6 +136,20 @@ def _adapted(kind: type[nn.Module]) -> type[nn.Module]:
     return type(f"Adapted{kind.__name__}", (kind,), {"forward": forward, "plain": kind})
 
 
+def _branches_of(linear: Any) -> Branches:
+    """The branches of ``linear``, which gets them, and the class that uses them, if it has none."""
+    if not hasattr(linear, "lora"):
+        linear.lora = Branches()
+        linear.__class__ = _adapted(type(linear))  # type: ignore[arg-type]
+    return cast(Branches, linear.lora)
+
+
+def _bare(linear: Any) -> None:
+    """Undo :func:`_branches_of`."""
+    del linear.lora
+    linear.__class__ = linear.plain
+
+
 def linear_shapes(model: nn.Module) -> dict[str, tuple[int, int]]:
     """(out, in) of every linear of ``model``, by name."""
     return {name: (module.out_features, module.in_features) for name, module in _linears(model)}
@@ -153,10 +167,7 @@ def attach(model: nn.Module, adapter: str, lora: LoRA, weight: float = 1.0) -> N
     linears = dict(_linears(model))
     for name, layer in lora.layers.items():
         linear = linears[name]
-        branches = getattr(linear, "lora", None)
-        if branches is None:
-            branches = linear.lora = Branches()
-            linear.__class__ = _adapted(type(linear))
+        branches = _branches_of(linear)
         branch = Branch(adapter, layer, linear)
         branch.set_weight(weight, linear)
         branches.all.append(branch)
@@ -186,8 +197,7 @@ def detach(model: nn.Module, adapter: str | None = None) -> None:
     for linear, branches in list(_branched(model)):
         branches.all = nn.ModuleList(branch for branch in branches if adapter is not None and branch.adapter != adapter)
         if not branches.all:
-            del linear.lora
-            linear.__class__ = linear.plain
+            _bare(linear)
     if again:
         fuse(model)
 
