@@ -16,9 +16,9 @@ def pictures(seed: int, *shape: int) -> torch.Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-@pytest.mark.parametrize("size", [(11, 11), (32, 48), (300, 260)])
+@pytest.mark.parametrize("size", [(11, 11), (32, 48), (300, 260), (420, 900)])
 def test_psnr_and_ssim_agree_with_skimage(size: tuple[int, int]) -> None:
-    """Also above 256 pixels, where some packages shrink the pictures first."""
+    """Also above 256 pixels, where some packages shrink the pictures first, and where strips are put together."""
     metrics = pytest.importorskip("skimage.metrics")
     x = pictures(0, 2, 3, *size)
     y = (x + 0.1 * pictures(1, 2, 3, *size)).clamp(0, 1)

@@ -10,7 +10,6 @@ SSIM of the copy.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from glyphflow.core.errors import InputError
@@ -18,6 +17,7 @@ from glyphflow.core.errors import InputError
 WINDOW = 11
 SIGMA = 1.5
 K1, K2 = 0.01, 0.03
+STRIP = 2**17  # pixels of a plane that a CPU works on at a time
 PSNR_CAP = 100.0
 """dB that :func:`psnr` gives two equal pictures, whose true value is infinite and would take every average with it."""
 
@@ -37,15 +37,29 @@ def ssim(x_BCHW: Tensor, y_BCHW: Tensor) -> Tensor:
     check_pair(x_BCHW, y_BCHW)
     if min(x_BCHW.shape[2:]) < WINDOW:
         raise InputError(f"SSIM needs sides of at least {WINDOW} pixels, not {x_BCHW.shape[3]}x{x_BCHW.shape[2]}.")
-    x, y = x_BCHW.double(), y_BCHW.double()
-    mean_x, mean_y = _blur(x), _blur(y)
-    variance_x = _blur(x * x) - mean_x.square()
-    variance_y = _blur(y * y) - mean_y.square()
-    covariance = _blur(x * y) - mean_x * mean_y
+    x_PHW, y_PHW = x_BCHW.flatten(0, 1), y_BCHW.flatten(0, 1)
+    planes, height, width = x_PHW.shape
+    windows = height - WINDOW + 1
+    # on a CPU a strip of one plane at a time stays in the cache, which is three times as fast as the whole batch at once
+    size, strip = (1, max(WINDOW, STRIP // width)) if x_PHW.device.type == "cpu" else (planes, windows)
+    totals = []
+    for x, y in zip(x_PHW.split(size), y_PHW.split(size), strict=True):
+        parts = [slice(top, top + strip + WINDOW - 1) for top in range(0, windows, strip)]
+        totals.append(sum(_ssim(x[:, part].double(), y[:, part].double()) for part in parts))
+    means_P = torch.cat([torch.as_tensor(total) for total in totals]) / (windows * (width - WINDOW + 1))
+    return means_P.view(x_BCHW.shape[:2]).mean(dim=1)
+
+
+def _ssim(x_PHW: Tensor, y_PHW: Tensor) -> Tensor:
+    """The sum of the index over the windows of each plane, (P,)."""
+    mean_x, mean_y = _blur(x_PHW), _blur(y_PHW)
+    variance_x = _blur(x_PHW * x_PHW) - mean_x.square()
+    variance_y = _blur(y_PHW * y_PHW) - mean_y.square()
+    covariance = _blur(x_PHW * y_PHW) - mean_x * mean_y
     c1, c2 = K1**2, K2**2
     luminance = (2 * mean_x * mean_y + c1) / (mean_x.square() + mean_y.square() + c1)
     structure = (2 * covariance + c2) / (variance_x + variance_y + c2)
-    return (luminance * structure).mean(dim=(1, 2, 3))
+    return (luminance * structure).sum(dim=(1, 2))
 
 
 def check_pair(x_BCHW: Tensor, y_BCHW: Tensor) -> None:
@@ -61,11 +75,17 @@ def check_pair(x_BCHW: Tensor, y_BCHW: Tensor) -> None:
             raise InputError(f"Pictures are compared with values in [0, 1], but the {name} ones span {low:.3g} to {high:.3g}.")
 
 
-def _blur(x_BCHW: Tensor) -> Tensor:
-    """Gaussian mean of every whole window, (B, C, H - 10, W - 10); the two axes one after the other."""
-    offsets = torch.arange(WINDOW, dtype=x_BCHW.dtype, device=x_BCHW.device) - WINDOW // 2
+def _blur(x_PHW: Tensor) -> Tensor:
+    """Gaussian mean of every whole window, (P, H - 10, W - 10): one axis after the other, as a sum of shifted copies
+    (on CPUs several times as fast as a convolution with one kernel a channel)."""
+    offsets = torch.arange(WINDOW, dtype=torch.float64) - WINDOW // 2
     kernel = torch.exp(-offsets.square() / (2 * SIGMA**2))
-    kernel = kernel / kernel.sum()
-    channels = x_BCHW.shape[1]
-    rows = F.conv2d(x_BCHW, kernel.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)
-    return F.conv2d(rows, kernel.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)
+    weights = (kernel / kernel.sum()).tolist()
+    for axis in (1, 2):
+        length = x_PHW.shape[axis] - WINDOW + 1
+        total = x_PHW.narrow(axis, WINDOW // 2, length) * weights[WINDOW // 2]
+        for i in range(WINDOW // 2):  # the window is symmetric
+            pair = x_PHW.narrow(axis, i, length) + x_PHW.narrow(axis, WINDOW - 1 - i, length)
+            total.add_(pair, alpha=weights[i])
+        x_PHW = total
+    return x_PHW

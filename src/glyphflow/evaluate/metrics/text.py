@@ -115,8 +115,8 @@ def is_han(char: str) -> bool:
 def levenshtein(a: str, b: str) -> int:
     """Fewest insertions, deletions and substitutions of one character that turn ``a`` into ``b``.
 
-    A column of the table of distances is kept as two numbers whose bits say where it rises and falls by one, so that a column is
-    a few operations on whole numbers (Myers 1999, Hyyrö 2003): a page of text takes a millisecond.
+    A column of the table of distances is kept as two numbers whose bits say where it rises and falls by one, so that a column
+    is a few operations on whole numbers (Myers 1999, Hyyrö 2003): a page of text takes a millisecond.
     """
     if len(a) < len(b):
         a, b = b, a
