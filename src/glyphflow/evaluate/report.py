@@ -158,7 +158,8 @@ def metric_name(metric: Mapping[str, Any]) -> str:
     """The metric with its part and variant, as tables show it."""
     identity = metric["identity"]
     parts = ", ".join(f"{key} {value}" for key, value in identity["dimensions"].items())
-    return identity["name"] + (f" [{parts}]" if parts else "") + (", corrected" if identity["variant"] == "corrected" else "")
+    corrected = ", corrected" if identity["variant"] == "corrected" else ""
+    return f"{identity['name']}{f' [{parts}]' if parts else ''}{corrected}"
 
 
 def _number(value: float | None) -> str:

@@ -124,7 +124,8 @@ class _Judged:
         places = {sample.id: place for place, sample in enumerate(self.samples)}
         worst: dict[tuple[str, int, str], SampleScore] = {}
         for name in {row.sample for row in self.rows if not row.ok}:
-            sample, questions, entries = (each[places[name]] for each in (self.samples, self.by_sample, self.entries))
+            place = places[name]
+            sample, questions, entries = self.samples[place], self.by_sample[place], self.entries[place]
             verdicts = [
                 entry.verdict if (value := self.benchmark.worst(sample, question)) is None else replace(WORST, value=value)
                 for question, entry in zip(questions, entries, strict=True)

@@ -164,7 +164,7 @@ class ObjectJudge:
         assert self._clip is not None
         if (name, colours) not in self._colours:
             texts = [template.format(colour=colour, name=name) for colour in colours for template in COLOUR_TEMPLATES]
-            embedded = self._clip.texts(texts).unflatten(0, (len(colours), len(COLOUR_TEMPLATES))).mean(dim=1)
+            embedded = self._clip.texts(texts).view(len(colours), len(COLOUR_TEMPLATES), -1).mean(dim=1)
             self._colours[name, colours] = torch.nn.functional.normalize(embedded, dim=-1)
         logits = self._clip.scale * self._clip.pictures([cut])[0] @ self._colours[name, colours].T
         return {colour: round(float(share), 5) for colour, share in zip(colours, logits.softmax(dim=0), strict=True)}
