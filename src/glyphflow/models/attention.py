@@ -112,13 +112,17 @@ class JointAttention(nn.Module):
             self._turned(self.to_k(image), self.norm_k, layout.image_rotation),
         )
         v = layout.join(self._heads(self.add_v_proj(text)), self._heads(self.to_v(image)))
+        return self._meet(q, k, v, layout)
+
+    def _meet(self, q: list[Tensor], k: list[Tensor], v: list[Tensor], layout: Layout) -> list[Tensor]:
+        """Each joint sequence's (B, S, H, d) -> (B, queries, H * d); the only place where tokens see each other."""
         return [attend(*qkv, layout.key_mask).flatten(2) for qkv in zip(q, k, v, strict=True)]
 
     def _turned(self, x_BSD: Tensor, norm: RMSNorm, rotation: Tensor) -> Tensor:
         return self.kernels.norm_rotate(self._heads(x_BSD), norm.weight, norm.eps, rotation)
 
     def _heads(self, x_BSD: Tensor) -> Tensor:
-        return x_BSD.reshape(*x_BSD.shape[:2], -1, self.head_dim)
+        return x_BSD.reshape(*x_BSD.shape[:2], x_BSD.shape[2] // self.head_dim, self.head_dim)
 
 
 def attend(q_BSHd: Tensor, k_BSHd: Tensor, v_BSHd: Tensor, key_mask_B11S: Tensor | None) -> Tensor:

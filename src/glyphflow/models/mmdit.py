@@ -11,7 +11,7 @@ rows, J width of the prompt embeddings. Parameter names are those of the release
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol, cast
 
@@ -258,11 +258,13 @@ class MMDiT(nn.Module):
         *,
         config: MMDiTConfig | None = None,
         quantize: Quantize | None = None,
+        placed: Callable[[nn.Module, str], None] | None = None,
     ) -> MMDiT:
         """Read a released ``transformer`` directory, or a single .safetensors file, straight to ``device``.
 
         ``config`` is for a single file: what its shapes do not show (``zero_cond_t``) is taken from there. ``quantize`` keeps
-        the blocks' linears in "int8" or "int4" (approximate). Gradients are off until asked for.
+        the blocks' linears in "int8" or "int4" (approximate). ``placed(model, name)`` is called after each tensor and may put
+        something smaller in its place. Gradients are off until asked for.
         """
         source = Path(source)
         if source.is_dir():
@@ -272,8 +274,13 @@ class MMDiT(nn.Module):
             config = MMDiTConfig(**transformer_fields(open_checkpoint(source), known))
         with torch.device("meta"):
             model = cls(config)
-        placed = None if quantize is None else quantise_as_placed(quantize)
-        weights.load_weights(model, source, dtype, torch.device(device), placed)
+        steps = [step for step in (None if quantize is None else quantise_as_placed(quantize), placed) if step is not None]
+
+        def after(model: nn.Module, name: str) -> None:
+            for step in steps:
+                step(model, name)
+
+        weights.load_weights(model, source, dtype, torch.device(device), after if steps else None)
         return model.eval().requires_grad_(False)
 
     def save_pretrained(self, directory: str | Path, max_shard_bytes: int = weights.MAX_SHARD_BYTES) -> None:
