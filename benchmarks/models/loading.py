@@ -1,4 +1,4 @@
-"""How long and with how much memory a transformer is opened: `python benchmarks/models/loading.py [--rounds 5] [--layers 8]`.
+"""How long and with how much memory a transformer is opened: `python -m benchmarks.models.loading [--rounds 5] [--layers 8]`.
 
 A random MMDiT of width 1024 (8 blocks are 330 M parameters) is written in bfloat16 as shards with an index, and opened by
 diffusers and by us in processes of their own that take turns. The files are in the page cache on both sides. Time runs until
@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
+from benchmarks.common import machine, table
 from glyphflow.models import MMDiT, MMDiTConfig
 
 OPEN = {
@@ -46,21 +45,21 @@ def look():
 def watch():
     while not stop:
         look()
-        time.sleep(0.002)
+        time.sleep(0.005)
 
 look()
 before = dict(highest)
 watcher = threading.Thread(target=watch)
 watcher.start()
-begin = time.perf_counter()
+begin, work = time.perf_counter(), time.process_time()
 model = OPEN
 for weight in model.parameters():
     weight.view(-1)[::64].sum()
-seconds = time.perf_counter() - begin
+seconds, cpu = time.perf_counter() - begin, time.process_time() - work
 stop = True
 watcher.join()
 size = sum(weight.nbytes for weight in model.parameters())
-print(json.dumps({"seconds": seconds, "size": size, **{name: highest[name] - before[name] for name in highest}}))
+print(json.dumps({"seconds": seconds, "cpu": cpu, "size": size, **{name: highest[name] - before[name] for name in highest}}))
 """
 
 
@@ -87,14 +86,15 @@ def main() -> None:
                 result = run(opened, path)
                 if index:
                     runs[name].append(result)
-    print(f"{platform.machine()}, {torch.get_num_threads()} threads, Python {platform.python_version()}, ", end="")
-    print(", ".join(f"{name} {version(name)}" for name in ("torch", "safetensors", "diffusers")) + "\n")
-    print("| opened by | s | weights, MB | anonymous memory, MB | of the weights | resident memory, MB |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    rows: list[tuple[object, ...]] = []
     for name, each in runs.items():
         middle = {key: statistics.median(result[key] for result in each) for key in each[0]}
         size, own, resident = (middle[key] / 1e6 for key in ("size", "RssAnon", "VmRSS"))
-        print(f"| {name} | {middle['seconds']:.2f} | {size:.0f} | {own:.0f} | {own / size:.2f} | {resident:.0f} |")
+        seconds = [f"{middle[key]:.2f}" for key in ("seconds", "cpu")]
+        rows.append((name, *seconds, f"{size:.0f}", f"{own:.0f}", f"{own / size:.2f}", f"{resident:.0f}"))
+    print(machine("safetensors", "diffusers") + "\n")
+    header = ("opened by", "s", "CPU s", "weights, MB", "anonymous memory, MB", "of the weights", "resident memory, MB")
+    print(table(header, rows))
 
 
 if __name__ == "__main__":
