@@ -13,7 +13,23 @@ from typing import Annotated
 import typer
 
 import glyphflow
-from glyphflow.cli import corpus, demo, doctor, encode, evaluate, generate, init, plan, reconstruct, train
+from glyphflow.cli import (
+    control,
+    corpus,
+    demo,
+    doctor,
+    edit,
+    encode,
+    evaluate,
+    generate,
+    init,
+    inpaint,
+    layers,
+    plan,
+    reconstruct,
+    restyle,
+    train,
+)
 from glyphflow.core.errors import GlyphFlowError, InterruptedRun, StorageError
 from glyphflow.core.files import storage_errors
 
@@ -46,7 +62,8 @@ def _root(
     pass
 
 
-for _verb in (demo, generate, reconstruct, corpus, init, encode, train, evaluate, plan, doctor):
+_MAKING = (generate, edit, restyle, inpaint, control, layers, reconstruct)
+for _verb in (demo, *_MAKING, corpus, init, encode, train, evaluate, plan, doctor):
     _verb.register(app)
 
 

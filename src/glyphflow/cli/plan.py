@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from glyphflow.cli.generate import DTYPES
+from glyphflow.cli.options import DTYPES, parse_size
 from glyphflow.core.errors import InputError, MissingError
 
 if TYPE_CHECKING:
@@ -47,7 +47,6 @@ def register(app: typer.Typer) -> None:
         """What making pictures keeps on the card, streams to it and needs at its highest point."""
         import torch
 
-        from glyphflow.cli.generate import _parse_size
         from glyphflow.core.hardware import parse_bytes
         from glyphflow.generate.placement import WORDS
         from glyphflow.models.quantize import check_kind
@@ -57,7 +56,7 @@ def register(app: typer.Typer) -> None:
             raise InputError(f"--dtype is {dtype}; it can be {', '.join(DTYPES)}.")
         if memory == "auto":
             raise InputError("'auto' depends on the card of the day; say what the card may give, for example --memory 24GB.")
-        width, height = _parse_size(size) or (0, 0)
+        width, height = parse_size(size)
         request = Request(width, height, batch, references, cfg, steps, prompt_tokens)
         budget = {"resident": None, "streamed": 0}[memory] if memory in WORDS else parse_bytes(memory)
         config, kind = _config(model), getattr(torch, dtype)

@@ -2,43 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from glyphflow.core.errors import InputError
+from glyphflow.cli.options import Network, Output, Request, Size, Where, command
+from glyphflow.cli.pictures import Asked, Take, Verb, run
+
+if TYPE_CHECKING:
+    from glyphflow.cli.pictures import Pictures
+    from glyphflow.generate import Pipeline
+
+
+def _make(pipeline: Pipeline, request: dict[str, Any], pictures: Pictures) -> Any:
+    return pipeline.reconstruct(pictures["image"])
+
+
+def _size(settings: Mapping[str, Any], pictures: Pictures) -> tuple[int, int]:
+    return pictures["image"].height, pictures["image"].width
+
+
+def _psnr(made: Any, pictures: Pictures) -> str:
+    import numpy as np
+
+    from glyphflow.generate.images import rgb, rgba
+
+    before = rgba(pictures["image"]) if made.mode == "RGBA" else rgb(pictures["image"])
+    squared = np.square(np.asarray(before, np.float64) - np.asarray(made, np.float64)).mean()
+    return f": PSNR {10 * np.log10(255**2 / max(squared, 1e-12)):.2f} dB"
+
+
+VERB = Verb(
+    "reconstruct",
+    _make,
+    "glyphflow reconstruct photo.jpg -o back.png",
+    takes=[Take("image", "image")],
+    prompted=False,
+    size=_size,
+    told=_psnr,
+)
 
 
 def register(app: typer.Typer) -> None:
     """Add the verb ``reconstruct``."""
 
-    @app.command()
+    @command(app)
     def reconstruct(
-        picture: Annotated[Path, typer.Argument(metavar="IN", help="The picture to encode and decode.")],
-        out: Annotated[Path, typer.Option("-o", "--out", help="Where to write the result.")],
-        model: Annotated[
-            str | None, typer.Option(help="Model directory or hub name; the shipped nano weights if absent.")
+        *,
+        images: Annotated[
+            list[Path] | None, typer.Argument(metavar="PICTURE", help="The pictures to encode and decode.")
         ] = None,
-        device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1; the best of this machine if absent.")] = None,
+        output: Output,
+        where: Where,
     ) -> None:
-        """Send a picture through the VAE and back, and print how close it stays (PSNR in dB)."""
-        import numpy as np
-        from PIL import Image, ImageOps, UnidentifiedImageError
-
-        from glyphflow.core.files import atomic_path
-        from glyphflow.generate import Pipeline
-
-        writable = Image.registered_extensions()
-        if out.suffix.lower() not in writable:
-            raise InputError(f"-o is {out}, whose ending names no picture format; use .png.")
-        try:
-            with Image.open(picture) as opened:
-                image = ImageOps.exif_transpose(opened).convert("RGB")
-        except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise InputError(f"{picture} cannot be read as a picture: {error}.") from error
-        result = Pipeline.from_pretrained(model, device=device).reconstruct(image)
-        squared = np.square(np.asarray(image, np.float64) - np.asarray(result, np.float64)).mean()
-        with atomic_path(out) as temporary:
-            result.save(temporary, format=writable[out.suffix.lower()])
-        typer.echo(f"{out}: PSNR {10 * np.log10(255**2 / max(squared, 1e-12)):.2f} dB")
+        """Send pictures through the VAE and back, and print how close they stay (PSNR in dB)."""
+        again = output.source is not None
+        asked = Asked(
+            [] if again else [{"image": str(path)} for path in images or ()],
+            output,
+            where,
+            Request(steps=1, cfg=1.0),
+            Size(),
+            Network(),
+            pictures={"image": images or []} if again else {},
+        )
+        run(VERB, asked)
