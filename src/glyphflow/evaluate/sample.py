@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from glyphflow.core.errors import ConfigError, InputError
-from glyphflow.core.files import atomic_path, exclusive
+from glyphflow.core.files import atomic_path, exclusive, storage_errors
 from glyphflow.core.hashing import fingerprint
 from glyphflow.core.progress import Progress
 from glyphflow.evaluate.benchmark import Benchmark, Sample, Task, picture_name
@@ -64,7 +64,6 @@ def sample(
         wanted = [(entry, repeat) for entry in benchmark.samples() for repeat in range(benchmark.repeats)]
         paths = [folder / picture_name(entry.id, repeat, benchmark.repeats) for entry, repeat in wanted]
         todo = [(*pair, path) for pair, path in zip(wanted, paths, strict=True) if not path.exists()]
-        failures: list[dict[str, Any]] = []
         (folder / "failures.jsonl").unlink(missing_ok=True)
         with Progress("sample", total=len(wanted), unit="img", initial=len(wanted) - len(todo)) as progress:
             for entry, repeat, path in todo:
@@ -72,9 +71,10 @@ def sample(
                 try:
                     maker(entry, prompt, entry.seed(repeat), benchmark.task, path)
                 except NotMade as error:
-                    failures.append({"id": entry.id, "repeat": repeat, "reason": str(error)})
-                    with (folder / "failures.jsonl").open("a", encoding="utf-8") as file:
-                        file.write(json.dumps(failures[-1], ensure_ascii=False) + "\n")
+                    row = {"id": entry.id, "repeat": repeat, "reason": str(error)}
+                    path = folder / "failures.jsonl"
+                    with storage_errors(path), path.open("a", encoding="utf-8") as file:
+                        file.write(json.dumps(row, ensure_ascii=False) + "\n")
                 progress.advance()
     return manifest
 
