@@ -98,6 +98,18 @@ def test_impossible_choices_are_sentences(choice: dict[str, Any], words: str) ->
         Speed(**choice)
 
 
+def test_channels_last_and_tiles_of_the_vae(directory: Path) -> None:
+    pipeline = Pipeline.from_pretrained(directory, dtype=torch.float32, device="cpu", speed=OFF)
+    z = torch.randn(1, pipeline.vae.config.z_dim, 16, 24, generator=torch.Generator().manual_seed(0))
+    whole = pipeline.decode(z)
+    pipeline.speed = Speed()
+    torch.testing.assert_close(pipeline.decode(z), whole, atol=1e-5, rtol=0)
+    pipeline.speed = Speed(vae_tile=64)
+    tiled = pipeline.decode(z)
+    assert tiled.shape == whole.shape and not torch.allclose(tiled, whole)  # every tile has borders of its own
+    assert pipeline.approximations == ("VAE tiles of 64",)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("speed", [Speed(fused=True), Speed(compile=True)], ids=["fused", "compiled"])
 def test_compiled_code_gives_the_same_picture_at_several_sizes(directory: Path, speed: Speed) -> None:

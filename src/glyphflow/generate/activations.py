@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from glyphflow.generate.speed import Speed
 from glyphflow.models import NANO_MMDIT, NANO_VAE, VAE, MMDiT, MMDiTConfig, VAEConfig
 from glyphflow.models.msrope import ImageShape
 
@@ -138,20 +139,28 @@ def sampling_bytes(config: MMDiTConfig, work: Work, dtype: torch.dtype) -> int:
 
 
 @functools.lru_cache(maxsize=64)
-def decoding_bytes(config: VAEConfig, shape: tuple[int, int, int], dtype: torch.dtype) -> int:
-    """Bytes that decoding latents of ``shape`` (batch, h, w) takes beside weights, the latents and the pictures included."""
+def decoding_bytes(config: VAEConfig, shape: tuple[int, int, int], dtype: torch.dtype, tile: int | None = None) -> int:
+    """Bytes that decoding latents of ``shape`` (batch, h, w) takes beside weights, the latents and the pictures included.
+
+    ``tile``: pixels of a tile's side, None for whole pictures.
+    """
     batch, height, width = shape
     z = torch.empty(batch, config.z_dim, height, width, dtype=dtype, device=_META)
     pipeline = _weightless(None, config, dtype)
+    pipeline.speed = Speed(vae_tile=tile)
     return z.nbytes + peak_bytes(lambda: pipeline.decode(z))
 
 
 @functools.lru_cache(maxsize=64)
-def encoding_bytes(config: VAEConfig, shape: tuple[int, int, int], dtype: torch.dtype) -> int:
-    """Bytes that encoding pictures of ``shape`` (batch, height, width) takes beside weights, the pictures included."""
+def encoding_bytes(config: VAEConfig, shape: tuple[int, int, int], dtype: torch.dtype, tile: int | None = None) -> int:
+    """Bytes that encoding pictures of ``shape`` (batch, height, width) takes beside weights, the pictures included.
+
+    ``tile`` as in :func:`decoding_bytes`.
+    """
     batch, height, width = shape
     x = torch.empty(batch, config.input_channels, height, width, dtype=dtype, device=_META)
     pipeline = _weightless(None, config, dtype)
+    pipeline.speed = Speed(vae_tile=tile)
     return x.nbytes + peak_bytes(lambda: pipeline.encode(x))
 
 

@@ -33,6 +33,7 @@ from glyphflow.generate.directory import (
 from glyphflow.generate.half import PartDtypes, keep_finite
 from glyphflow.generate.images import Picture, as_type, rgb, rgba, to_pixels
 from glyphflow.generate.inputs import Call, Conditions, Options, conditions
+from glyphflow.generate.parallel import Parallel, Ranks
 from glyphflow.generate.residency import Residency
 from glyphflow.generate.speed import Speed
 from glyphflow.models import VAE, MMDiT, MMDiTConfig, Posterior, tensor_to_images, unpack_latents
@@ -83,6 +84,7 @@ class Pipeline(Adapters):
         transformer_source: Path | None = None,
         controlnet_source: Path | None = None,
         speed: Speed | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         self.transformer = transformer
         self.adapters: dict[str, Adapter] = {}
@@ -93,6 +95,7 @@ class Pipeline(Adapters):
         self.facts = facts or ModelFacts()
         self.kind = kind
         self.device = device or next(transformer.parameters()).device
+        self.ranks = ranks
         self._directory = directory
         self.transformer_source = transformer_source
         self.controlnet_source = controlnet_source
@@ -118,13 +121,15 @@ class Pipeline(Adapters):
         controlnet: str | Path | None = None,
         quantize: Quantize | None = None,
         speed: Speed | None = None,
+        parallel: Parallel | str | None = None,
     ) -> Pipeline:
         """Open a directory of the released layout, a hub name, or (None) the nano weights shipped with the package.
 
         ``transformer`` is a single .safetensors file (also in fp8) or another transformer directory to take instead of the one
         there; ``controlnet`` is the directory or hub name of a ControlNet for :meth:`control`. ``quantize`` "int8" or "int4"
         keeps the blocks' weights in so many bits, which changes pictures. ``speed`` is a :class:`glyphflow.generate.Speed`.
-        ``dtype`` and ``device`` default to the best of this machine.
+        ``dtype`` and ``device`` default to the best of this machine. ``parallel``, a :class:`glyphflow.generate.Parallel` or
+        "cfg=2,ulysses=2", shares each picture with the other processes that torchrun started.
         With ``memory="auto"`` all models stay on the device when they fit, else text encoder, MMDiT and VAE take turns there;
         "resident" insists. Raises :class:`MissingError` when there is no such model, :class:`InputError` when its files
         contradict each other or the device is too small.
@@ -132,7 +137,9 @@ class Pipeline(Adapters):
         from glyphflow.models.condition import ConditionEncoder  # transformers takes seconds to import
 
         root = locate(directory_or_repo)
-        place = pick_device(None if device is None else str(device))
+        name = None if device is None else str(device)
+        ranks = None if parallel is None else Ranks.start(parallel, name)
+        place = pick_device(name) if ranks is None else ranks.device
         dtype = dtype or default_dtype(place)
         dtypes = PartDtypes.of(dtype)
         budget = rooms.budget(memory, root, place, dtype, quantize)
@@ -140,8 +147,9 @@ class Pipeline(Adapters):
         source = None if transformer is None else Path(transformer)
         beside = None if controlnet is None else locate_controlnet(controlnet)
         known = None if source is None or source.is_dir() else read_config(root / "transformer", MMDiTConfig)
+        load = MMDiT.from_pretrained if ranks is None else ranks.load
         return cls(
-            MMDiT.from_pretrained(source or root / "transformer", dtypes.transformer, at, config=known, quantize=quantize),
+            load(source or root / "transformer", dtypes.transformer, at, config=known, quantize=quantize),
             VAE.from_pretrained(root / "vae", dtypes.vae, at),
             ConditionEncoder.from_pretrained(root, dtypes.condition_encoder, at),
             ScheduleConfig.from_json(root / "scheduler" / "scheduler_config.json"),
@@ -154,6 +162,7 @@ class Pipeline(Adapters):
             controlnet_source=beside,
             controlnet=None if beside is None else ControlNet.from_pretrained(beside, dtype, at),
             speed=speed,
+            ranks=ranks,
         )
 
     def save_pretrained(self, directory: str | Path) -> None:
@@ -186,6 +195,11 @@ class Pipeline(Adapters):
         return None if self.controlnet_source is None else weights_hash(self.controlnet_source)
 
     @property
+    def leads(self) -> bool:
+        """Whether this process is the one that writes files, where several make the same picture together."""
+        return self.ranks is None or self.ranks.leads
+
+    @property
     def speed(self) -> Speed:
         """How the loop saves time; set it to another :class:`Speed` at any time."""
         return self._speed
@@ -198,9 +212,8 @@ class Pipeline(Adapters):
     @property
     def approximations(self) -> tuple[str, ...]:
         """What makes pictures of this pipeline others than the exact computation's, in words."""
-        kind, share = quantised_as(self.transformer), self.speed.step_cache
-        found = (None if kind is None else f"{kind} weights", None if share is None else f"step cache {share:g}")
-        return tuple(word for word in found if word is not None)
+        kind = quantised_as(self.transformer)
+        return self.speed.approximations if kind is None else (f"{kind} weights", *self.speed.approximations)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -352,7 +365,7 @@ class Pipeline(Adapters):
         padding = (0, -width % self.vae.config.spatial_factor, 0, -height % self.vae.config.spatial_factor)
         z = self.encode(torch.nn.functional.pad(pixels, padding, mode="replicate")).mode()
         with torch.inference_mode():
-            return tensor_to_images(self.vae.decode(z)[..., :height, :width])[0]
+            return tensor_to_images(self.vae.decode(z, self.speed.vae_tile)[..., :height, :width])[0]
 
     def require(self, verb: str, *kinds: Kind) -> None:
         """Refuse to ``verb`` with a model of another kind than ``kinds``."""
@@ -371,7 +384,8 @@ class Pipeline(Adapters):
     def encode(self, pixels: torch.Tensor) -> Posterior:
         """The VAE's posterior of ``pixels`` (B, C, H, W) in [-1, 1], in raw latents, on the device."""
         self.residency.use("VAE", room=lambda: rooms.to_encode(self, pixels))
-        return self.vae.encode(pixels.to(self.device, next(self.vae.parameters()).dtype))
+        pixels = self.speed.picture(pixels.to(self.device, next(self.vae.parameters()).dtype))
+        return self.vae.encode(pixels, self.speed.vae_tile)
 
     def sample(self, job: Job, call: Call, label: str) -> torch.Tensor:
         """Packed latents (B, N, C) that ``job`` ends in, with a progress line named ``label`` unless ``call`` names it."""
@@ -379,7 +393,7 @@ class Pipeline(Adapters):
         working = ["transformer"] if job.control is None else ["transformer", "ControlNet"]
         self.residency.use(*working, room=lambda: rooms.to_sample(self, job))
         name = call.progress if isinstance(call.progress, str) else label
-        with Progress(name, len(job.sigmas) - 1, "step") if call.progress else contextlib.nullcontext() as shown:
+        with Progress(name, len(job.sigmas) - 1, "step") if call.progress and self.leads else contextlib.nullcontext() as shown:
             return denoise(self, job, call.callback_on_step_end, shown)
 
     def result(self, latents: torch.Tensor, height: int, width: int, output_type: str) -> GenerateResult:
@@ -392,6 +406,7 @@ class Pipeline(Adapters):
     def decode(self, z_BChw: torch.Tensor) -> torch.Tensor:
         """Standardised latents (B, C, h, w) -> pixels (B, 3, 8h, 8w) in [-1, 1]."""
         self.residency.use("VAE", room=lambda: rooms.to_decode(self, z_BChw))
-        z = z_BChw.to(next(self.vae.parameters()).dtype)
+        z = self.vae.unstandardise(z_BChw.to(next(self.vae.parameters()).dtype))
         at_once = max(1, _DECODE_PIXELS // (64 * z.shape[-1] * z.shape[-2]))
-        return torch.cat([self.vae.decode(self.vae.unstandardise(part)) for part in torch.split(z, at_once)])
+        parts = [self.vae.decode(self.speed.picture(part), self.speed.vae_tile) for part in torch.split(z, at_once)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -75,13 +75,15 @@ def _kept_bytes(pipeline: Pipeline, job: Job, width: int) -> int:
 def to_decode(pipeline: Pipeline, z_BChw: Tensor) -> int:
     """Bytes that decoding latents takes."""
     batch, _, height, width = z_BChw.shape
-    return decoding_bytes(pipeline.vae.config, (batch, height, width), next(pipeline.vae.parameters()).dtype)
+    dtype = next(pipeline.vae.parameters()).dtype
+    return decoding_bytes(pipeline.vae.config, (batch, height, width), dtype, pipeline.speed.vae_tile)
 
 
 def to_encode(pipeline: Pipeline, pixels_BCHW: Tensor) -> int:
     """Bytes that encoding pictures takes."""
     batch, _, height, width = pixels_BCHW.shape
-    return encoding_bytes(pipeline.vae.config, (batch, height, width), next(pipeline.vae.parameters()).dtype)
+    dtype = next(pipeline.vae.parameters()).dtype
+    return encoding_bytes(pipeline.vae.config, (batch, height, width), dtype, pipeline.speed.vae_tile)
 
 
 def to_condition(pipeline: Pipeline, call: Call, images: Sequence[Sequence[Image.Image]] | None) -> int:

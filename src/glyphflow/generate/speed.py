@@ -22,19 +22,24 @@ class Speed:
     - ``modulation_table``: modulation rows of the whole schedule in one product per block, not one per step and pass;
     - ``packed_cfg``: both passes of guidance in one, prompts without padding or mask, each block called once per step;
     - ``fused``: the operations between matrix products compiled into one each; None: where it gains, on CUDA;
-    - ``compile``: whole blocks compiled, one program for all blocks and sizes. Takes a minute at first.
+    - ``compile``: whole blocks compiled, one program for all blocks and sizes. Takes a minute at first;
+    - ``channels_last``: the VAE works on pictures whose channels lie side by side in memory.
 
-    Approximate tier:
+    Approximate tier, named in the picture's metadata:
 
     - ``step_cache``: skip all blocks but the first at steps where its output has changed by less than this share since the
-      last full step (0.05 is careful, 0.2 is bold); named in the picture's metadata.
+      last full step (0.05 is careful, 0.2 is bold);
+    - ``vae_tile``: the VAE takes pictures in overlapping tiles of so many pixels a side (a multiple of 8), for pictures whose
+      decoding does not fit into memory. It saves memory, not time.
     """
 
     modulation_table: bool = True
     packed_cfg: bool = True
     fused: bool | None = None
     compile: bool = False
+    channels_last: bool = True
     step_cache: float | None = None
+    vae_tile: int | None = None
 
     def __post_init__(self) -> None:
         if self.step_cache is not None and not 0 < self.step_cache < 1:
@@ -45,7 +50,17 @@ class Speed:
     @classmethod
     def reference(cls) -> Speed:
         """The operations of the reference, one by one: its picture to the bit wherever its roundings are known."""
-        return cls(modulation_table=False, packed_cfg=False, fused=False)
+        return cls(modulation_table=False, packed_cfg=False, fused=False, channels_last=False)
+
+    @property
+    def approximations(self) -> tuple[str, ...]:
+        """What of this makes another picture than the exact computation's, in words."""
+        cache = () if self.step_cache is None else (f"step cache {self.step_cache:g}",)
+        return cache if self.vae_tile is None else (*cache, f"VAE tiles of {self.vae_tile}")
+
+    def picture(self, x_BCHW: Tensor) -> Tensor:
+        """``x`` (pixels or latents) in the memory format that the VAE shall work in."""
+        return x_BCHW.contiguous(memory_format=torch.channels_last) if self.channels_last else x_BCHW
 
     def apply(self, transformer: MMDiT, device: torch.device) -> None:
         """Set up the blocks of ``transformer``, which works on ``device``."""
