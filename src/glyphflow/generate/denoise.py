@@ -125,7 +125,12 @@ class _Predictor:
             rows = self._pipeline.transformer.modulation(self._times[step : step + 1], **self._more)
         residuals = None if job.control is None else job.control(latents, self._sigmas[step], step)
         tokens = latents if job.references is None else torch.cat([latents, job.references], dim=1)
-        velocities = [self._run(one, tokens, rows, residuals, step) for one in self._passes]
+
+        def run(one: _Pass) -> torch.Tensor:
+            return self._run(one, tokens, rows, residuals, step)
+
+        ranks = self._pipeline.ranks
+        velocities = list(map(run, self._passes)) if ranks is None else ranks.passes(self._passes, run)
         if self._conditions.negative is None:
             return velocities[0], None
         positive, negative = velocities if len(velocities) == 2 else velocities[0].chunk(2)
@@ -160,7 +165,9 @@ class _Predictor:
         def cache() -> FirstBlockCache | None:
             return None if speed.step_cache is None else FirstBlockCache(speed.step_cache)
 
-        if speed.packed_cfg and not masked:
+        ranks = self._pipeline.ranks
+        apart = ranks is not None and ranks.plan.cfg > 1  # each side is another process's
+        if speed.packed_cfg and not masked and not apart:
             return [_Pass([text for texts, _ in sides for text in texts], None, len(sides), cache())]
         return [_Pass(texts if mask is None else _stack(texts), mask, 1, cache()) for texts, mask in sides]
 
