@@ -21,7 +21,8 @@ STYLE = """
 .gf-eval { font: 14px/1.45 system-ui, "Noto Sans", "Noto Sans CJK SC", sans-serif; color: #1c1e21; }
 .gf-eval table { border-collapse: collapse; margin: 12px 0; }
 .gf-eval th, .gf-eval td { padding: 4px 12px; text-align: right; border-bottom: 1px solid #ddd; }
-.gf-eval th:first-child, .gf-eval td:first-child { text-align: left; }
+.gf-eval th:first-child, .gf-eval td:first-child { text-align: left; white-space: nowrap; }
+.gf-eval th { vertical-align: bottom; }
 .gf-eval .of { color: #767b84; }
 .gf-eval .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(200px, 1fr)); gap: 14px; }
 .gf-eval figure { margin: 0; border: 1px solid #d8dade; border-radius: 8px; overflow: hidden; background: #fff; }

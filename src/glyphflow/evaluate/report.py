@@ -68,14 +68,14 @@ def page(folder: Path) -> str:
 def fragment(folder: Path) -> str:
     """The report as a piece of HTML with its own style, pictures inlined, to set into another page."""
     scores = read_scores(folder)
-    settings = ", ".join(f"{name} {value}" for name, value in scores["settings"].items() if value != "")
+    settings = "".join(f", {name} {value}" for name, value in scores["settings"].items() if value != "")
     judges = "; ".join(f"{kind}: {identity or 'no judge'}" for kind, identity in scores["judges"].items())
     when = f", judged {scores['judged']['first'][:10]}" if scores["judged"] else ""
     notes = [MEANING[name] for name in _columns(scores)]
     return (
         f'<section class="gf-eval"><style>{STYLE}</style>{_table(scores)}'
         f"<p><small>{html.escape('. '.join(notes))}.</small></p>"
-        f"<p><small>{html.escape(judges)}{when}. Model {html.escape(scores['model'])}. {html.escape(settings)}. "
+        f"<p><small>{html.escape(judges)}{when}. Model {html.escape(scores['model'])}{html.escape(settings)}. "
         "Green was read as asked, red is missing, orange was read and not asked for; frames show where the judge saw it."
         f"</small></p>{_pictures(folder, scores)}</section>"
     )
