@@ -84,6 +84,10 @@ class Where:
     memory: Annotated[
         str | None, typer.Option(help="What the card may give: auto (default), resident, streamed, or an amount such as 24GB.")
     ] = None
+    parallel: Annotated[
+        str | None,
+        typer.Option(help="Under torchrun, how its processes share each picture: cfg=2,ulysses=2,tensor=1 is for four."),
+    ] = None
 
 
 @dataclass(frozen=True)

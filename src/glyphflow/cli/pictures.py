@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -107,7 +108,8 @@ def _make_all(verb: Verb, pipeline: Pipeline, model: str, jobs: Sequence[Job]) -
                 pictures, metadata = _described(verb, pipeline, model, job)
                 if _made_before(job.path, metadata):
                     kept += 1
-                    typer.echo(str(job.path))
+                    if pipeline.leads:
+                        typer.echo(str(job.path))
                     continue
                 label = _label(verb, n, len(jobs), (time.monotonic() - started) / made if made else None)
                 _make(verb, pipeline, metadata, pictures, job.path, label)
@@ -115,7 +117,7 @@ def _make_all(verb: Verb, pipeline: Pipeline, model: str, jobs: Sequence[Job]) -
     except KeyboardInterrupt as stop:
         done = f"; the finished ones are in {jobs[0].path.parent}, the same command continues" if made + kept else ""
         raise InterruptedRun(f"Stopped after {made + kept} of {len(jobs)} pictures{done}.") from stop
-    if kept:
+    if kept and pipeline.leads:
         typer.echo(f"{kept} of {len(jobs)} pictures were there from the same request and were left as they are.", err=True)
 
 
@@ -175,8 +177,9 @@ def _make(verb: Verb, pipeline: Pipeline, metadata: Metadata, pictures: Pictures
         **metadata.settings,
     }
     made = verb.make(pipeline, request, pictures)
-    verb.write(made, path, metadata)
-    typer.echo(f"{path}{verb.told(made, pictures)}")
+    if pipeline.leads:
+        verb.write(made, path, metadata)
+        typer.echo(f"{path}{verb.told(made, pictures)}")
 
 
 def _made_before(path: Path, metadata: Metadata) -> bool:
@@ -208,9 +211,9 @@ def _again(verb: Verb, asked: Asked, source: Path) -> None:
     verb.check(path)
     check_writable(path)
     pictures = _pictures_again(verb, asked, source, wanted)
-    pipeline = open_again(wanted, where.model, where.device, where.memory or "auto")
+    pipeline = open_again(wanted, where.model, where.device, where.memory or "auto", _shared(where))
     metadata = describe_again(pipeline, wanted, pictures)
-    for name, (now, then) in metadata.differences(wanted).items():
+    for name, (now, then) in metadata.differences(wanted).items() if pipeline.leads else ():
         typer.echo(f"{name} is {now} and was {then} for {source}; the picture may differ slightly.", err=True)
     _make(verb, pipeline, metadata, pictures, path, verb.task)
 
@@ -261,10 +264,22 @@ def _open(asked: Asked) -> Pipeline:
         controlnet=asked.controlnet,
         quantize=None if network.quantize is None else check_kind(network.quantize),
         speed=Speed.reference() if network.reference else fast,
+        parallel=_shared(where),
     )
     for source, weight in adapters:
         pipeline.load_lora_weights(source, weight=weight)
     return pipeline
+
+
+def _shared(where: Where) -> str | None:
+    """How the processes of torchrun share pictures; several that were not told would all make and write the same."""
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if where.parallel is None and started > 1:
+        raise InputError(
+            f"{started} processes were started and --parallel was not given; say how they share a picture, for example "
+            f"--parallel ulysses={started}."
+        )
+    return where.parallel
 
 
 def _weighted(text: str) -> tuple[str, float]:

@@ -19,6 +19,7 @@ from glyphflow.generate.speed import Speed
 from glyphflow.models.quantize import quantised_as
 
 if TYPE_CHECKING:
+    from glyphflow.generate.parallel import Parallel
     from glyphflow.generate.pipeline import Pipeline
 
 _REQUEST = {"task", "prompt", "negative_prompt", "seed", "num_inference_steps", "true_cfg_scale", "width", "height", "settings"}
@@ -129,7 +130,13 @@ def describe(
     )
 
 
-def open_again(wanted: Metadata, model: str | None = None, device: str | None = None, memory: str | int = "auto") -> Pipeline:
+def open_again(
+    wanted: Metadata,
+    model: str | None = None,
+    device: str | None = None,
+    memory: str | int = "auto",
+    parallel: Parallel | str | None = None,
+) -> Pipeline:
     """The pipeline that a picture was made with: its model (or ``model``, where that lies now), dtype, switches and adapters.
 
     Raises :class:`InputError` for what cannot be opened again.
@@ -149,6 +156,7 @@ def open_again(wanted: Metadata, model: str | None = None, device: str | None = 
         memory=memory,
         transformer=wanted.transformer,
         controlnet=wanted.controlnet,
+        parallel=parallel,
         **how,
     )
     for used in wanted.adapters:
