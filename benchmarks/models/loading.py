@@ -1,6 +1,6 @@
 """How long and with how much memory a transformer is opened: `python -m benchmarks.models.loading [--rounds 5] [--layers 8]`.
 
-A random MMDiT of width 1024 (8 blocks are 330 M parameters) is written in bfloat16 as shards with an index, and opened by
+A random MMDiT of width 1024 (8 blocks are 307 M parameters) is written in bfloat16 as shards with an index, and opened by
 diffusers and by us in processes of their own that take turns. The files are in the page cache on both sides. Time runs until
 every weight has been read once; memory is the highest anonymous memory (pages of the mapped file, which the system can drop,
 are not in it) and the highest resident memory, both beyond what the process had before.
