@@ -123,10 +123,11 @@ def main() -> None:
         print(f"\nCompiled to compiled: {seconds['reference, compiled'] / seconds['ours, compiled']:.3f}")
     parts = limits(side * side, options.rounds, clock)
     ms = {name: f"{value * 1e3:.0f} ms" for name, value in parts.items()}
+    gain = seconds["reference"] / parts["least"]
     print(
         f"\nOf the reference's {seconds['reference'] * 1e3:.0f} ms alone: matrix products {ms['products']} "
-        f"({parts['rate']:.0f} GFLOP/s), attention {ms['attention']}, GELU {ms['gelu']}. "
-        f"All products and attention at that rate and nothing else: {ms['least']}, {seconds['reference'] / parts['least']:.2f} times as fast as the reference."
+        f"({parts['rate']:.0f} GFLOP/s), attention {ms['attention']}, GELU {ms['gelu']}. All products and attention at that "
+        f"rate and nothing else: {ms['least']}, {gain:.2f} times as fast as the reference."
     )
 
 
