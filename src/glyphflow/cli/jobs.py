@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +54,6 @@ class Job:
 
 def jobs(verb: Verb, asked: Asked) -> list[Job]:
     """Every job of the command line, in order. Mistakes raise :class:`InputError` before anything is opened or written."""
-    if chosen_twice := asked.size.size and asked.size.aspect:
-        raise InputError(f"--size is {asked.size.size} and --aspect is {chosen_twice}; give one of the two.")
     found = [("", Line(**line)) for line in asked.lines]
     if asked.request.prompts is not None:
         found += _read(asked.request.prompts)
@@ -75,14 +72,11 @@ def roles(verb: Verb, given: Mapping[str, list[Path]]) -> dict[str, Path]:
     for take in verb.takes:
         files = given.get(take.option, [])
         if len(files) > 1 and not take.several:
-            raise InputError(
-                f"glyphflow {verb.task} takes one --{take.option} and there are {len(files)}; leave out the others."
-            )
+            raise InputError(f"glyphflow {verb.task} takes one {take.option} and there are {len(files)}; leave out the others.")
         found |= {take.role if n == 0 else f"{take.role} {n + 1}": path for n, path in enumerate(files)}
     return found
 
 
-@lru_cache(maxsize=8)
 def read_picture(path: Path) -> Image.Image:
     """The picture in ``path``, upright; what cannot be read raises :class:`InputError`."""
     try:
@@ -155,14 +149,12 @@ def _check_lines(verb: Verb, asked: Asked, lines: list[tuple[str, Line]]) -> Non
         for name in ("image", "mask", "control", "strength", "size", "aspect"):
             if getattr(line, name) is not None and name not in known:
                 raise InputError(f"{where}glyphflow {verb.task} takes no {name}; leave it out.")
-        if line.size is not None and line.aspect is not None:
-            raise InputError(f"{where}size is {line.size} and aspect is {line.aspect}; give one of the two.")
         if verb.prompted and not line.prompt.strip():
             raise InputError(f"{where or f'Prompt {n}: '}the prompt is empty; say what to draw.")
 
 
 def _count(asked: Asked, line: Line, where: str) -> int:
-    count = _first(line.count, asked.request.count, 1)
+    count: int = _first(line.count, asked.request.count, 1)
     if count < 1:
         raise InputError(f"{where}--count is {count}; it must be at least 1.")
     return count
@@ -177,6 +169,8 @@ def _job(verb: Verb, asked: Asked, where: str, line: Line, n: int, path: Path) -
         raise InputError(f"{where}--steps is {steps}; it must be at least 1.")
     own = line.size is not None or line.aspect is not None
     size, aspect = (line.size, line.aspect) if own else (asked.size.size, asked.size.aspect)
+    if size is not None and aspect is not None:
+        raise InputError(f"{where}--size is {size} and --aspect is {aspect}; give one of the two.")
     pixels = None if size is None else parse_size(size)
     if pixels is not None:
         check_size(pixels[1], pixels[0])
@@ -200,7 +194,7 @@ def _inputs(verb: Verb, asked: Asked, line: Line, where: str) -> dict[str, Path]
     given = {name: [Path(file) for file in _files(line, name)] or asked.pictures.get(name, []) for name in _options(verb)}
     for take in verb.takes:
         if not (given[take.option] or take.optional):
-            raise InputError(f"{where}glyphflow {verb.task} needs a picture; give it with --{take.option}.")
+            raise InputError(f"{where}glyphflow {verb.task} needs a picture; give it as {verb.named(take)}.")
     return roles(verb, given)
 
 
@@ -215,7 +209,7 @@ def _paths(verb: Verb, output: Output, count: int) -> list[Path]:
         raise InputError(f"--format is {output.format}; it can be {', '.join(verb.formats)}.")
     out = output.out or Path("out" if count > 1 else f"out{ending}")
     if count == 1 and not _is_folder(verb, out):
-        verb.check(out)
+        verb.check(out, "RGB")
         if output.format is not None and out.suffix.lower() != ending:
             raise InputError(f"--format is {output.format} and -o is {out}; leave one of the two out.")
         paths = [out]

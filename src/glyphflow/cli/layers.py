@@ -54,10 +54,10 @@ def _size(settings: Mapping[str, Any], pictures: Pictures) -> tuple[int, int]:
     return area_size(pictures["image"].size, settings["resolution"] ** 2)
 
 
-def _check(path: Path) -> None:
-    from glyphflow.generate.export_layers import check_layers_ending
+def _check(path: Path, mode: str) -> None:
+    from glyphflow.generate.export_layers import check_layers_path
 
-    check_layers_ending(path)
+    check_layers_path(path)
 
 
 def _write(made: Any, path: Path, metadata: Metadata) -> None:

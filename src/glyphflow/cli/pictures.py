@@ -36,10 +36,10 @@ class Take:
     several: bool = False
 
 
-def _check(path: Path) -> None:
+def _check(path: Path, mode: str = "RGB") -> None:
     from glyphflow.generate.files import check_ending
 
-    check_ending(path)
+    check_ending(path, mode)
 
 
 def _write(made: Any, path: Path, metadata: Metadata) -> None:
@@ -54,8 +54,8 @@ class Verb:
 
     ``make(pipeline, request, pictures)`` calls the pipeline with the keywords of ``request`` and the input pictures by role.
     ``size(settings, pictures)`` is the (height, width) of what comes out, where that cannot be chosen. ``formats`` are the
-    endings by name, the default first; ``check`` refuses other file names and ``write`` writes. ``told`` is said behind the
-    name of a written file.
+    endings by name, the default first; ``check(path, mode)`` refuses files that cannot hold pictures of a mode (RGB or RGBA)
+    and ``write`` writes. ``told`` is said behind the name of a written file.
     """
 
     task: str
@@ -65,9 +65,13 @@ class Verb:
     prompted: bool = True
     size: Callable[[Mapping[str, Any], Pictures], tuple[int, int]] | None = None
     formats: Mapping[str, str] = field(default_factory=lambda: PICTURE_FORMATS)
-    check: Callable[[Path], None] = _check
+    check: Callable[[Path, str], None] = _check
     write: Callable[[Any, Path, Metadata], None] = _write
     told: Callable[[Any, Pictures], str] = lambda made, pictures: ""
+
+    def named(self, take: Take) -> str:
+        """How ``take`` is given on the command line."""
+        return f"--{take.option}" if self.prompted else "PICTURE"
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,7 @@ def run(verb: Verb, asked: Asked) -> None:
 
 
 def _make_all(verb: Verb, pipeline: Pipeline, model: str, jobs: Sequence[Job]) -> None:
+    verb.check(jobs[0].path, "RGBA" if pipeline.vae.config.input_channels == 4 else "RGB")
     made, kept, started = 0, 0, time.monotonic()
     try:
         for n, job in enumerate(jobs, 1):
@@ -208,7 +213,7 @@ def _again(verb: Verb, asked: Asked, source: Path) -> None:
     if wanted.task != verb.task:
         raise InputError(f"{source} was made by glyphflow {wanted.task}; write: glyphflow {wanted.task} --from {source}")
     path = asked.output.out or source.with_name(f"{source.stem}-again{source.suffix}")
-    verb.check(path)
+    verb.check(path, "RGB")
     check_writable(path)
     pictures = _pictures_again(verb, asked, source, wanted)
     pipeline = open_again(wanted, where.model, where.device, where.memory or "auto", _shared(where))
@@ -229,14 +234,14 @@ def _pictures_again(verb: Verb, asked: Asked, source: Path, wanted: Metadata) ->
         known = Path(wanted.sources.get(role, ""))
         places = [given[role]] if role in given else [known, source.parent / known.name]
         path = next((place for place in places if place.is_file()), places[0])
-        option = next((take.option for take in verb.takes if role.startswith(take.role)), role)
+        option = next((verb.named(take) for take in verb.takes if role.startswith(take.role)), role)
         if not path.is_file():
-            raise InputError(f"The {role} of {source} was {known} and is not there; say where it is with --{option}.")
+            raise InputError(f"The {role} of {source} was {known} and is not there; say where it is now: {option}.")
         pictures[role] = read_picture(path)
         now = picture_hash(pictures[role])
         if now != then:
             raise InputError(
-                f"{source} was made from another {role}: {path} is {now} now and was {then}; give the original with --{option}."
+                f"{source} was made from another {role}: {path} is {now} now and was {then}; give the original as {option}."
             )
     return pictures
 

@@ -63,7 +63,7 @@ def register(app: typer.Typer) -> None:
             [] if again else [{"image": str(path)} for path in images or ()],
             output,
             where,
-            Request(steps=1, cfg=1.0),
+            Request() if again else Request(steps=1, cfg=1.0),  # nothing is sampled, and the metadata say so
             Size(),
             Network(),
             pictures={"image": images or []} if again else {},

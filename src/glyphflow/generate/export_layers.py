@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import struct
 import zipfile
 from collections.abc import Sequence
@@ -24,7 +25,8 @@ from glyphflow.generate.metadata import Metadata
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # equal layers give equal bytes
 _MAX_SIDE = 30000  # of the PSD format
 _RUN_LENGTH = 1  # PSD's number for the compression
-LAYER_ENDINGS = (".psd", ".zip", "")
+_ENDINGS = (".psd", ".zip", "")
+_OWN = re.compile(r"layer-\d+\.png|flattened\.png|manifest\.json")
 
 
 def flatten(layers: Sequence[Image.Image]) -> Image.Image:
@@ -48,7 +50,7 @@ def write_layers(
     path = Path(path)
     kind = path.suffix.lower()
     names = [f"layer {n + 1}" for n in range(len(layers))] if names is None else list(names)
-    check_layers_ending(path)
+    check_layers_path(path)
     _check(layers, names, kind)
     pictures = [layer.convert("RGBA") for layer in layers]
     if kind == ".psd":
@@ -164,14 +166,21 @@ def _png(image: Image.Image, metadata: Metadata | None) -> bytes:
     return buffer.getvalue()
 
 
-def check_layers_ending(path: Path) -> None:
-    """Refuse a file name whose ending layers cannot be written to."""
+def check_layers_path(path: Path) -> None:
+    """Refuse a file name with another ending, and a directory that holds more than layers, because it would be replaced."""
     kind = path.suffix.lower()
     if kind in (".jpg", ".jpeg"):
-        raise InputError(f"{path.name}: layers are transparent (RGBA) and JPEG holds no transparency; use .psd, .zip or .png.")
-    if kind not in LAYER_ENDINGS:
+        raise InputError(
+            f"{path.name}: layers are transparent (RGBA) and JPEG holds no transparency; use .psd, .zip or a directory."
+        )
+    if kind not in _ENDINGS:
         several = "one PNG holds one layer" if kind == ".png" else f"layers cannot be written as {kind}"
         raise InputError(f"{path.name}: {several}; use .psd, .zip, or a name without ending for a directory of PNGs.")
+    if kind == "" and path.is_file():
+        raise InputError(f"{path} is a file and no directory; give the layers another name.")
+    other = sorted(file.name for file in path.iterdir() if not _OWN.fullmatch(file.name)) if path.is_dir() else []
+    if other:
+        raise InputError(f"{path} holds other files than layers, such as {other[0]}; name a new directory.")
 
 
 def _check(layers: Sequence[Image.Image], names: Sequence[str], kind: str) -> None:
