@@ -14,7 +14,7 @@ from glyphflow.render.emojis import DEMO_EMOJI, Emoji, emoji_catalogue
 from glyphflow.render.fonts import SYSTEM_EMOJI, FontLibrary
 from glyphflow.render.palette import PALETTE, Colour
 from glyphflow.render.scene import Scene
-from glyphflow.render.spec import Rendered, RenderSpec, TextLine
+from glyphflow.render.spec import VERSIONS, Rendered, RenderSpec, TextLine
 from glyphflow.render.templates import emoji, paragraph, photo_text, poster, slide, word
 from glyphflow.render.texts import is_heldout, sample_text
 
@@ -41,6 +41,12 @@ def render(spec: RenderSpec, fonts: FontLibrary) -> Rendered:
         near = difflib.get_close_matches(spec.template, TEMPLATES, 1, 0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(TEMPLATES)}."
         raise InputError(f"There is no template {spec.template!r}; {hint}")
+    current = VERSIONS.get(spec.template, 1)
+    if spec.version != current:
+        raise InputError(
+            f"The spec is for version {spec.version} of the template {spec.template!r}, and this GlyphFlow draws version "
+            f"{current}, whose pictures differ; make the specs anew, or render with the release that made them."
+        )
     return _TEMPLATES[spec.template](Scene.open(spec, fonts))
 
 

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from glyphflow.core.hardware import require
-from glyphflow.render.fonts import Run
+from glyphflow.render.fonts import Font, Run
 from glyphflow.render.palette import RGB
 
 Box = tuple[float, float, float, float]
 
-# Skia draws a glyph at the nearest quarter of a pixel, so that it can reuse the raster of the last one.
-_PLACING = 0.125
-
 
 class Canvas:
     """An opaque RGB canvas of width x height pixels, origin at the top left, y downwards, antialiased."""
+
+    PLACING = 0.125
+    """Skia draws a glyph at the nearest quarter of a pixel, so that it can reuse the raster of the last one."""
 
     def __init__(self, width: int, height: int) -> None:
         self.skia: Any = require("skia", "corpus")
@@ -29,6 +30,8 @@ class Canvas:
         # The alpha type must be premultiplied: Skia's raster backend refuses the numpy default.
         self._surface = self.skia.Surface(self._pixels, self.skia.kRGBA_8888_ColorType, self.skia.kPremul_AlphaType)
         self.raw: Any = self._surface.getCanvas()
+        # Given as the bounds of text, it keeps Skia from measuring every glyph once more.
+        self._everywhere: Any = self.skia.Rect(-1e6, -1e6, 1e6, 1e6)
 
     def paint(self, rgb: RGB, alpha: int = 255, **settings: Any) -> Any:
         """A fill paint; ``settings`` are Skia's Paint keywords (Shader, MaskFilter, Style, StrokeWidth, ...)."""
@@ -82,17 +85,47 @@ class Canvas:
         """Draw shaped glyphs with the origin of their baseline at (x, y) and return the ink box, rounded outwards."""
         skia = self.skia
         if run.glyphs:
-            font = skia.Font(run.font.typeface, size_px)
-            font.setSubpixel(True)
-            font.setBaselineSnap(False)
-            font.setHinting(skia.FontHinting.kNone)
-            font.setEdging(skia.Font.Edging.kAntiAlias)
+            font = self._font(run.font, size_px)
             # Advances come from HarfBuzz at full precision, so that a page scales like its outlines.
             builder = skia.TextBlobBuilder()
-            builder.allocRunPos(font, run.glyphs, [skia.Point(px * size_px, py * size_px) for px, py in run.positions])
+            points = [skia.Point(px * size_px, py * size_px) for px, py in run.positions]
+            builder.allocRunPos(font, run.glyphs, points, self._everywhere)
             self.raw.drawTextBlob(builder.make(), x, y, self.paint(rgb, **settings))
         x0, y0, x1, y1 = shifted(run.ink, x, y, size_px)
-        return outward((x0 - _PLACING, y0 - _PLACING, x1 + _PLACING, y1 + _PLACING))
+        return outward((x0 - self.PLACING, y0 - self.PLACING, x1 + self.PLACING, y1 + self.PLACING))
+
+    def glyphs(
+        self,
+        face: Font,
+        glyphs: npt.NDArray[np.int64],
+        x: npt.NDArray[np.float64],
+        y: npt.NDArray[np.float64],
+        first: Sequence[int],
+        size_px: float,
+        rgb: RGB,
+    ) -> None:
+        """Draw N glyphs (N,) with their origins at (x, y) (N,) pixels, all at once; ``first`` are where the lines begin."""
+        skia, font = self.skia, self._font(face, size_px)
+        builder = skia.TextBlobBuilder()
+        ids, xs, ys = glyphs.tolist(), x.tolist(), y.tolist()
+        bounds = [*first, len(ids)]
+        if all(ys[a] == ys[b - 1] for a, b in pairwise(bounds)) and (np.diff(y) != 0).sum() < len(first):
+            # Lines without marks above or below share a height: less than half the cost of points.
+            for a, b in pairwise(bounds):
+                builder.allocRunPosH(font, ids[a:b], xs[a:b], ys[a], self._everywhere)
+        else:
+            builder.allocRunPos(font, ids, [skia.Point(px, py) for px, py in zip(xs, ys, strict=True)], self._everywhere)
+        self.raw.drawTextBlob(builder.make(), 0, 0, self.paint(rgb))
+
+    def _font(self, face: Font, size_px: float) -> Any:
+        """A Skia font of unhinted outlines at fractional positions."""
+        skia = self.skia
+        font = skia.Font(face.typeface, size_px)
+        font.setSubpixel(True)
+        font.setBaselineSnap(False)
+        font.setHinting(skia.FontHinting.kNone)
+        font.setEdging(skia.Font.Edging.kAntiAlias)
+        return font
 
     def image(self) -> npt.NDArray[np.uint8]:
         """A copy of the pixels, (height, width, 3) uint8 RGB."""

@@ -107,6 +107,10 @@ PARAGRAPH_EN: dict[str, tuple[tuple[float, str], ...]] = {
         (3, "{a_bg} page with handwritten {fg} text that reads {q}"),
         (1, "a handwritten note that reads {q}"),
     ),
+    "vertical": (
+        (3, "{a_bg} page with {fg} Chinese text in vertical columns that reads {q}"),
+        (1, "vertical {fg} text on {a_bg} background: {q}"),
+    ),
 }
 PARAGRAPH_ZH: dict[str, tuple[tuple[float, str], ...]] = {
     "printed": (
@@ -117,6 +121,10 @@ PARAGRAPH_ZH: dict[str, tuple[tuple[float, str], ...]] = {
     "handwritten": (
         (3, "{bg}页面上的{fg}手写文字，内容是{q}"),
         (1, "一张手写便条，写着{q}"),
+    ),
+    "vertical": (
+        (3, "{bg}页面上竖排的{fg}文字，内容是{q}"),
+        (1, "{bg}背景上竖排的一段{fg}文字：{q}"),
     ),
 }
 PHOTO_EN: tuple[tuple[float, str], ...] = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import math
 import os
 import sys
 import threading
@@ -14,6 +15,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import pydantic
 
 from glyphflow.core.config import Config, parse_yaml
@@ -62,6 +65,32 @@ class Run:
     missing: bool
 
 
+@dataclass(frozen=True, eq=False)
+class Text:
+    """A whole text shaped at once, in em units, as arrays over its N glyphs; lines are cut from it by its advances.
+
+    ``glyphs`` (N,) int; ``clusters`` (N,) int, the character that a glyph came from, never falling; ``along`` (N,) float, the
+    pen before each glyph in reading direction; ``offsets`` (N, 2) float, where the glyph stands from the pen, (x, y) with y
+    downwards; ``bounds`` (N, 4) float, (x0, y0, x1, y1) of the outline around the glyph's origin, NaN where there is no ink;
+    ``ahead`` (characters + 1,) float, the pen before each character and behind the last.
+    """
+
+    font: Font
+    text: str
+    vertical: bool
+    glyphs: npt.NDArray[np.int64]
+    clusters: npt.NDArray[np.int64]
+    along: npt.NDArray[np.float64]
+    offsets: npt.NDArray[np.float64]
+    bounds: npt.NDArray[np.float64]
+    ahead: npt.NDArray[np.float64]
+    missing: bool
+
+
+_LINE = 64  # characters; longer texts are shaped for cutting into lines
+_NO_INK = (math.nan, math.nan, math.nan, math.nan)
+
+
 class Font:
     """One face at one weight, loaded once: a Skia typeface and a HarfBuzz font over the same file.
 
@@ -89,40 +118,85 @@ class Font:
         extents = self._font.get_font_extents("ltr")
         self.ascent = extents.ascender / self.upem
         self.descent = -extents.descender / self.upem
+        # Outlines' boxes (x0, y0, x1, y1) in font units with y downwards, filled in as glyphs are met.
+        self._bounds: npt.NDArray[np.float64] = np.zeros((face.glyph_count, 4))
+        self._known: npt.NDArray[np.bool_] = np.zeros(face.glyph_count, dtype=bool)
+        self._extents = lru_cache(maxsize=None)(self._outline_box)
         self.shape = lru_cache(maxsize=8192)(self._shape)
+        self.shape_text = lru_cache(maxsize=64)(self._shape_text)
 
     def covers(self, text: str) -> bool:
         """Whether every character of ``text`` that leaves ink has a glyph here that looks like that character."""
         if self.entry.caps_only and text != text.upper():
             return False
-        return all(ord(char) in self.coverage for char in text if not char.isspace())
+        return self.coverage.issuperset(ord(char) for char in set(text) if not char.isspace())
+
+    def draws(self, text: str) -> bool:
+        """Whether the character map covers ``text`` and shaping it leaves no .notdef glyph."""
+        if not self.covers(text):
+            return False
+        return not (self.shape(text).missing if len(text) <= _LINE else self.shape_text(text).missing)
 
     def draw_outline(self, glyph: int, pen: Any) -> None:
         """Draw a glyph's outline in font units, y upwards, with a pen of the fontTools kind."""
         self._font.draw_glyph_with_pen(glyph, pen)
 
     def _shape(self, text: str) -> Run:
-        harfbuzz, upem = self._harfbuzz, self.upem
-        buffer = harfbuzz.Buffer()
-        buffer.add_str(text)
-        buffer.guess_segment_properties()
-        harfbuzz.shape(self._font, buffer)
-        glyphs: list[int] = []
+        buffer, upem = self._buffer(text, vertical=False), self.upem
+        glyphs = tuple(info.codepoint for info in buffer.glyph_infos)
         positions: list[tuple[float, float]] = []
-        x0 = y0 = float("inf")
-        x1 = y1 = float("-inf")
+        x0 = y0 = math.inf
+        x1 = y1 = -math.inf
         pen = 0
-        for info, place in zip(buffer.glyph_infos, buffer.glyph_positions, strict=True):
+        for glyph, place in zip(glyphs, buffer.glyph_positions, strict=True):
             x, y = pen + place.x_offset, -place.y_offset
-            glyphs.append(info.codepoint)
             positions.append((x / upem, y / upem))
-            extents = self._font.get_glyph_extents(info.codepoint)
-            if extents is not None and extents.width:
-                x0, x1 = min(x0, x + extents.x_bearing), max(x1, x + extents.x_bearing + extents.width)
-                y0, y1 = min(y0, y - extents.y_bearing), max(y1, y - extents.y_bearing - extents.height)
+            box = self._extents(glyph)
+            if box is not None:
+                x0, x1 = min(x0, x + box[0]), max(x1, x + box[2])
+                y0, y1 = min(y0, y + box[1]), max(y1, y + box[3])
             pen += place.x_advance
         ink = (x0 / upem, y0 / upem, x1 / upem, y1 / upem) if x1 > x0 else (0.0, 0.0, 0.0, 0.0)
-        return Run(self, tuple(glyphs), tuple(positions), pen / upem, ink, missing=0 in glyphs)
+        return Run(self, glyphs, tuple(positions), pen / upem, ink, missing=0 in glyphs)
+
+    def _shape_text(self, text: str, vertical: bool = False) -> Text:
+        buffer, upem = self._buffer(text, vertical), self.upem
+        infos, found = buffer.glyph_infos, buffer.glyph_positions
+        glyphs = np.array([info.codepoint for info in infos], dtype=np.int64)
+        clusters = np.array([info.cluster for info in infos], dtype=np.int64)
+        # HarfBuzz counts y upwards; a vertical line runs down, so its advances come out negative.
+        steps = [-place.y_advance for place in found] if vertical else [place.x_advance for place in found]
+        advances = np.array(steps, dtype=np.float64) / upem
+        offsets = np.array([(place.x_offset, -place.y_offset) for place in found], dtype=np.float64).reshape(-1, 2) / upem
+        ahead = np.zeros(len(text) + 1)
+        np.cumsum(np.bincount(clusters, advances, minlength=len(text)), out=ahead[1:])
+        along = np.cumsum(advances) - advances
+        bounds = self._boxes(glyphs) / upem
+        return Text(self, text, vertical, glyphs, clusters, along, offsets, bounds, ahead, missing=not glyphs.all())
+
+    def _buffer(self, text: str, vertical: bool) -> Any:
+        """``text`` shaped in one line, right or down."""
+        buffer = self._harfbuzz.Buffer()
+        buffer.add_str(text)
+        buffer.guess_segment_properties()
+        if vertical:
+            buffer.direction = "ttb"
+        self._harfbuzz.shape(self._font, buffer)
+        return buffer
+
+    def _outline_box(self, glyph: int) -> tuple[int, int, int, int] | None:
+        extents = self._font.get_glyph_extents(glyph)
+        if extents is None or not extents.width:
+            return None
+        x, y = extents.x_bearing, -extents.y_bearing
+        return x, y, x + extents.width, y - extents.height
+
+    def _boxes(self, glyphs: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        for glyph in set(glyphs[~self._known[glyphs]].tolist()):
+            self._bounds[glyph] = self._extents(glyph) or _NO_INK
+            self._known[glyph] = True
+        boxes: npt.NDArray[np.float64] = self._bounds[glyphs]
+        return boxes
 
 
 class FontLibrary:
@@ -133,6 +207,7 @@ class FontLibrary:
         self._paths = dict(paths)
         self._fonts: dict[str, Font] = {}
         self._lock = threading.Lock()
+        self.candidates = lru_cache(maxsize=256)(self._candidates)
 
     @classmethod
     def from_manifest(cls, names: Sequence[str] | None = None, system: bool = False) -> FontLibrary:
@@ -171,6 +246,26 @@ class FontLibrary:
             if (script is None or script in entry.scripts)
             and (split is None or entry.split == split)
             and (style is None or entry.style == style)
+        )
+
+    def _candidates(
+        self,
+        names: tuple[str, ...] | None,
+        script: str | None = None,
+        styles: tuple[str, ...] | None = None,
+        licences: tuple[str, ...] | None = None,
+    ) -> tuple[FontEntry, ...]:
+        """The fonts to choose from for text: ``names``, else those of the split "train" with ``script``; narrowed by the rest.
+
+        Emoji fonts have digits, as parts of key caps, but are not for text.
+        """
+        pool = names if names is not None else self.names(script=script, split="train")
+        return tuple(
+            entry
+            for entry in map(self.entry, pool)
+            if "emoji" not in entry.scripts
+            and (styles is None or entry.style in styles)
+            and (licences is None or entry.licence in licences)
         )
 
     def entry(self, name: str) -> FontEntry:

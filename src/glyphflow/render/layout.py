@@ -10,14 +10,14 @@ from functools import lru_cache
 
 from glyphflow.core.errors import InputError
 from glyphflow.render.canvas import Box, Canvas, shifted
-from glyphflow.render.fonts import Font, FontLibrary, Run
+from glyphflow.render.fonts import Font, FontEntry, FontLibrary, Run
 from glyphflow.render.palette import RGB
 from glyphflow.render.spec import TextLine
 
 CJK = re.compile(r"[\u3000-\u303f\u3400-\u4dbf\u4e00-\u9fff\uff00-\uffef]")
 # A line may not start with these (closing punctuation), nor end with those (opening punctuation).
-_NOT_FIRST = set("，。！？；：、）》」』”’％%,.!?;:)]}…")
-_NOT_LAST = set("（《「『“‘([{")
+NOT_FIRST = set("，。！？；：、）》」』”’％%,.!?;:)]}…")
+NOT_LAST = set("（《「『“‘([{")
 
 
 def has_cjk(text: str) -> bool:
@@ -30,42 +30,57 @@ def split_scripts(text: str) -> list[str]:
     return [piece.strip() for piece in re.findall(f"(?:{CJK.pattern})+|(?:(?!{CJK.pattern}).)+", text) if piece.strip()]
 
 
-def pick_fonts(rng: random.Random, fonts: FontLibrary, names: Sequence[str] | None, lines: Sequence[str]) -> list[Font] | None:
+def pick_fonts(
+    rng: random.Random,
+    fonts: FontLibrary,
+    names: Sequence[str] | None,
+    lines: Sequence[str],
+    styles: tuple[str, ...] | None = None,
+    licences: tuple[str, ...] | None = None,
+) -> list[Font] | None:
     """A font for each line: one Latin face for all Latin lines, one CJK face for the others.
 
-    Candidates are ``names``, else the library's fonts of the split "train". None when a line finds no font that covers it.
+    Candidates are ``names``, else the library's fonts of the split "train"; ``styles`` and ``licences`` narrow them. None when
+    a line finds no font that covers it.
     """
     chosen: list[Font] = []
-    order: dict[str, list[str]] = {}
+    order: dict[str, list[FontEntry]] = {}
     for script in ("latin", "cjk"):
-        pool = list(names) if names is not None else list(fonts.names(script=script, split="train"))
-        # Emoji fonts have digits, as parts of key caps; they are not for text.
-        pool = [name for name in pool if "emoji" not in fonts.entry(name).scripts]
+        pool = list(fonts.candidates(None if names is None else tuple(names), script, styles, licences))
         rng.shuffle(pool)
         # Half of the choices by style, so that twenty sans families do not drown two handwritten ones.
         if names is None and pool and rng.random() < 0.5:
-            styles = {name: fonts.entry(name).style for name in pool}
-            wanted = rng.choice(sorted(set(styles.values())))
-            pool.sort(key=lambda name: styles[name] != wanted)
+            wanted = rng.choice(sorted({entry.style for entry in pool}))
+            pool.sort(key=lambda entry: entry.style != wanted)
         # The CJK faces also draw Latin; without a wish for them they are the last resort for a Latin line.
         if script == "latin":
-            pool.sort(key=lambda name: "cjk" in fonts.entry(name).scripts)
+            pool.sort(key=lambda entry: "cjk" in entry.scripts)
         order[script] = pool
     for line in lines:
         pool = order["cjk" if has_cjk(line) else "latin"]
-        match = next((font for font in map(fonts.font, pool) if font.covers(line) and not font.shape(line).missing), None)
+        match = next((font for entry in pool if (font := fonts.font(entry.name)).draws(line)), None)
         if match is None:
             return None
         chosen.append(match)
     return chosen
 
 
-def require_fonts(rng: random.Random, fonts: FontLibrary, names: Sequence[str] | None, lines: Sequence[str]) -> list[Font]:
+def require_fonts(
+    rng: random.Random,
+    fonts: FontLibrary,
+    names: Sequence[str] | None,
+    lines: Sequence[str],
+    styles: tuple[str, ...] | None = None,
+    licences: tuple[str, ...] | None = None,
+) -> list[Font]:
     """As :func:`pick_fonts`, but an uncovered line raises :class:`InputError` naming a character that no font has."""
-    chosen = pick_fonts(rng, fonts, names, lines)
+    chosen = pick_fonts(rng, fonts, names, lines, styles, licences)
     if chosen is not None:
         return chosen
-    pool = [fonts.font(name) for name in (names if names is not None else fonts.names(split="train"))]
+    entries = fonts.candidates(None if names is None else tuple(names), None, styles, licences)
+    pool = [fonts.font(entry.name) for entry in entries]
+    if not pool:
+        raise InputError(f"No font has a style of {styles} and a licence of {licences}; widen styles or licences.")
     for line in lines:
         if not any(font.covers(line) for font in pool):
             lacking = sorted({c for c in line if not c.isspace() and not any(ord(c) in font.coverage for font in pool)})
@@ -131,7 +146,7 @@ def tokens(text: str) -> tuple[str, ...]:
     punctuation kept with the piece that it closes or opens."""
     pieces: list[str] = []
     for piece in re.findall(r"[^\s\u3000-\u303f\u3400-\u9fff\uff00-\uffef]+\s*|.\s*", text):
-        if pieces and (piece[0] in _NOT_FIRST or pieces[-1].rstrip()[-1:] in _NOT_LAST):
+        if pieces and (piece[0] in NOT_FIRST or pieces[-1].rstrip()[-1:] in NOT_LAST):
             pieces[-1] += piece
         else:
             pieces.append(piece)
@@ -164,25 +179,3 @@ def join_lines(lines: Sequence[str]) -> str:
     for line in lines[1:]:
         text += line if CJK.match(text[-1]) and CJK.match(line[0]) else f" {line}"
     return text
-
-
-def fit_paragraph(
-    text: str, face: Font, box: tuple[float, float], sizes: tuple[float, float], leading: float
-) -> tuple[list[str], float]:
-    """Lines and em size in pixels at which ``text`` fills a box (width, height): the largest size within ``sizes`` that fits.
-
-    When even the least size is too large, whole sentences are cut from the end; when one sentence is left, it gets smaller.
-    """
-    low, high = sizes
-    while True:
-        size = high
-        while size >= low * 0.999:
-            lines = wrap(text, face, size, box[0])
-            if lines is not None and ((len(lines) - 1) * leading + face.ascent + face.descent) * size <= box[1]:
-                return lines, size
-            size *= 0.94
-        shorter = re.match(r"(.*[.!?。！？])\s*[^.!?。！？]+[.!?。！？]*$", text, re.DOTALL)
-        if shorter is not None:
-            text = shorter.group(1)
-        else:
-            low *= 0.8

@@ -27,7 +27,10 @@ class Params(Config):
     lines, and how far from the middle they may stand (0 to 1), where the layout is free; a curriculum begins with one line in
     the middle. grid: one line of em size max_size on a fixed baseline, from this share of the width on; with a monospaced face
     each character then keeps to its own pixels. phrasing: "text-first" takes only captions that begin with the text,
-    "styled" only those that name the kind of typeface. photos: names from render.photos.
+    "styled" only those that name the kind of typeface. photos: names from render.photos. include: characters that sampled text
+    must contain (see render.schedule). styles, licences: of the fonts to choose from ("serif", "OFL-1.1"). direction: of lines,
+    in templates that set text down as well as across. medium, effects, path: what the text is on, what is done to it and the
+    line it follows, by the names in render.media, render.effects and render.curves; default: the seed chooses.
     """
 
     text: str | None = None
@@ -45,12 +48,19 @@ class Params(Config):
     grid: float | None = pydantic.Field(default=None, ge=0, lt=1)
     phrasing: Literal["any", "text-first", "styled"] = "any"
     photos: tuple[str, ...] | None = None
+    include: str | None = None
+    styles: tuple[str, ...] | None = None
+    licences: tuple[str, ...] | None = None
+    direction: Literal["horizontal", "vertical"] | None = None
+    medium: str | None = None
+    effects: tuple[str, ...] | None = None
+    path: str | None = None
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> Params:
-        for name in ("languages", "fonts", "emoji", "palette", "photos"):
+        for name in ("languages", "fonts", "emoji", "palette", "photos", "include", "styles", "licences"):
             if getattr(self, name) is not None and not getattr(self, name):
-                raise ValueError(f"{name} is an empty list; leave it out for the default")
+                raise ValueError(f"{name} is empty; leave it out for the default")
         if self.min_size and self.max_size and self.min_size > self.max_size:
             raise ValueError(f"min_size {self.min_size:g} is greater than max_size {self.max_size:g}")
         if self.text is not None and not self.text.strip():

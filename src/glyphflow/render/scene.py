@@ -19,7 +19,8 @@ from glyphflow.render.params import Level, Params, parse_params
 from glyphflow.render.spec import RenderSpec
 from glyphflow.render.texts import sample_text
 
-_ATTEMPTS = 24
+ATTEMPTS = 24
+"""How often text is sampled anew before a font that lacks its glyphs is an error."""
 
 
 @dataclass(frozen=True)
@@ -52,20 +53,26 @@ class Scene:
     def sample_lines(self, levels: Sequence[Level]) -> tuple[list[str], list[Font]]:
         """One text of one language per level, with a font for each; all are sampled anew when a glyph is missing.
 
-        The lines of ``params.text`` come instead, however many they are; ``params.level`` overrides every level.
+        The lines of ``params.text`` come instead, however many they are; ``params.level`` overrides every level. What
+        ``params.include`` asks for is the last line.
         """
         rng, params = self.rng, self.params
         if params.text is not None:
             lines = [line.strip() for line in params.text.splitlines() if line.strip()]
-            return lines, require_fonts(rng, self.fonts, params.fonts, lines)
+            return lines, self._require(lines)
         language = rng.choice(params.languages)
         lines = []
-        for _ in range(_ATTEMPTS):
+        for _ in range(ATTEMPTS):
             lines = [sample_text(rng, language, params.level or level, params.split) for level in levels]
-            faces = pick_fonts(rng, self.fonts, params.fonts, lines)
+            if params.include:
+                lines[-1] = params.include
+            faces = pick_fonts(rng, self.fonts, params.fonts, lines, params.styles, params.licences)
             if faces is not None:
                 return lines, faces
-        return lines, require_fonts(rng, self.fonts, params.fonts, lines)
+        return lines, self._require(lines)
+
+    def _require(self, lines: Sequence[str]) -> list[Font]:
+        return require_fonts(self.rng, self.fonts, self.params.fonts, lines, self.params.styles, self.params.licences)
 
     def pick_emoji(self, font: Font) -> Emoji:
         """One of ``params.emoji``, or of the split; :class:`InputError` when ``font`` cannot draw it."""

@@ -98,3 +98,19 @@ ZH_PATTERNS: tuple[str, ...] = (
     "小船叫{word}，小狗叫{word}。",
     "先写{word}，再写{word}，最后写{word}。",
 )
+
+# Around characters that must occur, whatever they mean.
+EN_INCLUDE: tuple[str, ...] = (
+    "The characters on the card are {chars}.",
+    "How do you read {chars}?",
+    "Today we practise {chars}.",
+    "The seal shows {chars}.",
+)
+
+ZH_INCLUDE: tuple[str, ...] = (
+    "今天练习{chars}。",
+    "纸上写着{chars}。",
+    "{chars}怎么读？",
+    "请抄写{chars}三遍。",
+    "这一页有{chars}。",
+)

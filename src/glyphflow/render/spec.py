@@ -12,12 +12,18 @@ import numpy.typing as npt
 from glyphflow.core.errors import InputError
 
 
+VERSIONS: dict[str, int] = {"paragraph": 2, "photo_text": 2}
+"""Templates whose pictures are no longer those of the first version."""
+
+
 @dataclass(frozen=True)
 class RenderSpec:
     """A picture as a recipe of a few hundred bytes: template, seed, size in pixels and the template's parameters.
 
     Drawing takes less time than decoding a PNG of the same picture, so a corpus stores this and renders when it reads.
-    ``params`` holds JSON values only; what a template understands is in :class:`glyphflow.render.params.Params`.
+    ``params`` holds JSON values only; what a template understands is in :class:`glyphflow.render.params.Params`. ``version``
+    (default: the template's current one) is part of the spec's text from 2 on, so that whatever is kept by that text notices
+    when a template draws other pictures.
     """
 
     template: str
@@ -25,10 +31,18 @@ class RenderSpec:
     width: int
     height: int
     params: dict[str, Any] = field(default_factory=dict)
+    version: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.version:
+            object.__setattr__(self, "version", VERSIONS.get(self.template, 1))
 
     def to_json(self) -> str:
         """One line of JSON, keys sorted: equal specs give equal text."""
-        return json.dumps(asdict(self), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+        data = asdict(self)
+        if self.version == 1:
+            del data["version"]
+        return json.dumps(data, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> RenderSpec:
@@ -41,6 +55,7 @@ class RenderSpec:
                 width=int(data["width"]),
                 height=int(data["height"]),
                 params=dict(data.get("params", {})),
+                version=int(data.get("version", 1)),
             )
         except (ValueError, TypeError, KeyError) as error:
             raise InputError(

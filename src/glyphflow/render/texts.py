@@ -15,7 +15,16 @@ from typing import Any
 from glyphflow.core.hardware import require
 from glyphflow.core.hashing import derive_seed
 from glyphflow.render.params import Language, Level, Split
-from glyphflow.render.sentences import EN_PATTERNS, EN_PHRASES, EN_SLOTS, ZH_PATTERNS, ZH_PHRASES, ZH_SLOTS
+from glyphflow.render.sentences import (
+    EN_INCLUDE,
+    EN_PATTERNS,
+    EN_PHRASES,
+    EN_SLOTS,
+    ZH_INCLUDE,
+    ZH_PATTERNS,
+    ZH_PHRASES,
+    ZH_SLOTS,
+)
 
 # Two-letter abbreviations are frequent in web text and make poor words.
 _SHORT = re.compile("go|no|up|hi|ok|we|me|us|it|is|in|on|at|by|my|he|do|so|an|as|be|or|to|of|if|am")
@@ -113,6 +122,18 @@ def sample_text(rng: random.Random, language: Language, level: Level, split: Spl
         sentences = [sample_text(rng, language, "line", split) for _ in range(rng.randint(4, 8))]
         return (" " if language == "en" else "").join(sentences)
     return _english(rng, level, split) if language == "en" else _chinese(rng, level, split)
+
+
+def weave(rng: random.Random, characters: str, language: Language) -> list[str]:
+    """Sentences that contain each of ``characters``, one to four of them to a sentence; none for no characters."""
+    patterns = EN_INCLUDE if language == "en" else ZH_INCLUDE
+    sentences = []
+    while characters:
+        count = rng.randint(1, 4)
+        piece, characters = characters[:count], characters[count:]
+        listed = ("、" if language != "en" else ", ").join(piece)
+        sentences.append(rng.choice(patterns).replace("{chars}", listed))
+    return sentences
 
 
 def _english(rng: random.Random, level: Level, split: Split) -> str:
