@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from glyphflow.core.errors import InputError, MissingError
+from glyphflow.generate.parallel import Ranks
 from glyphflow.generate.residency import TRANSFORMER, Residency
 from glyphflow.models import MMDiT, lora
 from glyphflow.models.lora_file import choose_file, lora_path
@@ -31,6 +32,7 @@ class Adapters:
     transformer: MMDiT
     adapters: dict[str, Adapter]
     residency: Residency
+    ranks: Ranks | None
 
     def load_lora_weights(
         self,
@@ -49,7 +51,8 @@ class Adapters:
         """
         name = adapter_name or next(n for n in map("default_{}".format, range(999)) if n not in self.adapters)
         where = source if isinstance(source, Mapping) else _find(source, weight_name)
-        weights = lora.read_lora(where, lora.linear_shapes(self.transformer))
+        read = lora.read_lora if self.ranks is None else self.ranks.read_lora
+        weights = read(where, lora.linear_shapes(self.transformer))
         self.residency.recall(TRANSFORMER)
         lora.attach(self.transformer, name, weights, weight)
         self.adapters[name] = Adapter(weight, FROM_TENSORS if isinstance(where, Mapping) else str(source), weights.identity)
@@ -89,6 +92,10 @@ class Adapters:
 
     def save_lora_weights(self, path: str | Path, adapter_name: str) -> None:
         """Write an adapter to ``path`` (.safetensors) in the form that diffusers reads, alphas included."""
+        if self.ranks is not None and self.ranks.plan.tensor > 1:
+            raise InputError(
+                f"Adapters are split over {self.ranks.plan.tensor} processes like the weights; save them with tensor=1."
+            )
         lora.save_lora(Path(path), lora.collect(self.transformer, adapter_name))
 
 

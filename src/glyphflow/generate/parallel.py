@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -22,6 +22,7 @@ from torch import Tensor
 from glyphflow.core.errors import InputError
 from glyphflow.core.hardware import pick_device
 from glyphflow.models import MMDiT, MMDiTConfig
+from glyphflow.models.lora import LoRA, read_lora
 from glyphflow.models.quantize import Quantize
 
 if TYPE_CHECKING:
@@ -122,6 +123,13 @@ class Ranks:
 
         return load_parallel(source, self._mesh, dtype, device, config=config, quantize=quantize)
 
+    def read_lora(self, source: Path | Mapping[str, Tensor], shapes: Mapping[str, tuple[int, int]]) -> LoRA:
+        """This process's part of a LoRA for a model whose linears, here, have ``shapes``; like :func:`read_lora`."""
+        from glyphflow.models.parallel import part_of_lora, whole_shape
+
+        group = self._mesh.get_group("tp")
+        return part_of_lora(read_lora(source, {name: whole_shape(name, shapes[name], group) for name in shapes}), group)
+
     def passes(self, passes: Sequence[T], run: Callable[[T], Tensor]) -> list[Tensor]:
         """``run`` of each of guidance's ``passes``, which are two; with ``cfg=2`` this process makes only its side's."""
         group = self._mesh.get_group("cfg")
@@ -158,5 +166,7 @@ def _meet(device: torch.device) -> None:
     if "RANK" in os.environ:
         dist.init_process_group(backend, device_id=card)
     else:  # alone, without torchrun
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, device_id=card)
+        dist.init_process_group(
+            backend, store=dist.TCPStore("127.0.0.1", 0, is_master=True), rank=0, world_size=1, device_id=card
+        )
     atexit.register(dist.destroy_process_group)

@@ -28,6 +28,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from glyphflow.core.errors import InputError
 from glyphflow.models.attention import JointAttention, Layout, RMSNorm
 from glyphflow.models.collectives import enter, gather, total
+from glyphflow.models.lora_file import LoRA, LowRank
 from glyphflow.models.mmdit import MLP, Block, MMDiT, MMDiTConfig, Modulation, StepCache, _segments
 from glyphflow.models.msrope import ImageShape
 from glyphflow.models.quantize import GROUP, Quantize, QuantLinear
@@ -121,12 +122,39 @@ def keep_part(model: nn.Module, name: str, group: ProcessGroup) -> None:
     for key in ("bias",) if leaf == "bias" else ("weight", "packed", "scale", "offset"):
         whole = getattr(linear, key, None)
         if whole is not None and whole.shape[axis] > 1:
-            part = whole.tensor_split(group.size(), axis)[group.rank()].clone(memory_format=torch.contiguous_format)
-            setattr(linear, key, nn.Parameter(part, requires_grad=whole.requires_grad))
+            setattr(linear, key, nn.Parameter(_part(whole, axis, group), requires_grad=whole.requires_grad))
     if leaf != "bias" and axis == 0:
         linear.out_features //= group.size()
     elif leaf != "bias":
         linear.in_features //= group.size()
+
+
+def whole_shape(name: str, part: tuple[int, int], group: ProcessGroup) -> tuple[int, int]:
+    """(out, in) of the linear ``name`` before it was split, of which this process has ``part``."""
+    split = split_of(name)
+    return part[0] * (group.size() if split == "columns" else 1), part[1] * (group.size() if split == "rows" else 1)
+
+
+def part_of_lora(lora: LoRA, group: ProcessGroup) -> LoRA:
+    """What this process adds to its parts of the weights, split as they are.
+
+    Raises InputError for DoRA beside "rows", whose lengths no process knows, and for LoKr beside any weight that is split.
+    """
+    ranks = group.size()
+    layers = dict(lora.layers)
+    for name, layer in lora.layers.items():
+        split = split_of(name)
+        if split is None or ranks == 1:
+            continue
+        if not isinstance(layer, LowRank) or (split == "rows" and layer.magnitude is not None):
+            kind = "DoRA" if isinstance(layer, LowRank) else "LoKr"
+            raise InputError(f"The adapter has {kind} for {name}, which tensor={ranks} splits; use ulysses or cfg instead.")
+        if split == "rows":
+            layers[name] = layer._replace(down=_part(layer.down, 1, group))
+        else:
+            magnitude = None if layer.magnitude is None else _part(layer.magnitude, 0, group)
+            layers[name] = layer._replace(up=_part(layer.up, 0, group), magnitude=magnitude)
+    return LoRA(layers, lora.identity)
 
 
 class ParallelMMDiT(MMDiT):
@@ -253,6 +281,10 @@ class SplitAttention(JointAttention):
         whole = tokens_to_heads([*q, *k, *v], lengths, self.sequence)
         met = super()._meet(whole[:count], whole[count : 2 * count], whole[2 * count :], layout)
         return heads_to_tokens(met, layout.queries, self.sequence)
+
+
+def _part(whole: Tensor, axis: int, group: ProcessGroup) -> Tensor:
+    return whole.tensor_split(group.size(), axis)[group.rank()].clone(memory_format=torch.contiguous_format)
 
 
 def _taken_bias(linear: nn.Module) -> nn.Parameter | None:
