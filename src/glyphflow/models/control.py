@@ -21,7 +21,7 @@ from glyphflow.core.config import Config
 from glyphflow.core.errors import InputError
 from glyphflow.models import weights
 from glyphflow.models.attention import Layout, RMSNorm
-from glyphflow.models.mmdit import Block, TimeEmbedding, _flat
+from glyphflow.models.mmdit import Block, TimeEmbedding, flat_texts
 from glyphflow.models.msrope import ImageShape
 
 
@@ -94,7 +94,7 @@ class ControlNet(nn.Module):
         scales = [conditioning_scale] if isinstance(conditioning_scale, int | float) else list(conditioning_scale)
         shapes = tuple(img_shapes[0])
         self._check(hidden_states, conditions, scales, shapes)
-        flat, lengths = _flat(encoder_hidden_states)
+        flat, lengths = flat_texts(encoder_hidden_states)
         image, text = self.img_in(hidden_states), self.txt_in(self.txt_norm(flat))
         time: Tensor = self.time_text_embed(timestep.to(image.dtype)[:, None])
         axes, mask = self.config.axes_dims_rope, encoder_hidden_states_mask

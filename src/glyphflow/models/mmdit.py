@@ -138,7 +138,7 @@ class MMDiT(nn.Module):
 
         Raises InputError when shapes contradict each other.
         """
-        text, lengths = _flat(encoder_hidden_states)
+        text, lengths = flat_texts(encoder_hidden_states)
         shapes = self._check(hidden_states, text, lengths, img_shapes, encoder_hidden_states_mask)
         time = None if modulation is not None else self.embed_time(timestep, additional_t_cond)
         rows = len(modulation.head if modulation is not None else cast(Tensor, time))
@@ -453,7 +453,7 @@ class FinalNorm(nn.Module):
         return EAGER.modulate(image, shift, scale)
 
 
-def _flat(texts: Tensor | Sequence[Tensor]) -> tuple[Tensor, tuple[int, ...] | None]:
+def flat_texts(texts: Tensor | Sequence[Tensor]) -> tuple[Tensor, tuple[int, ...] | None]:
     """Prompt embeddings as one tensor, and the lengths where it holds ragged texts in one row."""
     if isinstance(texts, Tensor):
         return texts, None
