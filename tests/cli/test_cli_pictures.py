@@ -226,7 +226,7 @@ MISTAKES: dict[str, tuple[list[object], str]] = {
     "from and more": (["generate", "--from", "a.png", "--lora", "l", "--compile"], "--compile, --lora was given"),
     "from a plain picture": (["generate", "--from", "a.png"], "a.png carries no GlyphFlow metadata"),
     "misspelt key": (["generate", "--prompts", "misspelt.jsonl"], "misspelt.jsonl, line 2: unknown key 'promt'; did you mean"),
-    "broken line": (["generate", "--prompts", "broken.jsonl"], "broken.jsonl, line 1: "),
+    "broken line": (["generate", "--prompts", "broken.jsonl"], "broken.jsonl, line 1: this is no JSON ("),
     "a list": (["generate", "--prompts", "list.jsonl"], "list.jsonl, line 1: this is no JSON object"),
     "useless key": (["generate", "--prompts", "useless.jsonl"], "useless.jsonl, line 1: glyphflow generate takes no image"),
     "empty file": (["generate", "--prompts", "empty.txt"], "empty.txt holds no prompt"),

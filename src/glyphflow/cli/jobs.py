@@ -129,7 +129,9 @@ def _parse(where: str, text: str, folder: Path) -> Line:
         if not isinstance(content, dict):
             raise InputError(f'{where}this is no JSON object; write one such as {{"prompt": "a sign", "seed": 3}}.')
         line = load_config(Line, content)
-    except (json.JSONDecodeError, ConfigError) as error:
+    except json.JSONDecodeError as error:
+        raise InputError(f"{where}this is no JSON ({error}).") from error
+    except ConfigError as error:
         raise InputError(f"{where}{str(error).removeprefix('Line: ')}") from error
     inside = {name: [str(folder / file) for file in _files(line, name)] for name in ("image", "control") if _files(line, name)}
     mask = {} if line.mask is None else {"mask": str(folder / line.mask)}
