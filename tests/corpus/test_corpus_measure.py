@@ -10,11 +10,12 @@ from PIL import Image, ImageFilter
 
 from glyphflow.core.errors import InputError
 from glyphflow.corpus import Corpus
-from glyphflow.corpus.decode import MAX_SIDE, PictureError, decode_rgb, read_header
-from glyphflow.corpus.duplicates import Candidate, group_duplicates, near_pairs
+from glyphflow.corpus.decode import MAX_SIDE, PictureError, decode_rgb, jpeg_quality, read_header
+from glyphflow.corpus.duplicates import Candidate, crop_pairs, group_duplicates, linked_pairs, near_pairs
 from glyphflow.corpus.ingest import ingest_folder
+from glyphflow.corpus.kernels import components, fixed_scale, gray_and_saturation, jpeg_headers, structure
 from glyphflow.corpus.measure import HEADER_TYPES, PIXEL_TYPES, measure
-from glyphflow.corpus.metrics import perceptual_hash, pixel_metrics
+from glyphflow.corpus.metrics import CROPS, perceptual_hash, pixel_metrics
 from glyphflow.corpus.sources import cut, punch
 
 Folder = Callable[..., Path]
@@ -157,12 +158,12 @@ def test_copies_are_grouped_and_the_largest_stays() -> None:
         candidate(f"{seed}-half", each.resize((320, 240), Image.Resampling.LANCZOS)) for seed, each in enumerate(originals)
     ]
     rows.append(Candidate("exact", rows[0].sha256, None, 1, 1, "exact"))
-    found = group_duplicates(rows, 3)
+    found = group_duplicates(rows, 3, 5)
     assert {row: columns["duplicate_of"] for row, columns in found.items() if columns["duplicate_of"]} == {
         **{f"{seed}-half": f"{seed}-original" for seed in range(40)},
         "exact": "0-original",
     }
-    assert group_duplicates(rows[::-1], 3) == found
+    assert group_duplicates(rows[::-1], 3, 5) == found
 
 
 def test_near_pairs_equal_brute_force() -> None:
@@ -172,7 +173,87 @@ def test_near_pairs_equal_brute_force() -> None:
     hashes = np.concatenate([base, base ^ flips[0], base ^ flips[0] ^ flips[1] ^ flips[2], base ^ flips[0] ^ flips[3]])
     bits = np.bitwise_count(hashes[:, None] ^ hashes[None, :])
     expected = {(int(a), int(b)) for a, b in zip(*np.nonzero(bits <= 3), strict=True) if a < b}
-    assert {(min(pair), max(pair)) for pair in near_pairs(hashes, 3)} == expected
+    found = [tuple(pair) for pair in near_pairs(hashes, 3).tolist()]
+    assert set(found) == expected and len(found) == len(expected)
+    again = np.concatenate([hashes, hashes[:100], hashes[:50]])
+    linked, plain = (components(len(again), pairs(again, 3)) for pairs in (linked_pairs, near_pairs))
+    assert np.array_equal(linked, plain)
+    windows = np.stack([again[number : number + CROPS] for number in range(0, 800, 40)])
+    distinct = np.unique(hashes)
+    bits = np.bitwise_count(distinct[:, None, None] ^ windows[None])
+    expected = {(int(a), int(b)) for a, b in np.argwhere((bits <= 5).any(-1))}
+    assert {tuple(pair) for pair in crop_pairs(distinct, windows, 5).tolist()} == expected
+
+
+def test_cut_copies_are_found_wherever_they_were_cut() -> None:
+    rng = np.random.default_rng(3)
+    rows, cut = [], []
+    for seed in range(30):
+        picture = photo(seed, 640, 480)
+        left, top = rng.integers(0, 52), rng.integers(0, 39)
+        part = picture.crop((left, top, left + 589, top + 442))
+        for name, each in (("whole", picture), ("part", part)):
+            measured = pixel_metrics(decode_rgb(encoded(each, quality=80)))
+            crops = np.frombuffer(measured["crop_phashes"], np.uint64)
+            rows.append(Candidate(f"{seed}-{name}", f"{seed}{name}", measured["phash"], each.width, 1, name, crops))
+        cut.append(f"{seed}-part")
+    found = group_duplicates(rows, 3, 5)
+    assert {row for row, columns in found.items() if columns["duplicate_of"]} == set(cut)
+    assert all(found[row]["duplicate_of"] == row.replace("part", "whole") and found[row]["distance"] <= 5 for row in cut)
+
+
+def test_pixel_metrics_are_those_of_opencv() -> None:
+    import cv2
+
+    for seed, size in enumerate([(300, 256), (640, 480), (256, 256), (3, 2), (1, 5), (1, 1)]):
+        image = np.asarray(photo(seed, *size))
+        gray = np.empty(image.shape[:2], np.uint8)
+        saturation = gray_and_saturation(image, gray)
+        assert np.array_equal(gray, cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
+        assert saturation == pytest.approx(cv2.cvtColor(image, cv2.COLOR_RGB2HSV)[..., 1].mean() / 255, abs=3e-3)
+        small = fixed_scale(gray, 256)
+        if min(size) > 256:
+            theirs = cv2.resize(gray, small.shape[::-1], interpolation=cv2.INTER_AREA)
+            assert np.abs(small.astype(int) - theirs).max() <= 1
+        laplacian = cv2.Laplacian(small, cv2.CV_16S).astype(np.int64)
+        sobel = [cv2.norm(cv2.Sobel(small, cv2.CV_16S, *axes), cv2.NORM_L1) for axes in ((1, 0), (0, 1))]
+        histogram = np.zeros(256, np.int64)
+        assert structure(small, histogram) == (laplacian.sum(), (laplacian**2).sum(), sum(sobel))
+        assert np.array_equal(histogram, np.bincount(small.ravel(), minlength=256))
+
+
+def test_jpeg_headers_read_at_once_are_those_of_pillow() -> None:
+    exif = Image.Exif()
+    exif[0x010E], exif[0x0112] = "a description", 8
+    none = Image.Exif()
+    none[0x010E] = "no turn is told"
+    options: list[dict[str, object]] = [
+        {},
+        {"progressive": True},
+        {"exif": exif},
+        {"exif": none},
+        {"quality": 30},
+        {"comment": b"x"},
+    ]
+    good = [encoded(photo(number, 64 + number, 40), **each) for number, each in enumerate(options)]
+    good += [encoded(photo(9).convert(mode)) for mode in ("L", "CMYK")]
+    odd = [b"", b"\xff\xd8", good[0][:150], encoded(photo(1), "PNG"), b"<html>", bytes(3000), encoded(photo(1))[:-1][::-1]]
+    odd.append(encoded(photo(2), xmp=b'<x:xmpmeta tiff:Orientation="6"/>'))  # for Pillow, which knows XMP
+    files = good + odd
+    sizes = np.array([len(each) for each in files])
+    offsets = np.cumsum(sizes) - sizes
+    found = np.zeros((len(files), 5), np.int32)
+    jpeg_headers(np.frombuffer(b"".join(files), np.uint8), offsets, sizes, found)
+    for data, row in zip(good, found.tolist(), strict=False):
+        header = read_header(data)
+        assert (header.width, header.height, header.orientation) == (row[0], row[1], row[3])
+        assert {1: "L", 3: "RGB", 4: "CMYK"}[row[2]] == header.mode and jpeg_quality(row[4]) == header.jpeg_quality
+    assert not found[len(good) :].any()
+    rng = np.random.default_rng(0)
+    for _ in range(200):  # whatever the bytes are, nothing is read outside of them
+        wild = np.frombuffer(good[2], np.uint8).copy()
+        wild[rng.integers(2, 400, 3)] = rng.integers(0, 256, 3)
+        jpeg_headers(wild, np.array([0]), np.array([rng.integers(4, len(wild))]), found[:1])
 
 
 def test_loading_a_damaged_record_is_a_sentence(tmp_path: Path) -> None:

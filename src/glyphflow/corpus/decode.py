@@ -48,13 +48,14 @@ def read_header(data: bytes) -> Header:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns about sizes that the guard below refuses anyway
             with Image.open(io.BytesIO(data)) as picture:
+                tables: Any = getattr(picture, "quantization", None) or {}
                 return Header(
                     width=picture.width,
                     height=picture.height,
                     format=str(picture.format).lower(),
                     mode=picture.mode,
                     orientation=_orientation(picture),
-                    jpeg_quality=_jpeg_quality(picture),
+                    jpeg_quality=jpeg_quality(sum(tables[0])) if picture.format == "JPEG" and 0 in tables else None,
                 )
     except Image.DecompressionBombError as error:
         raise PictureError(f"larger than {MAX_PIXELS // 1_000_000} million pixels") from error
@@ -140,12 +141,9 @@ def _orientation(picture: Image.Image) -> int:
     return int(value) if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _jpeg_quality(picture: Image.Image) -> int | None:
-    """Quality 1..100 of the libjpeg scale whose luminance table is nearest; None for other formats."""
-    tables: Any = getattr(picture, "quantization", None)
-    if picture.format != "JPEG" or not tables or 0 not in tables:
-        return None
-    scale = 100.0 * sum(tables[0]) / _STANDARD_LUMINANCE_SUM
+def jpeg_quality(luminance_sum: int) -> int:
+    """Quality 1..100 of the libjpeg scale whose luminance table sums to the nearest of ``luminance_sum``."""
+    scale = 100.0 * luminance_sum / _STANDARD_LUMINANCE_SUM
     quality = (200 - scale) / 2 if scale <= 100 else 5000 / scale
     return int(min(100, max(1, round(quality))))
 

@@ -1,4 +1,4 @@
-"""Which pictures are the same picture: equal bytes, or perceptual hashes a few bits apart."""
+"""Which pictures are the same picture: equal bytes, perceptual hashes a few bits apart, or one a part of the other."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from glyphflow.corpus.metrics import CROPS
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 DUPLICATE_TYPES = {
     "first_of_group": "string",  # id of the row that stays, itself for a picture without duplicates
     "duplicate_of": "string",  # the same, but null for the row that stays
-    "distance": "int8",  # bits between the two hashes; 0 for equal bytes; null for the row that stays
+    "distance": "int8",  # bits between the two hashes, or between a cut copy's and the nearest window's; 0 for equal bytes
     "group_size": "int32",
 }
-BANDS = 4  # of 16 bits: two hashes at most 3 bits apart agree in at least one of 4 bands
-_BLOCK = 2048  # rows of a band's bucket compared at once, bounds the memory to 32 MiB
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One picture as the grouping sees it. ``phash`` None: comparable by its bytes only."""
+    """One picture as the grouping sees it. ``phash`` None: comparable by its bytes only. ``crops``: (CROPS,) window hashes."""
 
     id: str
     sha256: str
@@ -32,45 +32,68 @@ class Candidate:
     area: int
     size: int
     key: str
+    crops: NDArray[np.uint64] | None = None
 
 
-def group_duplicates(candidates: Sequence[Candidate], distance: int) -> dict[str, dict[str, Any]]:
+def group_duplicates(candidates: Sequence[Candidate], distance: int, crop_distance: int) -> dict[str, dict[str, Any]]:
     """Columns (see DUPLICATE_TYPES) for the ids that have duplicates.
 
-    Of a group the picture with the largest area stays, then the larger file, then the first key, so the choice does not depend
-    on the order of the rows. Groups are connected components, so a row may be further than ``distance`` from the one that
-    stays.
+    Two pictures are duplicates when their bytes are equal, their hashes at most ``distance`` bits apart, or the hash of one at
+    most ``crop_distance`` bits from that of a window of the other. Of a group the picture with the largest area stays, then the
+    larger file, then the first key, so the choice does not depend on the order of the rows. Groups are connected components, so
+    a row may be further than ``distance`` from the one that stays.
     """
-    if distance >= BANDS:
-        raise ValueError(f"distance {distance} needs more than {BANDS} bands")
-    parent = list(range(len(candidates)))
-    by_bytes: dict[str, int] = {}
-    for number, candidate in enumerate(candidates):
-        _join(parent, number, by_bytes.setdefault(candidate.sha256, number))
-    hashed = [number for number, candidate in enumerate(candidates) if candidate.phash is not None]
-    hashes = np.array([candidates[number].phash for number in hashed], dtype=np.uint64)
-    for first, second in near_pairs(hashes, distance):
-        _join(parent, hashed[first], hashed[second])
+    from glyphflow.corpus.kernels import components
+
+    pairs = [_equal([candidate.sha256 for candidate in candidates])]
+    hashed = np.array([number for number, candidate in enumerate(candidates) if candidate.phash is not None], dtype=np.int64)
+    if len(hashed):
+        hashes = np.array([candidates[number].phash for number in hashed], dtype=np.uint64)
+        pairs.append(hashed[linked_pairs(hashes, distance)])
+        cut = np.array([number for number in hashed if candidates[number].crops is not None], dtype=np.int64)
+        if len(cut):
+            windows = np.stack([candidates[number].crops for number in cut])  # type: ignore[misc]
+            found = crop_pairs(hashes, windows, crop_distance)
+            pairs.append(np.stack([hashed[found[:, 0]], cut[found[:, 1]]], axis=1))
     groups: dict[int, list[Candidate]] = defaultdict(list)
-    for number, candidate in enumerate(candidates):
-        groups[_root(parent, number)].append(candidate)
+    for candidate, group in zip(candidates, components(len(candidates), np.concatenate(pairs)).tolist(), strict=True):
+        groups[group].append(candidate)
     return {row: columns for group in groups.values() if len(group) > 1 for row, columns in _columns(group)}
 
 
-def near_pairs(hashes: NDArray[np.uint64], distance: int) -> list[tuple[int, int]]:
-    """Pairs of positions whose 64-bit hashes differ in at most ``distance`` (< 4) bits; a pair may be listed more than once."""
-    pairs: list[tuple[int, int]] = []
-    for band in range(BANDS):
-        values = (hashes >> np.uint64(16 * band)) & np.uint64(0xFFFF)
-        order = np.argsort(values, kind="stable")
-        starts = np.flatnonzero(np.diff(values[order], prepend=np.uint64(1 << 20)))
-        for bucket in np.split(order, starts[1:]) if len(order) else []:
-            for start in range(0, len(bucket) if len(bucket) > 1 else 0, _BLOCK):
-                rows = bucket[start : start + _BLOCK]
-                bits = np.bitwise_count(hashes[rows][:, None] ^ hashes[bucket][None, :])
-                first, second = np.nonzero(bits <= distance)
-                pairs += [(int(rows[a]), int(bucket[b])) for a, b in zip(first, second, strict=True) if a + start < b]
-    return pairs
+def near_pairs(hashes: NDArray[np.uint64], distance: int) -> NDArray[np.int64]:
+    """All pairs (M, 2) of positions i < j whose 64-bit hashes differ in at most ``distance`` bits, each once."""
+    from glyphflow.corpus.kernels import pairs_within
+
+    hashes = np.ascontiguousarray(hashes, np.uint64)
+    return pairs_within(hashes, hashes, distance, True)
+
+
+def linked_pairs(hashes: NDArray[np.uint64], distance: int) -> NDArray[np.int64]:
+    """Pairs that connect what :func:`near_pairs` connects, but only one for each repeated hash: flat pictures share one by the million."""
+    distinct, first, of_row = np.unique(hashes, return_index=True, return_inverse=True)
+    repeated = np.flatnonzero(first[of_row] != np.arange(len(hashes)))
+    same = np.stack([first[of_row[repeated]], repeated], axis=1)
+    return np.concatenate([same, first[near_pairs(distinct, distance)]]).astype(np.int64)
+
+
+def crop_pairs(hashes: NDArray[np.uint64], windows: NDArray[np.uint64], distance: int) -> NDArray[np.int64]:
+    """Pairs (i, j), some more than once: picture i (``hashes`` (N,)) looks like a window of picture j (``windows`` (M, CROPS))."""
+    from glyphflow.corpus.kernels import pairs_within
+
+    if not len(hashes):
+        return np.empty((0, 2), np.int64)
+    distinct, of_row = np.unique(hashes, return_inverse=True)
+    found = pairs_within(distinct, np.ascontiguousarray(windows).reshape(-1), distance, False)
+    holders = np.argsort(of_row, kind="stable")
+    starts = np.searchsorted(of_row[holders], found[:, 0])  # one row for each hash: its equals are linked to it already
+    return np.stack([holders[starts], found[:, 1] // CROPS], axis=1)
+
+
+def _equal(values: Sequence[str]) -> NDArray[np.int64]:
+    first: dict[str, int] = {}
+    pairs = [(first.setdefault(value, number), number) for number, value in enumerate(values)]
+    return np.array([pair for pair in pairs if pair[0] != pair[1]], dtype=np.int64).reshape(-1, 2)
 
 
 def _columns(group: list[Candidate]) -> list[tuple[str, dict[str, Any]]]:
@@ -78,20 +101,16 @@ def _columns(group: list[Candidate]) -> list[tuple[str, dict[str, Any]]]:
     first = group[0]
     common = {"first_of_group": first.id, "group_size": len(group)}
     rows: list[tuple[str, dict[str, Any]]] = [(first.id, common | {"duplicate_of": None, "distance": None})]
-    for each in group[1:]:
-        known = each.phash is not None and first.phash is not None and each.sha256 != first.sha256
-        bits = (each.phash ^ first.phash).bit_count() if known else 0  # type: ignore[operator]
-        rows.append((each.id, common | {"duplicate_of": first.id, "distance": bits}))
+    rows += [(each.id, common | {"duplicate_of": first.id, "distance": _distance(first, each)}) for each in group[1:]]
     return rows
 
 
-def _root(parent: list[int], number: int) -> int:
-    while parent[number] != number:
-        parent[number] = parent[parent[number]]
-        number = parent[number]
-    return number
-
-
-def _join(parent: list[int], first: int, second: int) -> None:
-    low, high = sorted((_root(parent, first), _root(parent, second)))
-    parent[high] = low
+def _distance(one: Candidate, other: Candidate) -> int:
+    """The fewest bits between the two hashes, or between one's and a window's of the other."""
+    if one.sha256 == other.sha256 or one.phash is None or other.phash is None:
+        return 0
+    found = (one.phash ^ other.phash).bit_count()
+    for whole, part in ((one, other), (other, one)):
+        if whole.crops is not None and part.phash is not None:
+            found = min(found, int(np.bitwise_count(whole.crops ^ np.uint64(part.phash)).min()))
+    return found
