@@ -115,6 +115,7 @@ class Font:
             self._font.set_variations(entry.axes)
         self.upem = face.upem
         self.coverage: frozenset[int] = frozenset(face.unicodes)
+        self._characters = frozenset(map(chr, self.coverage))
         extents = self._font.get_font_extents("ltr")
         self.ascent = extents.ascender / self.upem
         self.descent = -extents.descender / self.upem
@@ -129,13 +130,13 @@ class Font:
         """Whether every character of ``text`` that leaves ink has a glyph here that looks like that character."""
         if self.entry.caps_only and text != text.upper():
             return False
-        return self.coverage.issuperset(ord(char) for char in set(text) if not char.isspace())
+        return all(char.isspace() for char in set(text) - self._characters)
 
     def draws(self, text: str) -> bool:
         """Whether the character map covers ``text`` and shaping it leaves no .notdef glyph."""
         if not self.covers(text):
             return False
-        return not (self.shape(text).missing if len(text) <= _LINE else self.shape_text(text).missing)
+        return not (self.shape(text).missing if len(text) <= _LINE else self.shape_text(text, False).missing)
 
     def draw_outline(self, glyph: int, pen: Any) -> None:
         """Draw a glyph's outline in font units, y upwards, with a pen of the fontTools kind."""
@@ -159,7 +160,7 @@ class Font:
         ink = (x0 / upem, y0 / upem, x1 / upem, y1 / upem) if x1 > x0 else (0.0, 0.0, 0.0, 0.0)
         return Run(self, glyphs, tuple(positions), pen / upem, ink, missing=0 in glyphs)
 
-    def _shape_text(self, text: str, vertical: bool = False) -> Text:
+    def _shape_text(self, text: str, vertical: bool) -> Text:
         buffer, upem = self._buffer(text, vertical), self.upem
         infos, found = buffer.glyph_infos, buffer.glyph_positions
         glyphs = np.array([info.codepoint for info in infos], dtype=np.int64)

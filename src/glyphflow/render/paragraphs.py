@@ -9,7 +9,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -138,6 +138,9 @@ def draw_block(canvas: Canvas, text: Text, lines: Sequence[Line], block: Block, 
     shown = text.clusters < ends[row_of]  # not the spaces at the breaks, nor what was left out
     row_of, along, offsets = row_of[shown], text.along[shown], text.offsets[shown] * size
     along = (along - text.ahead[starts][row_of]) * size + begin[row_of]
+    if size >= _SMALL:  # a digit before it would give each Chinese glyph another raster
+        full = np.diff(text.ahead)[text.clusters[shown]] > 0.99
+        along[full] = np.round(along[full])
     x, y = (across[row_of], along) if block.vertical else (along, across[row_of])
     x, y = x + offsets[:, 0], y + offsets[:, 1]
     first = np.searchsorted(row_of, number).tolist()
@@ -166,6 +169,7 @@ def _classes() -> npt.NDArray[np.uint8]:
     return table
 
 
+@lru_cache(maxsize=16)
 def _breaks(text: Text) -> tuple[list[int], list[int], list[float]]:
     """At every place where a line may end: the character after it, the end without the space, the pen at that end."""
     codes = np.frombuffer(text.text.encode("utf-32-le"), np.uint32)
