@@ -30,7 +30,8 @@ class Params(Config):
     "styled" only those that name the kind of typeface. photos: names from render.photos. include: characters that sampled text
     must contain (see render.schedule). styles, licences: of the fonts to choose from ("serif", "OFL-1.1"). direction: of lines,
     in templates that set text down as well as across. medium, effects, path: what the text is on, what is done to it and the
-    line it follows, by the names in render.media, render.effects and render.curves; default: the seed chooses.
+    line it follows, by the names in render.media, render.effects and render.curves; default: the seed chooses. design: of a slide,
+    poster, form, ui or page, by its name in render/complex/designs or as the path of an HTML file.
     """
 
     text: str | None = None
@@ -55,6 +56,7 @@ class Params(Config):
     medium: str | None = None
     effects: tuple[str, ...] | None = None
     path: str | None = None
+    design: str | None = None
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> Params:
