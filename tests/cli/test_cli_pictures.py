@@ -127,6 +127,20 @@ def test_switches_reach_the_picture(here: Path) -> None:
     assert (other.transformer or "").startswith("t2i/transformer") and other.speed != speed
 
 
+def test_one_of_several_loras_is_found_again(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    asked = []
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *names: asked.append(names) or "lora.safetensors")
+    base = ["generate", "a cat", "--model", "t2i", "-o", "out.png"]
+    assert glyphflow(*base, "--lora", "owner/name/sub/8-steps.safetensors:0.5").code == 0
+    assert read_metadata(Path("out.png")).adapters[0].source == "owner/name/sub/8-steps.safetensors"
+    assert glyphflow("generate", "--from", "out.png").code == 0
+    assert asked == [("owner/name", "sub/8-steps.safetensors")] * 2
+    done = glyphflow(*base, "--lora", ".")
+    assert done.code == 1 and "2 .safetensors files" in done.err and "choose one, such as ./lora.safetensors" in done.err
+
+
 def test_lines_of_a_file(here: Path) -> None:
     lines = [
         {"prompt": "one", "image": "../a.png", "seed": 7, "strength": 1.0},

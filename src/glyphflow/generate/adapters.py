@@ -44,8 +44,9 @@ class Adapters:
     ) -> str:
         """Load a LoRA for the transformer and switch it on beside those that are on; returns its name.
 
-        ``source`` is a file, a directory, a hub name (``weight_name`` says which file of theirs) or tensors by name, in any of
-        the usual forms; alpha / rank is applied, and ``weight`` multiplies it. Names default to default_0, default_1, …
+        ``source`` is a file, a directory or hub name (``weight_name``, or a path behind it, says which file of theirs) or
+        tensors by name, in any of the usual forms; alpha / rank is applied, and ``weight`` multiplies it. Names default to
+        default_0, default_1, …
 
         Raises InputError for a file that does not fit the model as a whole, or is of a kind that is not read.
         """
@@ -55,7 +56,7 @@ class Adapters:
         weights = read(where, lora.linear_shapes(self.transformer))
         self.residency.recall(TRANSFORMER)
         lora.attach(self.transformer, name, weights, weight)
-        self.adapters[name] = Adapter(weight, FROM_TENSORS if isinstance(where, Mapping) else str(source), weights.identity)
+        self.adapters[name] = Adapter(weight, _written(source, weight_name), weights.identity)
         return name
 
     def set_adapters(self, adapter_names: str | Sequence[str], weights: float | Sequence[float] = 1.0) -> None:
@@ -99,19 +100,28 @@ class Adapters:
         lora.save_lora(Path(path), lora.collect(self.transformer, adapter_name))
 
 
+def _written(source: str | Path | Mapping[str, Tensor], weight_name: str | None) -> str:
+    """How a picture's metadata name ``source``, so that it is found again."""
+    if isinstance(source, Mapping):
+        return FROM_TENSORS
+    return str(source) if weight_name is None or Path(source).is_file() else f"{source}/{weight_name}"
+
+
 def _find(source: str | Path, weight_name: str | None) -> Path:
     """The file that ``source`` means, downloaded once when it is a hub name."""
     path = Path(source)
-    if path.exists() or path.is_absolute() or len(path.parts) != 2 or str(source).startswith("."):
+    if path.exists() or path.is_absolute() or len(path.parts) < 2 or str(source).startswith("."):
         return lora_path(path, weight_name)
+    repo, inside = "/".join(path.parts[:2]), "/".join(path.parts[2:])
+    weight_name = inside or weight_name
     from huggingface_hub import HfApi, hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         if weight_name is None:
-            names = [name for name in HfApi().list_repo_files(str(source)) if name.endswith(".safetensors")]
+            names = [name for name in HfApi().list_repo_files(repo) if name.endswith(".safetensors")]
             weight_name = choose_file(names, None, str(source))
-        return Path(hf_hub_download(str(source), weight_name))
+        return Path(hf_hub_download(repo, weight_name))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise MissingError(f"{source} is no file here and the Hugging Face hub does not give it: {reason}") from error

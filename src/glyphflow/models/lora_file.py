@@ -186,7 +186,8 @@ def choose_file(names: list[str], weight_name: str | None, origin: str) -> str:
         return weight_name
     usual = [name for name in FILE_NAMES if name in names] or names
     if len(usual) != 1:
-        raise InputError(f"{origin} holds {len(names)} .safetensors files ({', '.join(names[:8])}); choose with weight_name.")
+        choice = f" ({', '.join(names[:8])}); choose one, such as {origin}/{names[0]}." if names else "; give a LoRA's."
+        raise InputError(f"{origin} holds {len(names)} .safetensors files{choice}")
     return usual[0]
 
 
