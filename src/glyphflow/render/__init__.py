@@ -7,24 +7,25 @@ corpus therefore stores specs and renders when it reads.
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Callable
 
 from glyphflow.core.errors import InputError
+from glyphflow.render import complex as complex_designs
 from glyphflow.render.emojis import DEMO_EMOJI, Emoji, emoji_catalogue
 from glyphflow.render.fonts import SYSTEM_EMOJI, FontLibrary
 from glyphflow.render.palette import PALETTE, Colour
 from glyphflow.render.scene import Scene
 from glyphflow.render.spec import VERSIONS, Rendered, RenderSpec, TextLine
-from glyphflow.render.templates import emoji, paragraph, photo_text, poster, slide, word
+from glyphflow.render.templates import emoji, paragraph, photo_text, word
 from glyphflow.render.texts import is_heldout, sample_text
 
 _TEMPLATES: dict[str, Callable[[Scene], Rendered]] = {
     "word": word.draw,
     "paragraph": paragraph.draw,
     "photo_text": photo_text.draw,
-    "poster": poster.draw,
-    "slide": slide.draw,
     "emoji": emoji.draw,
+    **{kind: functools.partial(complex_designs.draw, kind=kind) for kind in complex_designs.KINDS},
 }
 
 TEMPLATES: tuple[str, ...] = tuple(_TEMPLATES)

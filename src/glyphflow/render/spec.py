@@ -12,7 +12,7 @@ import numpy.typing as npt
 from glyphflow.core.errors import InputError
 
 
-VERSIONS: dict[str, int] = {"paragraph": 2, "photo_text": 2}
+VERSIONS: dict[str, int] = {"paragraph": 2, "photo_text": 2, "poster": 2, "slide": 2}
 """Templates whose pictures are no longer those of the first version."""
 
 
