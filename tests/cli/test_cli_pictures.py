@@ -11,7 +11,7 @@ import pytest
 from picture_models import glyphflow, make_place, photo
 from PIL import Image
 
-from glyphflow.generate import read_metadata
+from glyphflow.generate import read_metadata, write_picture
 
 VERBS = {
     "generate": ["generate", "a cat", "--model", "t2i", "--aspect", "4:3", "--negative", "dog", "--seed", 3, "-o", "out.png"],
@@ -187,6 +187,11 @@ def test_inputs_are_found_and_checked(here: Path) -> None:
     assert done.code == 1 and "The image of made/out.png was a.png and is not there" in done.err and "--image" in done.err
     assert glyphflow(*again, "-i", "elsewhere.png").code == 0
     assert Path("made/out-again.png").read_bytes() == Path("made/out.png").read_bytes()
+    made = read_metadata(Path("made/out.png"))
+    with Image.open("made/out.png") as image:
+        write_picture(image, Path("nameless.png"), made.model_copy(update={"sources": {}}))
+    done = glyphflow("restyle", "--from", "nameless.png")
+    assert done.code == 1 and "The image of nameless.png came from no file; give it as --image." in done.err
     shutil.move("elsewhere.png", "made/a.png")  # beside the picture
     assert glyphflow(*again).code == 0
     then = read_metadata(Path("made/out.png")).inputs["image"]

@@ -236,7 +236,8 @@ def _pictures_again(verb: Verb, asked: Asked, source: Path, wanted: Metadata) ->
         path = next((place for place in places if place.is_file()), places[0])
         option = next((verb.named(take) for take in verb.takes if role.startswith(take.role)), role)
         if not path.is_file():
-            raise InputError(f"The {role} of {source} was {known} and is not there; say where it is now: {option}.")
+            was = f"was {known} and is not there" if role in wanted.sources else "came from no file"
+            raise InputError(f"The {role} of {source} {was}; give it as {option}.")
         pictures[role] = read_picture(path)
         now = picture_hash(pictures[role])
         if now != then:
