@@ -17,13 +17,14 @@ from glyphflow.render.fonts import SYSTEM_EMOJI, FontLibrary
 from glyphflow.render.palette import PALETTE, Colour
 from glyphflow.render.scene import Scene
 from glyphflow.render.spec import VERSIONS, Rendered, RenderSpec, TextLine
-from glyphflow.render.templates import emoji, paragraph, photo_text, word
+from glyphflow.render.templates import emoji, paragraph, photo_text, surface, word
 from glyphflow.render.texts import is_heldout, sample_text
 
 _TEMPLATES: dict[str, Callable[[Scene], Rendered]] = {
     "word": word.draw,
     "paragraph": paragraph.draw,
     "photo_text": photo_text.draw,
+    "surface": surface.draw,
     "emoji": emoji.draw,
     **{kind: functools.partial(complex_designs.draw, kind=kind) for kind in complex_designs.KINDS},
 }

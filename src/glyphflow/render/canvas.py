@@ -85,7 +85,7 @@ class Canvas:
         """Draw shaped glyphs with the origin of their baseline at (x, y) and return the ink box, rounded outwards."""
         skia = self.skia
         if run.glyphs:
-            font = self._font(run.font, size_px)
+            font = self.font(run.font, size_px)
             # Advances come from HarfBuzz at full precision, so that a page scales like its outlines.
             builder = skia.TextBlobBuilder()
             points = [skia.Point(px * size_px, py * size_px) for px, py in run.positions]
@@ -105,7 +105,7 @@ class Canvas:
         rgb: RGB,
     ) -> None:
         """Draw N glyphs (N,) with their origins at (x, y) (N,) pixels, all at once; ``first`` are where the lines begin."""
-        skia, font = self.skia, self._font(face, size_px)
+        skia, font = self.skia, self.font(face, size_px)
         builder = skia.TextBlobBuilder()
         ids, xs, ys = glyphs.tolist(), x.tolist(), y.tolist()
         bounds = [*first, len(ids)]
@@ -117,7 +117,7 @@ class Canvas:
             builder.allocRunPos(font, ids, [skia.Point(px, py) for px, py in zip(xs, ys, strict=True)], self._everywhere)
         self.raw.drawTextBlob(builder.make(), 0, 0, self.paint(rgb))
 
-    def _font(self, face: Font, size_px: float) -> Any:
+    def font(self, face: Font, size_px: float) -> Any:
         """A Skia font of unhinted outlines at fractional positions."""
         skia = self.skia
         font = skia.Font(face.typeface, size_px)

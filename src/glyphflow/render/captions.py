@@ -137,6 +137,28 @@ PHOTO_ZH: tuple[tuple[float, str], ...] = (
     (2, "照片里有{place}和一{unit}写着{q}的{medium}"),
     (1, "写着{q}的{medium}，背景是{place}"),
 )
+SURFACE: dict[str, tuple[tuple[float, str], ...]] = {
+    "en": (
+        (2, "the {fg} text {q} {manner} on {a_medium}"),
+        (1, "{a_medium} with the words {q} {manner} in {fg}"),
+        (1, "{a_medium} that says {q}"),
+    ),
+    "zh": (
+        (2, "{medium}上{manner}着{fg}文字{q}"),
+        (1, "一{unit}{manner}着{fg}文字{q}的{medium}"),
+        (1, "一{unit}写有{q}的{medium}"),
+    ),
+}
+PLACED: dict[str, tuple[tuple[float, str], ...]] = {
+    "en": (
+        (2, "{a_medium} against {place}, with the {fg} text {q} {manner} on it"),
+        (1, "{a_medium} that reads {q}, {manner} in {fg}, against {place}"),
+    ),
+    "zh": (
+        (2, "{place}前的一{unit}{medium}，上面{manner}着{fg}文字{q}"),
+        (1, "背景是{place}，一{unit}{manner}着{q}的{medium}"),
+    ),
+}
 POSTER_EN: tuple[tuple[float, str], ...] = (
     (2, "{a_bg} poster with the title {q} in {fg}, the subtitle {q2} and {a_extra}"),
     (1, "a poster that says {q} and below it {q2}, with {a_extra}, {fg} on {bg}"),

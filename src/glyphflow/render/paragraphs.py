@@ -164,7 +164,10 @@ def _classes() -> npt.NDArray[np.uint8]:
     for code in range(65536):
         char = chr(code)
         table[code] = (
-            _SPACE * char.isspace() + _WIDE * bool(CJK.match(char)) + _CLOSING * (char in NOT_FIRST) + _OPENING * (char in NOT_LAST)
+            _SPACE * char.isspace()
+            + _WIDE * bool(CJK.match(char))
+            + _CLOSING * (char in NOT_FIRST)
+            + _OPENING * (char in NOT_LAST)
         )
     return table
 

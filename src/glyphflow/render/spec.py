@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from glyphflow.core.errors import InputError
 
-
 VERSIONS: dict[str, int] = {"paragraph": 2, "photo_text": 2, "poster": 2, "slide": 2}
 """Templates whose pictures are no longer those of the first version."""
 
@@ -69,7 +68,8 @@ class TextLine:
     """One line of text as drawn.
 
     ``box`` is the *ink* box (x0, y0, x1, y1) in pixels, rounded outwards: every pixel that the line's glyphs touch lies in
-    [x0, x1) x [y0, y1). Under perspective it is the upright box around the warped line. ``size_px`` is the em size,
+    [x0, x1) x [y0, y1). ``quad`` holds the line's four (x, y) corners, clockwise from the top left of the text, where it does not
+    stand upright; ``box`` is then the upright box around them. ``size_px`` is the em size,
     ``colour`` the (R, G, B) of the fill, 0..255.
     """
 
@@ -79,6 +79,7 @@ class TextLine:
     size_px: float
     colour: tuple[int, int, int]
     vertical: bool = False
+    quad: tuple[tuple[float, float], ...] | None = None
 
 
 @dataclass(frozen=True)
