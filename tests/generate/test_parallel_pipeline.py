@@ -81,7 +81,9 @@ def make(directory: str, parallel: str | None) -> dict[str, Any]:
     pipeline = Pipeline.from_pretrained(dtype=torch.float32, device="cpu", parallel=parallel)
     toy = Pipeline.from_pretrained(directory, dtype=torch.float32, device="cpu", parallel=parallel)
     found = {name: picture(toy) for name, picture in TOY.items()} | {name: picture(pipeline) for name, picture in NANO.items()}
-    return found | {"leads": pipeline.leads}
+    speed = Speed(packed_cfg=False)
+    half = Pipeline.from_pretrained(directory, dtype=torch.bfloat16, device="cpu", speed=speed, parallel=parallel)
+    return found | {"half": edited(half), "leads": pipeline.leads}
 
 
 def share(directory: str) -> dict[str, Any]:
@@ -140,7 +142,8 @@ def assert_same_levels(got: Any, expected: Any) -> None:
 
 
 def test_passes_in_two_processes_are_the_passes_of_one(alone: dict[str, Any], shared: list[dict[str, Any]]) -> None:
-    """The step cache runs the passes one by one, so here even the order of sums is the same."""
+    """Where the single process, too, runs the passes one by one, even the order of sums is the same."""
+    assert np.array_equal(shared[0]["cfg=2"]["half"], alone["half"])
     assert np.array_equal(shared[0]["cfg=2"]["approximate"], alone["approximate"])
     assert np.abs(alone["approximate"].astype(int) - alone["written"]).max() > 1
     assert np.abs(alone["adapted"] - alone["edited"]).max() > 0.01

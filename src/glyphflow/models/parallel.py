@@ -235,7 +235,7 @@ class SplitMLP(MLP):
         """Turn ``mlp``, whose linears are cut, into one. The bias behind the sum leaves its linear, to be added once."""
         mlp.__class__ = SplitMLP
         split = cast(SplitMLP, mlp)
-        split.tensor, split.bias = tensor, _taken_bias(mlp.net[2])
+        split.tensor, split.bias = tensor, _taken_bias(mlp.net[2], tensor)
 
     def forward(self, x: Tensor) -> Tensor:
         return _summed(super().forward(enter(x, self.tensor)), self.bias, self.tensor)
@@ -255,7 +255,7 @@ class SplitAttention(JointAttention):
         attention.__class__ = SplitAttention
         split = cast(SplitAttention, attention)
         split.sequence, split.tensor = sequence, tensor
-        split.image_bias, split.text_bias = _taken_bias(attention.to_out[0]), _taken_bias(attention.to_add_out)
+        split.image_bias, split.text_bias = _taken_bias(attention.to_out[0], tensor), _taken_bias(attention.to_add_out, tensor)
 
     def forward(self, image_BND: Tensor, text_BLD: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
         image, text = super().forward(enter(image_BND, self.tensor), enter(text_BLD, self.tensor), layout)
@@ -287,7 +287,9 @@ def _part(whole: Tensor, axis: int, group: ProcessGroup) -> Tensor:
     return whole.tensor_split(group.size(), axis)[group.rank()].clone(memory_format=torch.contiguous_format)
 
 
-def _taken_bias(linear: nn.Module) -> nn.Parameter | None:
+def _taken_bias(linear: nn.Module, group: ProcessGroup) -> nn.Parameter | None:
+    if group.size() == 1:  # a linear rounds once behind its bias, a sum before and behind it
+        return None
     bias: nn.Parameter | None = cast(nn.Linear, linear).bias
     linear.register_parameter("bias", None)
     return bias
