@@ -23,6 +23,8 @@ def register(app: typer.Typer) -> None:
     group.command("annotate")(annotate)
     group.command("report")(report)
     group.command("sql")(sql)
+    group.command("export")(export)
+    group.command("forget")(forget)
     app.add_typer(group, name="corpus")
 
 
@@ -36,15 +38,24 @@ def collect(directory: Annotated[Path, typer.Argument(help="Folder to write the 
 
 def ingest(
     corpus: Annotated[Path, _CORPUS],
-    directory: Annotated[Path, typer.Argument(help="Folder of pictures, with captions in .txt or .json beside them.")],
+    place: Annotated[
+        Path, typer.Argument(help="Folder of pictures, or .tar, .parquet (or a folder of them), or a .jsonl of edits.")
+    ],
     source: Annotated[str, typer.Option(help="Name of this source in the corpus.")],
     licence: Annotated[str, typer.Option(help="Licence of pictures that do not state their own.")] = "unknown",
+    captions: Annotated[
+        Path | None, typer.Option(help="CSV with the columns file and caption (or en, zh), for a folder of pictures.")
+    ] = None,
 ) -> None:
-    """Store the pictures of a folder in the corpus; a damaged file becomes a row with a reason."""
-    from glyphflow.corpus import Corpus
-    from glyphflow.corpus.ingest import ingest_folder
+    """Store pictures in the corpus, with the captions beside them; what is damaged becomes a row with a reason.
 
-    done = ingest_folder(Corpus.create(corpus), directory, source, licence)
+    A folder may hold pictures (captions in .txt or .json beside them), WebDataset tars, the output of img2dataset, or Parquet
+    tables with the bytes. A .jsonl holds edits: {"references": [...], "instruction": "...", "target": "..."} on every line.
+    """
+    from glyphflow.corpus import Corpus
+    from glyphflow.corpus.ingest_any import ingest as run
+
+    done = run(Corpus.create(corpus), place, source, licence, captions)
     typer.echo(f"{done.added} new rows of {source!r}, {done.total} in all.")
 
 
@@ -147,3 +158,34 @@ def sql(
     from glyphflow.corpus.query import query as run
 
     typer.echo(run(Corpus.open(corpus), query, pretty=sys.stdout.isatty()))
+
+
+def export(
+    corpus: Annotated[Path, _CORPUS],
+    folder: Annotated[Path, typer.Argument(help="An empty or new folder.")],
+    view: Annotated[str | None, typer.Option(help="The rows to export (default: all that hold a picture).")] = None,
+    form: Annotated[str, typer.Option("--as", help="webdataset, parquet or folder.")] = "webdataset",
+) -> None:
+    """Write a view for other tools: original bytes of photographs, renders as PNG, captions beside them."""
+    from glyphflow.core.errors import ConfigError
+    from glyphflow.corpus import Corpus
+    from glyphflow.corpus.export import export_folder, export_parquet, export_webdataset
+
+    forms = {"webdataset": export_webdataset, "parquet": export_parquet, "folder": export_folder}
+    if form not in forms:
+        raise ConfigError(f"--as {form} is not known; choose one of {', '.join(forms)}.")
+    typer.echo(f"{forms[form](Corpus.open(corpus).records(view), folder)} records are in {folder}.")
+
+
+def forget(
+    corpus: Annotated[Path, _CORPUS],
+    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of rows, as sql shows them.")],
+) -> None:
+    """Remove pictures, their captions and everything measured about them; their ids stay as tombstones.
+
+    Exports and latent caches that were made before are not touched; make them again.
+    """
+    from glyphflow.corpus import Corpus
+    from glyphflow.corpus.forget import forget as run
+
+    typer.echo(f"{run(Corpus.open(corpus), ids)} rows forgotten. Run glyphflow corpus measure and curate again.")

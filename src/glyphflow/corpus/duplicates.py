@@ -70,7 +70,7 @@ def near_pairs(hashes: NDArray[np.uint64], distance: int) -> NDArray[np.int64]:
 
 
 def linked_pairs(hashes: NDArray[np.uint64], distance: int) -> NDArray[np.int64]:
-    """Pairs that connect what :func:`near_pairs` connects, but only one for each repeated hash: flat pictures share one by the million."""
+    """Pairs that connect what :func:`near_pairs` connects, but one for each repeated hash (flat pictures share one)."""
     distinct, first, of_row = np.unique(hashes, return_index=True, return_inverse=True)
     repeated = np.flatnonzero(first[of_row] != np.arange(len(hashes)))
     same = np.stack([first[of_row[repeated]], repeated], axis=1)
@@ -78,7 +78,7 @@ def linked_pairs(hashes: NDArray[np.uint64], distance: int) -> NDArray[np.int64]
 
 
 def crop_pairs(hashes: NDArray[np.uint64], windows: NDArray[np.uint64], distance: int) -> NDArray[np.int64]:
-    """Pairs (i, j), some more than once: picture i (``hashes`` (N,)) looks like a window of picture j (``windows`` (M, CROPS))."""
+    """Pairs (i, j), some more than once: picture i (``hashes`` (N,)) looks like a window of j (``windows`` (M, CROPS))."""
     from glyphflow.corpus.kernels import pairs_within
 
     if not len(hashes):

@@ -176,7 +176,7 @@ def count_bits(value: np.uint64) -> int:
 
 @compiled
 def by_band(hashes: NDArray[np.uint64], low: int, high: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Positions of ``hashes`` ordered by their bits [low, high), and where each value of these bits starts (one more at the end)."""
+    """Positions of ``hashes`` ordered by their bits [low, high), and where each value of these bits starts (and the end)."""
     mask = np.uint64((1 << (high - low)) - 1)
     starts = np.zeros((1 << (high - low)) + 1, np.int64)
     for number in range(len(hashes)):
@@ -255,7 +255,7 @@ WIDTH, HEIGHT, COMPONENTS, ORIENTATION, TABLE_SUM = range(5)  # columns of what 
 def jpeg_headers(
     data: NDArray[np.uint8], offsets: NDArray[np.int64], sizes: NDArray[np.int64], found: NDArray[np.int32]
 ) -> None:
-    """Read the JPEG headers at ``offsets`` of ``data`` into ``found`` (n, 5); a row stays 0 where anything is out of the ordinary.
+    """Read the JPEG headers at ``offsets`` of ``data`` into ``found`` (n, 5); a row stays 0 where anything is unusual.
 
     Such rows are for a parser that knows more formats and gives reasons. ``TABLE_SUM`` is the sum of the luminance table.
     """

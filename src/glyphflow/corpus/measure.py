@@ -28,6 +28,7 @@ from glyphflow.corpus.decode import (
     upright_size,
 )
 from glyphflow.corpus.duplicates import DUPLICATE_TYPES, Candidate, group_duplicates
+from glyphflow.corpus.forget import tombstones
 from glyphflow.corpus.metrics import SHORT_SIDE, pixel_metrics
 from glyphflow.corpus.specs import Renderer
 from glyphflow.corpus.store import PHOTO, Corpus
@@ -211,7 +212,8 @@ def _duplicates(corpus: Corpus) -> int:
     pixels_mark = corpus.stage_fingerprint("pixels")
     shards = corpus.shards()
     mark = corpus.begin_stage(
-        "duplicates", DUPLICATE_OPERATOR | {"pixels": pixels_mark, "shards": len(shards), "of": fingerprint(shards)}
+        "duplicates",
+        DUPLICATE_OPERATOR | {"pixels": pixels_mark, "shards": len(shards), "of": fingerprint([*shards, *tombstones(corpus)])},
     )
     if not corpus.missing("duplicates", mark):
         return 0

@@ -23,7 +23,7 @@ def connect(corpus: Corpus) -> Any:
             files = str(folder / "*.parquet").replace("'", "''")
             connection.execute(
                 f'create view "{name}" as select * exclude (filename), parse_filename(filename, true) as shard '
-                f"from read_parquet('{files}', filename = true)"
+                f"from read_parquet('{files}', filename = true, union_by_name = true)"
             )
     return connection
 

@@ -17,7 +17,20 @@ from glyphflow.corpus.store import PHOTO, Corpus
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_INDEX = ("id", "kind", "offset", "size", "width", "height", "orientation", "source", "captions")
+_INDEX = (
+    "id",
+    "kind",
+    "offset",
+    "size",
+    "width",
+    "height",
+    "format",
+    "orientation",
+    "source",
+    "licence",
+    "captions",
+    "references",
+)
 
 
 @dataclass(frozen=True)
@@ -28,6 +41,7 @@ class Record:
     image: NDArray[np.uint8]  # (H, W, 3) RGB, upright
     captions: dict[str, str]  # language ("en", "zh") -> caption; may be empty
     source: str
+    references: tuple[str, ...] = ()  # ids of the pictures that an edit starts from, in order
 
 
 @dataclass(frozen=True)
@@ -43,6 +57,9 @@ class Row:
     height: int
     source: str
     captions: dict[str, str]
+    format: str = ""
+    licence: str = ""
+    references: tuple[str, ...] = ()
 
 
 class Selection:
@@ -53,6 +70,7 @@ class Selection:
         self.view = view
         self.rows = list(rows)
         self._renderer = Renderer()
+        self._everything: dict[str, Row] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -69,11 +87,30 @@ class Selection:
 
     def load(self, number: int) -> Record:
         """Read (or draw) record ``number``. Safe to call from many threads. A damaged picture is an :class:`InputError`."""
-        row = self.rows[number]
+        return self._load(self.rows[number])
+
+    def load_references(self, number: int) -> list[Record]:
+        """The pictures that record ``number`` starts from, in order, kept by the view or not; [] if it is no edit."""
+        wanted = self.rows[number].references
+        if wanted and self._everything is None:
+            self._everything = {row.id: row for row in select(self.corpus, None).rows}
+        lacking = [each for each in wanted if each not in (self._everything or {})]
+        if lacking:
+            raise InputError(
+                f"Record {self.rows[number].id} of {self.corpus.directory} starts from {lacking[0]}, which is damaged or was "
+                "forgotten; curate the record away."
+            )
+        return [self._load((self._everything or {})[each]) for each in wanted]
+
+    def draw(self, specification: bytes) -> NDArray[np.uint8]:
+        """The picture (H, W, 3) of a render's payload."""
+        return self._renderer.draw(specification).image
+
+    def _load(self, row: Row) -> Record:
         data = self.corpus.payload(row.shard, row.kind, row.offset, row.size)
         if row.kind == PHOTO:
             try:
-                return Record(row.id, decode_rgb(data), row.captions, row.source)
+                return Record(row.id, decode_rgb(data), row.captions, row.source, row.references)
             except PictureError as error:
                 raise InputError(
                     f"Record {row.id} of {self.corpus.directory} cannot be decoded ({error}); curate it away."
@@ -90,7 +127,8 @@ def select(corpus: Corpus, view: str | None) -> Selection:
         if view is None:
             kept = [size > 0 and width > 0 for size, width in zip(index["size"], index["width"], strict=True)]
         else:
-            kept = corpus.view(view, shard)["kept"]
+            decided = corpus.view(view, shard)["kept"]
+            kept = [keep and size > 0 for keep, size in zip(decided, index["size"], strict=True)]
         annotated = corpus.columns("annotate", shard, ("caption_en", "caption_zh")) or {}
         rows += [_row(index, annotated, shard, number) for number, keep in enumerate(kept) if keep]
     if view is not None:
@@ -110,6 +148,9 @@ def _row(index: dict[str, list[Any]], annotated: dict[str, list[Any]], shard: st
         height=height,
         source=index["source"][number],
         captions=_captions(index["captions"][number], annotated, number),
+        format=index["format"][number],
+        licence=index["licence"][number],
+        references=tuple(json.loads(index["references"][number] or "[]")),
     )
 
 

@@ -11,6 +11,7 @@
     columns/<stage>@<fp>/<shard>.parquet   row-aligned measurements; existence is the checkpoint
     views/<name>/<shard>.parquet       for every row: kept, or the first rule that refused it with the value
     views/<name>/view.json             the recipe that decided, and its fingerprint
+    forgotten.json                     rows that were taken out again (:mod:`glyphflow.corpus.forget`)
 
 Nothing is rewritten in place, so a reader never needs a lock and a killed writer leaves only temporary files behind.
 """
@@ -49,6 +50,7 @@ INDEX_TYPES = {
     "source": "string",
     "licence": "string",
     "captions": "string",  # JSON {"en": ..., "zh": ...}: raw captions that came with the picture
+    "references": "string",  # JSON list of ids, in order: the pictures that an edit starts from; null for other rows
     "error": "string",  # why there are no bytes, else null
 }
 
@@ -109,6 +111,10 @@ class Corpus:
         with exclusive(self.directory, purpose):
             for leftover in self.directory.rglob(".*.tmp"):
                 leftover.unlink(missing_ok=True)
+            from glyphflow.corpus.forget import complete, is_waiting
+
+            if is_waiting(self):  # a forgetting that was killed
+                complete(self)
             yield
 
     # -- rows ---------------------------------------------------------------------------------------------------------
@@ -128,11 +134,11 @@ class Corpus:
 
     def index(self, shard: str, columns: Sequence[str] | None = None) -> dict[str, list[Any]]:
         """Columns of the index of one shard (see INDEX_TYPES)."""
-        return read_table(self.index_path(shard), columns)
+        return read_table(self.index_path(shard), columns, optional=("references",))
 
     def write_index(self, shard: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Commit a shard whose payload is already on disk."""
-        write_table(self.index_path(shard), {name: [row[name] for row in rows] for name in INDEX_TYPES}, INDEX_TYPES)
+        write_table(self.index_path(shard), {name: [row.get(name) for row in rows] for name in INDEX_TYPES}, INDEX_TYPES)
 
     def payload(self, shard: str, kind: str, offset: int, size: int) -> bytes:
         """The original bytes of a picture, or the line of a specification: one positioned read."""

@@ -20,17 +20,27 @@ def write_table(path: Path, columns: Mapping[str, Sequence[Any]], types: Mapping
         parquet.write_table(table, temporary, compression="zstd")
 
 
-def read_table(path: Path, columns: Sequence[str] | None = None) -> dict[str, list[Any]]:
-    """The columns of one Parquet file as lists; a damaged file is an :class:`InputError` that names it."""
+def read_table(path: Path, columns: Sequence[str] | None = None, optional: Sequence[str] = ()) -> dict[str, list[Any]]:
+    """The columns of one Parquet file as lists; a damaged file is an :class:`InputError` that names it.
+
+    Of the ``optional`` columns those that the file lacks (an older version wrote it) are nulls.
+    """
     arrow = require("pyarrow", "corpus")
     parquet = require("pyarrow.parquet", "corpus")
     try:
         # One thread and no memory map: the files are small and are read from many threads.
-        table = parquet.read_table(path, columns=list(columns) if columns is not None else None, use_threads=False)
+        with parquet.ParquetFile(path) as file:
+            there = file.schema_arrow.names
+            lacking = [name for name in optional if name not in there and (columns is None or name in columns)]
+            wanted = [name for name in columns if name not in lacking] if columns is not None else None
+            table = file.read(wanted, use_threads=False)
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist; the step that writes it has not run on this corpus.") from error
     except (arrow.ArrowException, OSError, ValueError) as error:
         raise InputError(
             f"{path} cannot be read as a table ({' '.join(str(error).split())}); delete it and run its step."
         ) from error
-    return {name: table.column(name).to_pylist() for name in table.column_names}
+    found = {name: table.column(name).to_pylist() for name in table.column_names}
+    if wanted is not None and len(found) != len(set(wanted)):
+        raise InputError(f"{path} has no column {sorted(set(wanted) - set(found))[0]!r}, only {', '.join(there)}.")
+    return {**found, **{name: [None] * table.num_rows for name in lacking}}

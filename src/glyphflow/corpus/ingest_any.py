@@ -1,0 +1,42 @@
+"""One door for everything that can be ingested."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from glyphflow.core.errors import InputError
+from glyphflow.corpus.ingest import Ingested, ingest_folder
+from glyphflow.corpus.ingest_edits import ingest_edits
+from glyphflow.corpus.ingest_files import has_pictures, ingest_parquet, ingest_tars
+from glyphflow.corpus.store import Corpus
+
+
+def ingest(corpus: Corpus, place: Path | str, source: str, licence: str, captions: Path | str | None = None) -> Ingested:
+    """Add what is at ``place``, told by its ending or what lies in the folder: tars, tables with pictures, or pictures.
+
+    ``captions`` is a CSV for a folder of pictures.
+    """
+    place = Path(place)
+    run = _kind(place)
+    if run is None:
+        if place.is_file():
+            raise InputError(f"{place} is none of .tar, .parquet and .jsonl; give such a file or a folder.")
+        return ingest_folder(corpus, place, source, licence, captions=captions)
+    if captions is not None:
+        raise InputError(f"{captions} gives captions for a folder of pictures, but {place} brings its own; leave it out.")
+    return run(corpus, place, source, licence)
+
+
+def _kind(place: Path) -> Callable[[Corpus, Path, str, str], Ingested] | None:
+    if place.is_dir():
+        if any(place.glob("*.tar")):
+            return ingest_tars
+        # img2dataset puts a table beside pictures, too: it lists them and holds none
+        return ingest_parquet if any(has_pictures(table) for table in sorted(place.glob("*.parquet"))[:1]) else None
+    by_ending: dict[str, Callable[[Corpus, Path, str, str], Ingested]] = {
+        ".tar": ingest_tars,
+        ".parquet": ingest_parquet,
+        ".jsonl": ingest_edits,
+    }
+    return by_ending.get(place.suffix.lower())

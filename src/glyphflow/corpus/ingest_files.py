@@ -1,0 +1,269 @@
+"""Pictures that come packed: WebDataset tars, the output of img2dataset, and Parquet tables with bytes or paths.
+
+A sample of a tar is the run of members that share their name up to the first dot; its picture, its .txt or .json caption and
+nothing else are taken. A table's picture is a column of bytes, a Hugging Face image ({bytes, path}) or a path below the table.
+Files are read in slices of ``per_shard`` samples, so a source of any size needs the memory of one sample.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from glyphflow.core.errors import InputError
+from glyphflow.core.hardware import require
+from glyphflow.corpus.captions import MAX_CAPTION_BYTES, Said, from_json, from_mapping, from_text
+from glyphflow.corpus.ingest import (
+    EXTENSIONS,
+    MAX_FILE_BYTES,
+    PICTURES_PER_SHARD,
+    Ingested,
+    Item,
+    extension_of,
+    open_plan,
+    read_picture,
+    save_plan,
+    write_shards,
+)
+from glyphflow.corpus.store import Corpus, check_name
+
+_BYTES = ("image", "jpg", "jpeg", "png", "webp", "bytes", "image_bytes", "data")
+_PATHS = ("path", "file", "file_name", "filename", "image_path")
+_KEYS = ("key", "id", "uid", "__key__")
+
+Part = tuple[str, int, int]  # file, first sample, how many
+
+
+def ingest_tars(corpus: Corpus, place: Path | str, source: str, licence: str, per_shard: int = PICTURES_PER_SHARD) -> Ingested:
+    """Add the samples of a WebDataset tar, or of every tar in a folder (as img2dataset writes them), as rows of ``source``.
+
+    A sample without a picture, a member that is cut off and an archive that is damaged become rows with the reason.
+    """
+    return _ingest_files(corpus, Path(place), source, licence, per_shard, "tar")
+
+
+def ingest_parquet(
+    corpus: Corpus, place: Path | str, source: str, licence: str, per_shard: int = PICTURES_PER_SHARD
+) -> Ingested:
+    """Add the rows of a Parquet file, or of every one in a folder, as rows of ``source``.
+
+    The picture is in the first of the columns image, jpg, jpeg, png, webp, bytes, image_bytes, data, or at the path in path,
+    file, file_name, filename or image_path; captions are in caption, text, prompt, or en and zh. A row without a picture gets
+    the reason (img2dataset's ``error_message`` where there is one).
+    """
+    return _ingest_files(corpus, Path(place), source, licence, per_shard, "parquet")
+
+
+def has_pictures(table: Path) -> bool:
+    """Whether a Parquet file has a column that can be a picture; False for one that cannot be read."""
+    names = _table(table)
+    return not isinstance(names, str) and _picture_column(names.schema_arrow.names) is not None
+
+
+def _ingest_files(corpus: Corpus, place: Path, source: str, licence: str, per_shard: int, kind: str) -> Ingested:
+    check_name(source, "source")
+    folder = place if place.is_dir() else place.parent
+    files = sorted(path for path in place.glob(f"*.{kind}") if not path.name.startswith(".")) if place.is_dir() else [place]
+    if not place.exists() or not files:
+        raise InputError(f"{place} holds no .{kind} files; give such a file or a folder of them.")
+    with corpus.writing(f"ingesting {source!r}"):
+        plan = open_plan(corpus, source, kind, place)
+        sizes: dict[str, int] = plan.setdefault("sizes", {})
+        scans: dict[str, _Scan] = {}
+        for path in files:
+            size = path.stat().st_size
+            if sizes.setdefault(path.name, size) != size:
+                raise InputError(
+                    f"{path} had {sizes[path.name]} bytes when it was ingested, now it has {size}; put new ones elsewhere."
+                )
+            if not any(part[0] == path.name for part in plan["shards"]):
+                total = _count(scans, path, kind)
+                plan["shards"] += [[path.name, start, min(per_shard, total - start)] for start in range(0, total, per_shard)]
+        save_plan(corpus, source, plan)
+
+        def read(part: Part) -> Iterator[Item]:
+            name, first, count = part
+            if kind == "parquet":
+                return _read_table(folder / name, first, count)
+            return _read_tar(folder / name, _scanned(scans, folder / name), first, count)
+
+        return write_shards(corpus, source, licence, plan["shards"], lambda part: part[2], read)
+
+
+def _count(scans: dict[str, _Scan], path: Path, kind: str) -> int:
+    if kind == "tar":
+        return len(_scanned(scans, path).samples)
+    table = _table(path)
+    return 1 if isinstance(table, str) else int(table.metadata.num_rows)
+
+
+# -- tars -----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Sample:
+    key: str
+    members: list[tarfile.TarInfo] = field(default_factory=list)
+    error: str | None = None
+
+
+@dataclass
+class _Scan:
+    size: int
+    samples: list[_Sample]
+
+
+def _scanned(scans: dict[str, _Scan], path: Path) -> _Scan:
+    """The samples of a tar, from its headers alone; only the last one is remembered."""
+    if path.name not in scans:
+        scans.clear()
+        scans[path.name] = _Scan(path.stat().st_size, _samples(path))
+    return scans[path.name]
+
+
+def _samples(path: Path) -> list[_Sample]:
+    samples: list[_Sample] = []
+    seen: set[str] = set()
+    group: str | None = None
+    try:
+        with tarfile.open(path, "r:", errors="replace", encoding="utf-8") as tar:
+            for member in tar:
+                if not member.isfile() or PurePosixPath(member.name).name.startswith("."):
+                    continue
+                stem = _stem(member.name)
+                if stem != group:
+                    group = stem
+                    number = f"#{len(samples)}" if stem in seen else ""  # a name that came before would be no name
+                    seen.add(stem)
+                    samples.append(_Sample(f"{path.name}/{stem}{number}"))
+                samples[-1].members.append(member)
+            end = tar.offset  # type: ignore[attr-defined]
+        with path.open("rb") as file:  # tarfile takes a header that it cannot read for the end
+            file.seek(end)
+            if file.read(512).strip(b"\0"):
+                raise tarfile.ReadError(f"no member begins at byte {end}")
+    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+        told = " ".join(str(error).split()) or "it ends too early"
+        samples.append(_Sample(f"{path.name}#{len(samples)}", error=f"the archive is damaged here: {told}"))
+    return samples
+
+
+def _stem(name: str) -> str:
+    place = PurePosixPath(name)
+    return (place.parent / place.name.partition(".")[0]).as_posix()
+
+
+def _read_tar(path: Path, scan: _Scan, first: int, count: int) -> Iterator[Item]:
+    with path.open("rb") as file:
+        for sample in scan.samples[first : first + count]:
+            yield _from_sample(file, scan.size, sample)
+
+
+def _from_sample(file: io.BufferedReader, size: int, sample: _Sample) -> Item:
+    key = sample.key.encode("utf-8", "replace").decode("utf-8")
+    picture = next((member for member in sample.members if extension_of(member.name) in EXTENSIONS), None)
+    said: Said = ({}, None)
+    for suffix, parse in ((".txt", from_text), (".json", from_json)):  # a .json says more and goes over a .txt
+        text = next((member for member in sample.members if extension_of(member.name) == suffix), None)
+        if text is not None and text.size <= MAX_CAPTION_BYTES and text.offset_data + text.size <= size:
+            found = parse(_member(file, text))
+            said = ({**said[0], **found[0]}, found[1] or said[1])
+    if picture is None or sample.error:
+        return Item(key, None, sample.error or "the sample holds no picture", *said)
+    if picture.size == 0 or picture.size > MAX_FILE_BYTES:
+        return Item(key, None, "the file is empty" if not picture.size else f"the file has {picture.size} bytes", *said)
+    if picture.offset_data + picture.size > size:
+        return Item(key, None, "the archive ends in the middle of the file", *said)
+    return Item(key, _member(file, picture), None, *said, extension=extension_of(picture.name))
+
+
+def _member(file: io.BufferedReader, member: tarfile.TarInfo) -> bytes:
+    file.seek(member.offset_data)
+    return file.read(member.size)
+
+
+# -- tables ---------------------------------------------------------------------------------------------------------------
+
+
+def _table(path: Path) -> Any:
+    """The opened Parquet file, or why it cannot be opened."""
+    parquet, arrow = require("pyarrow.parquet", "corpus"), require("pyarrow", "corpus")
+    try:
+        return parquet.ParquetFile(path)
+    except (arrow.ArrowException, OSError, ValueError) as error:
+        return f"the table cannot be read: {' '.join(str(error).split())[:200]}"
+
+
+def _picture_column(names: Sequence[str]) -> str | None:
+    return next((name for name in (*_BYTES, *_PATHS) if name in names), None)
+
+
+def _read_table(path: Path, first: int, count: int) -> Iterator[Item]:
+    table = _table(path)
+    if isinstance(table, str):
+        yield Item(path.name, None, table)
+        return
+    column = _picture_column(table.schema_arrow.names)
+    key_column = next((name for name in _KEYS if name in table.schema_arrow.names), None)
+    texts = [
+        name
+        for name in ("caption", "text", "prompt", "instruction", "en", "zh", "licence", "license", "error_message")
+        if name in table.schema_arrow.names
+    ]
+    wanted = [name for name in (column, key_column, *texts) if name is not None]
+    done = 0
+    try:
+        for number, row in _rows(table, first, count, wanted):
+            name = row.get(key_column) if key_column else None
+            yield _from_row(path, f"{path.name}/{number}" + (f"/{name}" if name is not None else ""), row, column)
+            done += 1
+    except (OSError, ValueError, require("pyarrow", "corpus").ArrowException) as error:
+        told = " ".join(str(error).split())[:200]
+        for number in range(first + done, first + count):  # a damaged page costs the rows after it in this slice
+            yield Item(f"{path.name}/{number}", None, f"the table is damaged here: {told}")
+
+
+def _rows(table: Any, first: int, count: int, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Rows [first, first + count) with their numbers, from the row groups that hold them."""
+    start, groups, before = 0, [], 0
+    for group in range(table.metadata.num_row_groups):
+        end = start + table.metadata.row_group(group).num_rows
+        if end > first and start < first + count:
+            if not groups:
+                before = start
+            groups.append(group)
+        start = end
+    number = before
+    for batch in table.iter_batches(batch_size=32, row_groups=groups, columns=list(columns), use_threads=False):
+        if number + len(batch) > first:
+            for offset in range(max(0, first - number), min(len(batch), first + count - number)):
+                yield number + offset, {name: batch.column(name)[offset].as_py() for name in batch.schema.names}
+        number += len(batch)
+        if number >= first + count:
+            return
+
+
+def _from_row(table: Path, key: str, row: dict[str, Any], column: str | None) -> Item:
+    key = key.encode("utf-8", "replace").decode("utf-8")
+    said = from_mapping(row)
+    value: Any = row.get(column) if column else None
+    path = None
+    if isinstance(value, dict):  # a Hugging Face image
+        value, path = value.get("bytes"), value.get("path")
+    if isinstance(value, str):
+        value, path = None, value
+    if isinstance(value, bytes | bytearray):
+        data: bytes | None = bytes(value)
+        error = None if value else "the file is empty"
+        return Item(key, data or None, error, *said, extension=extension_of(str(path or "")) or ".jpg")
+    if path:
+        inside = (table.parent / path).resolve()
+        if not inside.is_relative_to(table.parent.resolve()):
+            return Item(key, None, f"the path {path} leads out of the folder of the table", *said)
+        return Item(key, *read_picture(inside), *said, extension=extension_of(path) or ".jpg")
+    told = row.get("error_message")
+    return Item(key, None, str(told) if told else "the row holds no picture", *said)
