@@ -24,7 +24,7 @@ from glyphflow.render.edit_scene import SHAPES, Picture, PixelBox, Place, Thing,
 from glyphflow.render.fonts import Font, FontLibrary
 from glyphflow.render.layout import has_cjk, pick_fonts, require_fonts
 from glyphflow.render.palette import MIN_CONTRAST, Colour, colours, contrast
-from glyphflow.render.params import Language
+from glyphflow.render.params import Language, Level
 from glyphflow.render.scene import Scene
 from glyphflow.render.spec import Rendered, RenderSpec
 from glyphflow.render.texts import sample_text
@@ -35,6 +35,7 @@ EDITS: tuple[str, ...] = ("edit", *(f"edit_{task}" for task in TASKS))
 """Templates of edit pairs: "edit" takes a task by the seed, "edit_recolour" and so on that one."""
 
 _ATTEMPTS = 60
+_PLAINLY = 110  # sum of the differences of red, green and blue from which nobody overlooks a change
 _SMALL = 192  # pixels of width below which a text is one word
 
 
@@ -155,12 +156,13 @@ class _Maker:
             things.append(thing)
         return Picture(scene.width, scene.height, ground, angle, tuple(things), tuple(writings))
 
-    def colour(self, *grounds: Colour, but: Sequence[Colour] = ()) -> Colour | None:
-        """A colour that can be seen on ``grounds`` and is none of ``but``."""
+    def colour(self, *grounds: Colour, old: Colour | None = None) -> Colour | None:
+        """A colour that can be seen on ``grounds`` and is plainly another than ``old``."""
         choice = [
             colour
             for colour in self.palette
-            if colour not in but and all(contrast(colour.rgb, ground.rgb) >= MIN_CONTRAST for ground in grounds)
+            if (old is None or sum(abs(a - b) for a, b in zip(colour.rgb, old.rgb, strict=True)) >= _PLAINLY)
+            and all(contrast(colour.rgb, ground.rgb) >= MIN_CONTRAST for ground in grounds)
         ]
         return self.rng.choice(choice) if choice else None
 
@@ -198,7 +200,7 @@ class _Maker:
             language = "zh" if "cjk" in face.entry.scripts else "en"
         elif self.task == "font" and "en" in params.languages and len(self.styles("cjk")) < 2:
             language = "en"
-        level = "phrase" if self.scene.width >= _SMALL and self.rng.random() < 0.5 else "word"
+        level: Level = "phrase" if self.scene.width >= _SMALL and self.rng.random() < 0.5 else "word"
         text = sample_text(self.rng, language, params.level or level, params.split)
         if face is not None:
             return (text, face) if face.covers(text) and not face.shape(text).missing else None
@@ -261,7 +263,7 @@ def _edit_text(maker: _Maker, before: Picture) -> _Edit | None:
 
 def _edit_text_colour(maker: _Maker, before: Picture) -> _Edit | None:
     old = before.writings[0]
-    new = maker.colour(before.ground, but=(old.colour,))
+    new = maker.colour(before.ground, old=old.colour)
     if new is None:
         return None
     after = replace(before, writings=(replace(old, colour=new), *before.writings[1:]))
@@ -326,7 +328,7 @@ def _edit_replace(maker: _Maker, before: Picture) -> _Edit | None:
 
 def _edit_recolour(maker: _Maker, before: Picture) -> _Edit | None:
     thing = maker.rng.choice(before.things)
-    new = maker.colour(before.ground, but=(thing.colour,))
+    new = maker.colour(before.ground, old=thing.colour)
     if new is None:
         return None
     en, zh = {"thing": thing.en, "place": thing.place.en}, {"thing": thing.zh, "place": thing.place.zh}
@@ -336,8 +338,8 @@ def _edit_recolour(maker: _Maker, before: Picture) -> _Edit | None:
 
 
 def _edit_background(maker: _Maker, before: Picture) -> _Edit | None:
-    drawn = [part.colour for part in (*before.things, *before.writings)]
-    new = maker.colour(*drawn, but=(before.ground,))
+    drawn = [*(thing.colour for thing in before.things), *(writing.colour for writing in before.writings)]
+    new = maker.colour(*drawn, old=before.ground)
     if new is None:
         return None
     words = ({"old": before.ground.en, "new": new.en}, {"old": before.ground.zh, "new": new.zh})

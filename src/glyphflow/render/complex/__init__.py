@@ -1,4 +1,4 @@
-"""Complex rendering: slides, posters, forms, screens and web pages from designs in HTML and CSS whose slots are filled by rules.
+"""Complex rendering: slides, posters, forms, screens and web pages from designs in HTML and CSS with slots, filled by rules.
 
 A design is one HTML file (:mod:`glyphflow.render.complex.design` says what its ``data-`` attributes mean,
 :mod:`~glyphflow.render.complex.styles` which CSS it may use). The layout is our own, so that every line's exact box, font and

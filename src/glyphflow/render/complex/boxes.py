@@ -1,5 +1,7 @@
-"""Layout of a design: blocks, flex rows and columns, wrapped text. Heights are found from the leaves up, then every box gets its
-place from the page down; each box is placed once."""
+"""Layout of a design: blocks, flex rows and columns, wrapped text.
+
+Heights are found from the leaves up, then every box gets its place from the page down; each box is placed once.
+"""
 
 from __future__ import annotations
 

@@ -270,7 +270,7 @@ def _forget(box: Box) -> None:
 
 
 def _caption(scene: Scene, design: Design, theme: Theme, fill: _Fill, language: str) -> str:
-    """How the design introduces itself, then its sentences in reading order, then what no sentence speaks of; all texts quoted."""
+    """How the design introduces itself, its sentences in reading order, then what none speaks of; all texts are quoted."""
     english = language == "en"
     marks = captions.quote(scene.rng, fill.texts or [""], language)
     quoted = dict(zip(fill.texts or [""], marks, strict=True))

@@ -1,4 +1,4 @@
-"""Reads the subset of HTML and CSS that designs are written in: a tree of elements, each with the declarations that hold for it.
+"""Reads the subset of HTML and CSS that designs are written in: a tree of elements with the declarations that hold for them.
 
 HTML: any tag; an element holds other elements or text, not both. CSS: rules with selectors of tags, classes, ids and
 descendants; the more specific and the later declaration wins, a ``style`` attribute wins over all. The properties are those of
@@ -79,7 +79,7 @@ class _Reader(HTMLParser):
             )
         if last.text and last.children:
             raise InputError(
-                f"{self.name}, line {last.line}: <{last.tag}> holds text beside elements; put the text into an element of its own."
+                f"{self.name}, line {last.line}: <{last.tag}> holds text beside elements; give the text its own element."
             )
         self.open.pop()
 
@@ -142,7 +142,7 @@ def _rules(css: str, name: str) -> list[_Rule]:
                 match = _SIMPLE.match(part)
                 if match is None:
                     raise InputError(
-                        f"{name}: the selector {selector.strip()!r} is not understood; use tags, .classes, #ids and descendants."
+                        f"{name}: the selector {selector.strip()!r} is not understood; use tags, .class, #id and descendants."
                     )
                 parts.append((match.group(1) or "", tuple(re.findall(r"[.#][\w-]+", match.group(2)))))
             rules.append(_Rule(tuple(parts), declared))

@@ -1,5 +1,8 @@
-"""Texts for the slots of a design, by kind. Sentences and words come from :mod:`glyphflow.render.texts`; what a real form or slide
-says beside them (labels, names, prices, dates) is made here, in both languages."""
+"""Texts for the slots of a design, by kind.
+
+Sentences and words come from :mod:`glyphflow.render.texts`; what a real form or slide says beside them (labels, names, prices,
+dates) is made here, in both languages.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +39,9 @@ _LABELS: Pairs = (
 )  # fmt: skip
 _FIELDS: Pairs = (
     ("Full name", "姓名"), ("Address", "地址"), ("City", "城市"), ("Company", "公司"), ("Country", "国家"), ("School", "学校"),
-    ("Department", "部门"), ("Job title", "职位"), ("Room", "房间"), ("Guest", "客人"), ("Subject", "主题"), ("Comment", "备注"),
-    ("Favourite food", "喜欢的食物"), ("Teacher", "老师"), ("Class", "班级"), ("Hobby", "爱好"), ("Reason", "原因"),
+    ("Department", "部门"), ("Job title", "职位"), ("Room", "房间"), ("Guest", "客人"), ("Subject", "主题"),
+    ("Comment", "备注"),    ("Favourite food", "喜欢的食物"), ("Teacher", "老师"), ("Class", "班级"),
+    ("Hobby", "爱好"), ("Reason", "原因"),
 )  # fmt: skip
 _PLACES: Pairs = (
     ("London", "北京"), ("Paris", "上海"), ("Lisbon", "杭州"), ("Oslo", "成都"), ("Vienna", "广州"), ("Madrid", "西安"),
@@ -54,8 +58,8 @@ _FIRST = (
     "Oscar", "Julia", "Simon", "Laura", "David", "Helen", "Peter", "Irene", "Victor",
 )  # fmt: skip
 _LAST = (
-    "Brown", "Fischer", "Garcia", "Novak", "Rossi", "Dubois", "Jensen", "Silva", "Murphy", "Kowalski", "Larsen", "Weber", "Costa",
-    "Lopez", "Martin", "Baker", "Young", "Turner", "Walker", "Hughes",
+    "Brown", "Fischer", "Garcia", "Novak", "Rossi", "Dubois", "Jensen", "Silva", "Murphy", "Kowalski", "Larsen", "Weber",
+    "Costa",    "Lopez", "Martin", "Baker", "Young", "Turner", "Walker", "Hughes",
 )  # fmt: skip
 _SURNAMES, _GIVEN = (
     "王李张刘陈杨黄赵周吴徐孙朱马胡林郭何高罗",

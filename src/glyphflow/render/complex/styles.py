@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 from glyphflow.core.errors import InputError
 from glyphflow.render.complex.markup import Element
 from glyphflow.render.palette import RGB
 
+T = TypeVar("T")
 VARIABLES = ("paper", "ink", "muted", "accent", "on-accent", "panel", "line", "soft")
 _SIDES = ("top", "right", "bottom", "left")
 
@@ -86,50 +88,14 @@ _INHERITED = ("colour", "family", "size", "bold", "line_height", "text_align", "
 FAMILIES = ("body", "heading", "sans", "serif", "slab", "display", "script", "mono")
 _BLOCKED = {"start": "start", "flex-start": "start", "center": "center", "end": "end", "flex-end": "end", "stretch": "stretch"}
 _JUSTIFY = {**_BLOCKED, "space-between": "space-between", "space-around": "space-around", "space-evenly": "space-evenly"}
-_KNOWN = [
-    "display",
-    "flex-direction",
-    "flex",
-    "flex-grow",
-    "gap",
-    "justify-content",
-    "align-items",
-    "position",
-    "top",
-    "right",
-    "bottom",
-    "left",
-    "inset",
-    "width",
-    "height",
-    "margin",
-    "margin-top",
-    "margin-right",
-    "margin-bottom",
-    "margin-left",
-    "padding",
-    "padding-top",
-    "padding-right",
-    "padding-bottom",
-    "padding-left",
-    "border",
-    "border-top",
-    "border-right",
-    "border-bottom",
-    "border-left",
-    "border-radius",
-    "background",
-    "box-shadow",
-    "overflow",
-    "color",
-    "font-family",
-    "font-size",
-    "font-weight",
-    "line-height",
-    "text-align",
-    "text-transform",
-    "white-space",
-]
+_KNOWN = (
+    "display", "flex-direction", "flex", "flex-grow", "gap", "justify-content", "align-items", "position", "top",
+    "right", "bottom", "left", "inset", "width", "height", "margin", "margin-top", "margin-right",
+    "margin-bottom", "margin-left", "padding", "padding-top", "padding-right", "padding-bottom", "padding-left",
+    "border", "border-top", "border-right", "border-bottom", "border-left", "border-radius", "background",
+    "box-shadow", "overflow", "color", "font-family", "font-size", "font-weight", "line-height", "text-align",
+    "text-transform", "white-space",
+)  # fmt: skip
 
 
 def style_of(element: Element, parent: Style, name: str) -> Style:
@@ -176,13 +142,18 @@ def _with(style: Style, key: str, value: str, where: str) -> Style:
         return replace(style, inset=_four(value, length))
     if key in _SIDES:
         return replace(style, inset=_changed(style.inset, key, length(value)))
-    if key in ("width", "height"):
-        return replace(style, **{key: None if value == "auto" else length(value)})
-    if key in ("margin", "padding"):
-        return replace(style, **{key: _four(value, length)})
-    if key.startswith(("margin-", "padding-")):
-        side = key.partition("-")[0]
-        return replace(style, **{side: _changed(getattr(style, side), key.rpartition("-")[2], length(value))})
+    if key == "width":
+        return replace(style, width=None if value == "auto" else length(value))
+    if key == "height":
+        return replace(style, height=None if value == "auto" else length(value))
+    if key == "margin":
+        return replace(style, margin=_four(value, length))
+    if key == "padding":
+        return replace(style, padding=_four(value, length))
+    if key.startswith("margin-"):
+        return replace(style, margin=_changed(style.margin, key.rpartition("-")[2], length(value)))
+    if key.startswith("padding-"):
+        return replace(style, padding=_changed(style.padding, key.rpartition("-")[2], length(value)))
     if key == "border-radius":
         return replace(style, radius=length(value))
     if key.startswith("border"):
@@ -231,19 +202,19 @@ def _relative(size: Length, parent: Length) -> Length:
     return Length(size.value / 100 * parent.value, parent.unit) if size.unit == "%" else size
 
 
-def _four(value, length):  # type: ignore[no-untyped-def]
+def _four(value: str, length: Callable[[str], Length]) -> Sides:
+    """One to four lengths as CSS reads them: all; upright and across; top, across, bottom; all four."""
     parts = [length(part) for part in value.split()]
-    top, right, bottom, left = (
-        (parts * 4)[:4] if len(parts) == 1 else (parts * 2)[:4] if len(parts) == 2 else (*parts, parts[1])[:4]
-    )
+    top, right, bottom, left = {1: (0, 0, 0, 0), 2: (0, 1, 0, 1), 3: (0, 1, 2, 1)}.get(len(parts), (0, 1, 2, 3))
+    return parts[top], parts[right], parts[bottom], parts[left]
+
+
+def _changed(sides: tuple[T, T, T, T], side: str, value: T) -> tuple[T, T, T, T]:
+    top, right, bottom, left = (value if name == side else old for name, old in zip(_SIDES, sides, strict=True))
     return top, right, bottom, left
 
 
-def _changed(sides, side: str, value):  # type: ignore[no-untyped-def]
-    return tuple(value if name == side else old for name, old in zip(_SIDES, sides, strict=True))
-
-
-def _border(value, length, where):  # type: ignore[no-untyped-def]
+def _border(value: str, length: Callable[[str], Length], where: str) -> tuple[Length, Ink | None]:
     if value == "none":
         return NONE, None
     match = re.fullmatch(r"(\S+)\s+solid\s+(.+)", value)

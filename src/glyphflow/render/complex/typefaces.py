@@ -17,7 +17,7 @@ _STYLES = {
 
 
 class Typefaces:
-    """Chooses families by the scene's random stream, the first time that a role asks; fonts that the spec names decide alone."""
+    """Chooses families by the scene's random stream when a role first asks; fonts that the spec names decide alone."""
 
     def __init__(self, scene: Scene, language: Language) -> None:
         self._scene = scene
@@ -68,10 +68,10 @@ class Typefaces:
                 own = [name for name in own if "cjk" not in fonts.entry(name).scripts] or own
             if not own:
                 return None
-            styles = _STYLES[role]
+            styles: tuple[str, ...] = _STYLES[role]
             fitting = [name for name in own if fonts.entry(name).style in styles]
             if fitting:
-                there = {fonts.entry(name).style for name in fitting}
+                there: set[str] = {fonts.entry(name).style for name in fitting}
                 wanted = self._rng.choice([style for style in styles if style in there])
                 if self._wanted.setdefault(role, wanted) in there:
                     wanted = self._wanted[role]
