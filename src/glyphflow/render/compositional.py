@@ -23,7 +23,7 @@ from glyphflow.render.layout import draw as draw_lines
 from glyphflow.render.media import MANNERS, Medium
 from glyphflow.render.palette import MIN_CONTRAST, RGB, Colour, colours, contrast
 from glyphflow.render.paragraphs import Block, draw_block, fit
-from glyphflow.render.scene import Scene
+from glyphflow.render.scene import ATTEMPTS, Scene
 from glyphflow.render.spec import TextLine
 from glyphflow.render.textures import TEXTURES, Picture
 
@@ -60,7 +60,7 @@ class _Effect:
 
 
 def compose(scene: Scene, medium: Medium, backdrop: Picture | None) -> Composed:
-    """Text of the scene on ``medium``, in front of ``backdrop`` (height, width, 3); without one the medium fills the picture."""
+    """Text of the scene on ``medium`` in front of ``backdrop`` (height, width, 3); without one the medium fills the picture."""
     rng = scene.rng
     effects = _choose(scene, medium, backdrop is not None)
     ink = _colour(scene, medium)
@@ -159,14 +159,21 @@ def _texts(scene: Scene, path: str) -> tuple[list[str], list[Font], str]:
     """Lines, their fonts, and the path, which falls back to level lines for text that cannot take it."""
     rng = scene.rng
     count = rng.choices((1, 2, 3), (0.5, 0.35, 0.15))[0] if path in ("straight", "vertical") else 1
-    lines, faces = scene.sample_lines([rng.choice(("word", "phrase"))] * count)
+    asked = scene.params.path is not None or scene.params.direction is not None
+    for _ in range(ATTEMPTS if asked and scene.params.text is None else 1):
+        lines, faces = scene.sample_lines([rng.choice(("word", "phrase"))] * count)
+        if _can_follow(lines, path):
+            return lines, faces, path
+    if asked:
+        raise InputError(f"The text {lines[0][:40]!r} cannot follow the path {path!r}; leave path and direction out.")
+    return lines, faces, "straight"
+
+
+def _can_follow(lines: list[str], path: str) -> bool:
+    """Columns are for Chinese text; a curve is for one line that is long enough to show it."""
     if path == "vertical":
-        able = all(has_cjk(line) and all(CJK.match(char) or char.isdigit() for char in line) for line in lines)
-    else:
-        able = path == "straight" or (len(lines) == 1 and len(lines[0]) >= 3)
-    if not able and scene.params.path is not None and scene.params.text is not None:
-        raise InputError(f"The text {lines[0][:40]!r} cannot follow the path {path!r}; leave path out.")
-    return lines, faces, path if able else "straight"
+        return all(has_cjk(line) and all(CJK.match(char) or char.isdigit() for char in line) for line in lines)
+    return path == "straight" or (len(lines) == 1 and len(lines[0]) >= 3)
 
 
 def _lay(

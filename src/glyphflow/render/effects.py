@@ -82,7 +82,7 @@ def emboss(surface: Picture, mask: Mask, rgb: RGB, strength: float, rng: np.rand
 
 def glow(surface: Picture, mask: Mask, rgb: RGB, strength: float, rng: np.random.Generator, em: float) -> Picture:
     """Light tubes: bright strokes in a halo of their colour."""
-    halo = np.clip(_soft(mask, 0.08 * em) * 0.7 + _soft(mask, 0.3 * em) * 0.8, 0, 255) / 255
+    halo: Plane = np.clip(_soft(mask, 0.08 * em) * 0.7 + _soft(mask, 0.3 * em) * 0.8, 0, 255) / 255
     lit = surface.astype(np.float32) + halo[..., None] * strength * 0.6 * np.array(rgb, np.float32)
     core = tuple(round(c + (255 - c) * (0.15 + 0.45 * strength)) for c in rgb)
     return _blend(np.clip(lit, 0, 255).astype(np.uint8), mask.astype(np.float32) / 255, (core[0], core[1], core[2]))
@@ -111,7 +111,7 @@ def stains(picture: Picture, strength: float, rng: np.random.Generator) -> Pictu
     y = np.abs(np.linspace(-1, 1, height, dtype=np.float32))[:, None]
     x = np.abs(np.linspace(-1, 1, width, dtype=np.float32))[None, :]
     dirt = strength * (0.35 * blotch + 0.3 * np.maximum(x, y) ** 8)
-    dirty: Picture = (picture * (1 - dirt[..., None] * np.float32([0.35, 0.5, 0.75]))).astype(np.uint8)
+    dirty: Picture = (picture * (1 - dirt[..., None] * np.array([0.35, 0.5, 0.75], np.float32))).astype(np.uint8)
     return dirty
 
 

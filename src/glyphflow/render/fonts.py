@@ -275,6 +275,10 @@ class FontLibrary:
             raise InputError(f"This font library has no {name!r}; {_nearest(name, self._entries)}")
         return self._entries[name]
 
+    def path(self, name: str) -> Path:
+        """The installed file of a font of this library."""
+        return self._paths[self.entry(name).name]
+
     def font(self, name: str) -> Font:
         """The font, opened at first use; :class:`InputError` when the installed file is not the one of the manifest."""
         entry = self.entry(name)

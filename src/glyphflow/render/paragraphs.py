@@ -31,7 +31,8 @@ _SPACE, _WIDE, _CLOSING, _OPENING = 1, 2, 4, 8
 class Block:
     """Where lines go, in pixels: the box (x0, y0, x1, y1), the number of columns and the gap between them.
 
-    A vertical block has one column; its lines run down, the first at the right edge. ``leading`` is the distance of lines in em.
+    A vertical block has one column; its lines run down, the first at the right edge. ``leading`` is the distance of lines
+    in em.
     """
 
     box: tuple[float, float, float, float]
@@ -71,7 +72,7 @@ def fit(text: Text, block: Block, sizes: tuple[float, float]) -> tuple[list[Line
     When even the least size is too large, whole sentences are left out at the end; when not one fits, it gets smaller.
     """
     low, high = sizes
-    steps = _whole_sizes(low, high) or [high, low]
+    steps: list[float] = [*_whole_sizes(low, high)] or [high, low]
     # The number of lines grows as the size does, so the first size that fits is found by halving.
     first, behind = 0, len(steps)
     while first < behind:

@@ -30,8 +30,8 @@ class Params(Config):
     "styled" only those that name the kind of typeface. photos: names from render.photos. include: characters that sampled text
     must contain (see render.schedule). styles, licences: of the fonts to choose from ("serif", "OFL-1.1"). direction: of lines,
     in templates that set text down as well as across. medium, effects, path: what the text is on, what is done to it and the
-    line it follows, by the names in render.media, render.effects and render.curves; default: the seed chooses. design: of a slide,
-    poster, form, ui or page, by its name in render/complex/designs or as the path of an HTML file.
+    line it follows, by the names in render.media, render.effects and render.curves; default: the seed chooses. design: of a
+    slide, poster, form, ui or page, by its name in render/complex/designs or as the path of an HTML file.
     """
 
     text: str | None = None

@@ -40,7 +40,7 @@ class Schedule:
     def __post_init__(self) -> None:
         if not self.characters or not 1 <= self.per_picture <= len(self.characters):
             raise InputError(
-                f"A schedule shows 1 to {len(self.characters)} characters (as many as it has) a picture, not {self.per_picture}."
+                f"A schedule shows 1 to {len(self.characters)} characters a picture, as many as it has, not {self.per_picture}."
             )
 
     def at(self, index: int) -> str:

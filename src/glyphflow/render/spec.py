@@ -68,9 +68,9 @@ class TextLine:
     """One line of text as drawn.
 
     ``box`` is the *ink* box (x0, y0, x1, y1) in pixels, rounded outwards: every pixel that the line's glyphs touch lies in
-    [x0, x1) x [y0, y1). ``quad`` holds the line's four (x, y) corners, clockwise from the top left of the text, where it does not
-    stand upright; ``box`` is then the upright box around them. ``size_px`` is the em size,
-    ``colour`` the (R, G, B) of the fill, 0..255.
+    [x0, x1) x [y0, y1). ``quad`` holds the line's four (x, y) corners, clockwise from the top left of the text, where it does
+    not stand upright; ``box`` is then the upright box around them. Light around glyphs (a glow) is not ink. ``size_px`` is the
+    em size before any perspective, ``colour`` the (R, G, B) of the fill, 0..255.
     """
 
     text: str

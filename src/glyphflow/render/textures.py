@@ -50,7 +50,8 @@ def wood(rng: np.random.Generator, height: int, width: int, rgb: RGB, unit: floa
     boards = max(1, round(height / (rng.uniform(60, 120) * unit)))
     edge = np.arange(height, dtype=np.float32) / height * boards % 1 * height / boards
     seam = np.where((edge < 1.5 * unit) & (np.arange(height) > 2 * unit), 0.62, 1.0).astype(np.float32)[:, None]
-    return _lit(rgb, (1 + 0.07 * rings + 0.09 * streaks) * (seam if boards > 1 else 1))
+    grain: Plane = 1 + 0.07 * rings + 0.09 * streaks
+    return _lit(rgb, grain * seam if boards > 1 else grain)
 
 
 def board(rng: np.random.Generator, height: int, width: int, rgb: RGB, unit: float) -> Picture:
