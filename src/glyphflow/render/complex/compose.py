@@ -101,6 +101,8 @@ class _Fill:
             count = self.rng.randint(low, high) if high > low else low
         boxes = []
         for number in range(count):
+            if high > 1 and self.design.free and self.given == []:
+                break
             self.ordinal = number + 1 if high > 1 else self.ordinal
             box = self._box(node, heard)
             if box is not None:
@@ -129,7 +131,7 @@ class _Fill:
         if self.given is not None:
             if self.given:
                 return self.given.pop(0)
-            if node.optional:
+            if node.optional or self.design.free:
                 return None
         elif node.optional and self.rng.random() < 0.25:
             return None

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from datetime import date, timedelta
 
-from glyphflow.render.layout import CJK
+from glyphflow.render.layout import CJK, has_cjk
 from glyphflow.render.params import Language, Split
 from glyphflow.render.texts import is_heldout, sample_text
 
@@ -126,7 +126,7 @@ def slot_text(kind: str, rng: random.Random, language: Language, split: Split, l
 
 def is_reserved(text: str) -> bool:
     """Whether a word or number of ``text`` is kept for evaluation."""
-    return any(map(is_heldout, re.findall(r"[A-Za-z']+|[\d$][\d:,.%]*\d%?|\d", text))) or is_heldout(text)
+    return any(map(is_heldout, re.findall(r"[A-Za-z']+|[\d$][\d:,.%]*\d%?|\d", text))) or (has_cjk(text) and is_heldout(text))
 
 
 def reserved_words(text: str) -> list[str]:

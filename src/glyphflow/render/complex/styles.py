@@ -1,7 +1,7 @@
 """The CSS properties that designs may use, read into values once when a design is opened.
 
-Lengths are px (of the size that the design was drawn for), %, vw, vh, em and, for heights, auto. Colours are #rgb, #rrggbb,
-rgba(), white, black, transparent and the theme's variables: var(--paper), var(--ink), var(--muted), var(--accent),
+Lengths are px (of the size that the design was drawn for), %, vw, vh, vmin, em and, for heights, auto. Colours are #rgb,
+#rrggbb, rgba(), white, black, transparent and the theme's variables: var(--paper), var(--ink), var(--muted), var(--accent),
 var(--on-accent), var(--panel), var(--line), var(--soft), and each of them with an opacity: var(--ink) 40%.
 """
 
@@ -24,7 +24,7 @@ _SIDES = ("top", "right", "bottom", "left")
 
 @dataclass(frozen=True)
 class Length:
-    """``value`` in ``unit``: px, %, vw or vh (em is resolved when it is read)."""
+    """``value`` in ``unit``: px, %, vw, vh or vmin (em is resolved when it is read)."""
 
     value: float
     unit: str
@@ -35,7 +35,8 @@ class Length:
             return self.value
         if self.unit == "%":
             return self.value / 100 * whole
-        return self.value / 100 * (view[0] if self.unit == "vw" else view[1])
+        side = {"vw": view[0], "vh": view[1], "vmin": min(view)}[self.unit]
+        return self.value / 100 * side
 
 
 @dataclass(frozen=True)
@@ -190,9 +191,9 @@ def _with(style: Style, key: str, value: str, where: str) -> Style:
 
 
 def _length(text: str, em: Length, where: str) -> Length:
-    match = re.fullmatch(r"(-?\d*\.?\d+)(px|%|vw|vh|em)?", text)
+    match = re.fullmatch(r"(-?\d*\.?\d+)(px|%|vw|vh|vmin|em)?", text)
     if match is None or (match.group(2) is None and float(match.group(1)) != 0):
-        raise InputError(f"{where}: {text!r} is not a length; write a number with px, %, vw, vh or em.")
+        raise InputError(f"{where}: {text!r} is not a length; write a number with px, %, vw, vh, vmin or em.")
     value, unit = float(match.group(1)), match.group(2) or "px"
     return Length(value * em.value, em.unit) if unit == "em" else Length(value, unit)
 
