@@ -2,8 +2,9 @@
 
 `python -m benchmarks.render.reading [--pictures 60] [--only NAME ...]`
 
-A picture counts as read when its whole text is read, case and spaces aside; characters are counted by edit distance. Each effect
-is measured on the template "surface" alone with plain ink (or as the ink itself), so that a row shows that effect and no other.
+A picture counts as read when its whole text is read, case and spaces aside; characters are counted by edit distance. Each
+effect is measured on the template "surface" alone with plain ink (or as the ink itself), so that a row shows that effect and no
+other.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ def groups() -> Iterator[tuple[str, str, int, int, dict[str, object]]]:
         medium = {"medium": MEDIUM[name]} if name in MEDIUM else {"medium": "white wall"}
         if name == "perspective":
             medium = {"medium": "sheet of paper"}
-        yield f"effect {name}", "surface", 512, 384, {**STRAIGHT, **medium, "effects": effects}
+        yield f"effect {name}", "surface", 448, 336, {**STRAIGHT, **medium, "effects": effects}
     for path in PATHS:
         languages = {"languages": ["zh"]} if path == "vertical" else {}
-        yield f"path {path}", "surface", 512, 384, {**languages, "path": path, "medium": "white wall", "effects": ["print"]}
-    yield "surface, everything sampled", "surface", 512, 384, {}
-    yield "photo_text, everything sampled", "photo_text", 512, 384, {}
+        yield f"path {path}", "surface", 448, 336, {**languages, "path": path, "medium": "white wall", "effects": ["print"]}
+    yield "surface, everything sampled", "surface", 448, 336, {}
+    yield "photo_text, everything sampled", "photo_text", 448, 336, {}
 
 
 def letters(text: str) -> str:
@@ -74,7 +75,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=60)
     parser.add_argument("--only", nargs="*")
     options = parser.parse_args()
-    fonts, ocr = FontLibrary.from_manifest(), OCR()
+    fonts, ocr = FontLibrary.from_manifest(), OCR(fast=True)
     rows: list[tuple[object, ...]] = []
     for name, template, width, height, params in groups():
         if options.only and not any(part in name for part in options.only):

@@ -69,15 +69,15 @@ def compose(scene: Scene, medium: Medium, backdrop: Picture | None) -> Composed:
     width, height = _extent(scene, path, backdrop is None)
     inner = _inner(width, height, backdrop is None)
     mask, flat = _lay(scene, texts, faces, path, (width, height), inner)
-    tilted = any(effect.name == "perspective" for effect in effects)
+    tilted = sum(effect.strength for effect in effects if effect.name == "perspective")
     matrix = _matrix(scene, (width, height), backdrop is None, tilted, flat)
     seed = rng.getrandbits(63)
     em = float(np.median([line.size_px for line in flat]))
     warped = _warp(mask, matrix, scene.width, scene.height)
     for trial in range(_TRIES):
-        weaker = [replace(one, strength=one.strength * 0.6**trial) for one in effects]
+        weaker = [one if one.name == "perspective" else replace(one, strength=one.strength * 0.6**trial) for one in effects]
         if trial == _TRIES - 1:  # plain print in even light is legible by the choice of the colour
-            weaker = []
+            weaker = [one for one in effects if one.name == "perspective"]
         surface = _surface(medium, mask, ink.rgb, weaker, seed, em)
         picture = _set(surface, matrix, medium, backdrop, scene)
         picture = _change(picture, weaker, LENSES)
@@ -251,7 +251,7 @@ def _change(picture: Picture, effects: list[_Effect], known: dict[str, Any]) -> 
     return picture
 
 
-def _matrix(scene: Scene, extent: tuple[int, int], whole: bool, tilted: bool, flat: list[TextLine]) -> Matrix:
+def _matrix(scene: Scene, extent: tuple[int, int], whole: bool, tilted: float, flat: list[TextLine]) -> Matrix:
     """The projective map from the surface onto the picture."""
     opencv: Any = require("cv2", "corpus")
     width, height = extent
@@ -259,7 +259,7 @@ def _matrix(scene: Scene, extent: tuple[int, int], whole: bool, tilted: bool, fl
     if whole:
         left, top = (scene.width - width) / 2, (scene.height - height) / 2
         plain = np.array([[1, 0, left], [0, 1, top], [0, 0, 1]], np.float64)
-        reach = 0.07 if tilted else 0.0
+        reach = 0.09 * tilted
         moved = [
             (x + left + scene.rng.uniform(-reach, reach) * width, y + top + scene.rng.uniform(-reach, reach) * height)
             for x, y in source.tolist()
@@ -273,10 +273,10 @@ def _matrix(scene: Scene, extent: tuple[int, int], whole: bool, tilted: bool, fl
     return np.asarray(opencv.getPerspectiveTransform(source, corners), np.float64)
 
 
-def _corners(scene: Scene, width: float, height: float, tilted: bool) -> list[Point]:
+def _corners(scene: Scene, width: float, height: float, tilted: float) -> list[Point]:
     """The medium's four corners in the picture, clockwise from the top left: turned, tilted away, inside the picture."""
-    rng, much = scene.rng, 1.0 if tilted else 0.0
-    angle, tilt_x, tilt_y = (much * rng.uniform(-most, most) for most in (0.14, 0.13, 0.08))
+    rng = scene.rng
+    angle, tilt_x, tilt_y = (tilted * rng.uniform(-most, most) for most in (0.22, 0.2, 0.12))
     points: list[Point] = []
     for u, v in ((-1, -1), (1, -1), (1, 1), (-1, 1)):
         depth = 1 + tilt_x * u + tilt_y * v

@@ -47,7 +47,7 @@ class Schedule:
         """The characters that picture number ``index`` >= 0 must show."""
         first = index * self.per_picture
         places = (divmod(place, len(self.characters)) for place in range(first, first + self.per_picture))
-        return "".join(_order(self.characters, self.seed, turn)[place] for turn, place in places)
+        return "".join(self.characters[_order(len(self.characters), self.seed, turn)[place]] for turn, place in places)
 
     def pictures(self, times: int) -> int:
         """The least number of pictures after which every character has been asked for ``times`` times."""
@@ -61,8 +61,8 @@ class Schedule:
 
 
 @lru_cache(maxsize=4)
-def _order(characters: tuple[str, ...], seed: int, turn: int) -> tuple[str, ...]:
-    order = list(characters)
+def _order(count: int, seed: int, turn: int) -> tuple[int, ...]:
+    order = list(range(count))
     random.Random(derive_seed("schedule", seed, turn)).shuffle(order)
     return tuple(order)
 
