@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from glyphflow.cli import plan_train
 from glyphflow.cli.options import DTYPES, parse_size
 from glyphflow.core.errors import InputError, MissingError
 
@@ -19,12 +20,12 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the verb ``plan``."""
-    plan = typer.Typer(no_args_is_help=True, help="Say what a run will keep in memory and move, before it is started.")
+    plan = typer.Typer(
+        no_args_is_help=True, help="Say what a run will keep in memory and how long it takes, before it is started."
+    )
     app.add_typer(plan, name="plan")
 
-    @plan.callback()
-    def _root() -> None:
-        pass
+    plan_train.register(plan)
 
     @plan.command()
     def generate(

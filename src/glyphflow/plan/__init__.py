@@ -1,4 +1,4 @@
-"""Memory and copying of a run before it is started."""
+"""Memory, time and copying of a run before it is started."""
 
 from glyphflow.plan.generate import PRESETS, GenerationPlan, Phase, Request, plan_generation
 
