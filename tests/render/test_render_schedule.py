@@ -46,3 +46,12 @@ def test_the_pictures_show_what_the_schedule_asks_for() -> None:
 def test_one_packaged_font_draws_the_whole_table() -> None:
     font = FontLibrary.from_manifest(["noto-sans-cjk-sc-regular"]).font("noto-sans-cjk-sc-regular")
     assert len(standard_characters()) == 8105 and font.draws("".join(standard_characters()))
+
+
+def test_a_recipe_asks_for_scheduled_characters() -> None:
+    from glyphflow.corpus.recipe import RenderSet
+
+    specs = RenderSet(name="rare", template="paragraph", count=5, seed=2, scheduled=3, params={"languages": ["zh"]}).specs()
+    schedule = Schedule(per_picture=3, seed=2)
+    assert [spec.params["include"] for spec in specs] == [schedule.at(number) for number in range(5)]
+    assert all(spec.params["languages"] == ["zh"] for spec in specs)

@@ -23,7 +23,8 @@ _RECIPES = importlib.resources.files("glyphflow") / "recipes"
 class RenderSet(Config):
     """``count`` renders of one template. The i-th one's seed follows from ``name``, ``seed`` and i.
 
-    An ``optional`` set is left out where a font that it names is not on the machine (the colour emoji of the system, say).
+    ``scheduled`` characters of the 8,105 must occur in each picture, in an order that brings all of them round equally often
+    (render.schedule). An ``optional`` set is left out where a font that it names is not on the machine (the colour emoji of the system, say).
     """
 
     name: str
@@ -33,6 +34,7 @@ class RenderSet(Config):
     width: int = pydantic.Field(128, ge=16)
     height: int = pydantic.Field(128, ge=16)
     params: dict[str, Any] = pydantic.Field(default_factory=dict)
+    scheduled: int = pydantic.Field(default=0, ge=0)
     optional: bool = False
 
     def missing_font(self) -> str | None:
@@ -51,11 +53,13 @@ class RenderSet(Config):
     def specs(self) -> list[RenderSpec]:
         """The specifications of the set."""
         from glyphflow.render import RenderSpec
+        from glyphflow.render.schedule import Schedule
 
-        return [
+        specs = [
             RenderSpec(self.template, derive_seed(self.name, self.seed, number), self.width, self.height, dict(self.params))
             for number in range(self.count)
         ]
+        return Schedule(per_picture=self.scheduled, seed=self.seed).apply(specs) if self.scheduled else specs
 
 
 class Rule(Config):
