@@ -118,7 +118,7 @@ def test_fonts_are_chosen_by_style_and_licence(library: FontLibrary) -> None:
         made = render(RenderSpec("paragraph", seed, 256, 256, params), library)
         entries = [library.entry(line.font) for line in made.lines]
         assert {entry.style for entry in entries} <= {"serif", "slab"} and {entry.licence for entry in entries} == {"OFL-1.1"}
-    with pytest.raises(InputError, match="style of .*nothing"):
+    with pytest.raises(InputError, match=r"style of .*nothing"):
         render(RenderSpec("paragraph", 0, 256, 256, {"styles": ["nothing"]}), library)
 
 
