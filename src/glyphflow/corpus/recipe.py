@@ -24,7 +24,8 @@ class RenderSet(Config):
     """``count`` renders of one template. The i-th one's seed follows from ``name``, ``seed`` and i.
 
     ``scheduled`` characters of the 8,105 must occur in each picture, in an order that brings all of them round equally often
-    (render.schedule). An ``optional`` set is left out where a font that it names is not on the machine (the colour emoji of the system, say).
+    (render.schedule). An ``optional`` set is left out where a font that it names is not on the machine (the colour emoji of the
+    system, say).
     """
 
     name: str
