@@ -55,6 +55,7 @@ class _Fill:
         self.ordinal = 0
         self.currency = scene.rng.choice("$$$€£")
         self.sum = 0.0
+        self.minutes = scene.rng.randrange(14, 22) * 30
         self.percent: float | None = None
         self.body = self._box(design.body, None)
 
@@ -128,6 +129,8 @@ class _Fill:
             return node.fixed[own == "zh"]
         if node.slot == "total":
             return self._total()
+        if node.slot == "clock":
+            return self._clock()
         if self.given is not None:
             if self.given:
                 return self.given.pop(0)
@@ -152,6 +155,14 @@ class _Fill:
         if self.scene.params.split != "heldout" and is_reserved(text):
             raise DoesNotFit(text)
         return text
+
+    def _clock(self) -> str:
+        """A time of day after the last one."""
+        while True:
+            self.minutes = (self.minutes + self.rng.randrange(2, 20) * 5) % (24 * 60)
+            text = f"{self.minutes // 60:02d}:{self.minutes % 60:02d}"
+            if self.scene.params.split == "heldout" or not is_reserved(text):
+                return text
 
     def _spoken(self, node: Node) -> bool:
         """Whether ``node`` holds slots for given texts, which may all be used up: then its dots and lines go, too."""

@@ -38,8 +38,8 @@ _LABELS: Pairs = (
     ("Tickets", "门票"), ("Returns", "退货"), ("Students", "学生"), ("Cities", "城市"), ("Projects", "项目"), ("Tasks", "任务"),
 )  # fmt: skip
 _FIELDS: Pairs = (
-    ("Full name", "姓名"), ("Address", "地址"), ("City", "城市"), ("Company", "公司"), ("Country", "国家"), ("School", "学校"),
-    ("Department", "部门"), ("Job title", "职位"), ("Room", "房间"), ("Guest", "客人"), ("Subject", "主题"),
+    ("Company", "公司"), ("School", "学校"), ("Motto", "座右铭"), ("Message", "留言"), ("Order", "订单内容"), ("Title", "标题"),
+    ("Department", "部门"), ("Job title", "职位"), ("Room", "房间"), ("Subject", "主题"),
     ("Comment", "备注"),    ("Favourite food", "喜欢的食物"), ("Teacher", "老师"), ("Class", "班级"),
     ("Hobby", "爱好"), ("Reason", "原因"),
 )  # fmt: skip
@@ -262,5 +262,6 @@ KINDS: dict[str, Maker] = {
     "tag": _from(_TAGS),
 }
 """What ``data-slot`` may say beside :data:`OWN`."""
-OWN = ("icon", "ordinal", "total")
-"""Slots without a sampled text: an emoji, the number of a repeated element, the sum of all prices before it."""
+OWN = ("icon", "ordinal", "total", "clock")
+"""Slots whose content follows from others: an emoji, the number of a repeated element, the sum of all prices before it, a time
+of day later than the one before."""
