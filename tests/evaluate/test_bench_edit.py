@@ -84,6 +84,10 @@ def test_gedit_by_hand(tmp_path: Path) -> None:
     assert both("G_O", "intersection") == pytest.approx((7.5, 7.5))
     assert [row.quality for row in rows] == pytest.approx([0.6, 0.0, 0.9])
 
+    lost = bench.score(c, [said(scores(9, 9)), TIMEOUT]) + bench.score(b, [TIMEOUT, TIMEOUT])  # counted where they belong
+    counts = [pick(bench.aggregate(rows[:1] + lost), "G_O", "official", subset=s) for s in ("full", "intersection")]
+    assert [(metric.n, metric.n_failed) for metric in counts] == [(1, 2), (1, 1)]
+
 
 @pytest.mark.parametrize("reply", [TIMEOUT, said("I can't help with that."), said("")])
 @pytest.mark.parametrize("which", [0, 1])

@@ -63,9 +63,10 @@ def test_many_pictures_are_the_worst_the_best_and_the_failed_of_each_category(tm
     score(tmp_path, benchmark, [Scripted(knows(benchmark, en_3=["x"], en_5=["word"]))], resamples=0)
     html = page(tmp_path)
     well_formed(html)
-    assert html.count("<figure") == 17
-    worst = html.split("en: worst 4 of 40")[1].split("<h3>")[0]
-    assert worst.index("word3") < worst.index("word5") and "en: best 4 of 40" in html and "zh: not judged 1 of 40" in html
+    assert html.count("<figure") == 21
+    worst = html.split("en: the worst (5 of 40)")[1].split("<h3>")[0]
+    assert worst.index("word3") < worst.index("word5") and "en: the best (5 of 40)" in html
+    assert "zh: not judged (1 of 40)" in html
 
 
 def test_objects_replies_and_published_rows_are_shown(tmp_path: Path) -> None:
@@ -87,7 +88,7 @@ def test_objects_replies_and_published_rows_are_shown(tmp_path: Path) -> None:
     assert "bench 0.91 (red)" in html and 'points="100.0,50.0 700.0,50.0 700.0,500.0 100.0,500.0"' in html
     assert "data:image/jpeg;base64," in html  # larger pictures are shown smaller, frames stay in their own pixels
     assert "Qwen-Image (published)" in html and "Published rows:" in html
-    assert "Qwen-Image, published" in table(result)
+    assert re.search(r"^published .*:\n(  .*\n)*  Qwen-Image ", table(result), re.M)
 
 
 def test_the_page_before_scoring_says_what_to_run(tmp_path: Path) -> None:
@@ -124,7 +125,7 @@ def test_a_difference_has_a_paired_interval(tmp_path: Path) -> None:
     back = exact(compare(tmp_path / "b", tmp_path / "a", benchmark_of(tmp_path / "a"), 500))
     assert back["ci95"] == pytest.approx([-high, -low]) and back["b_better"] < 0.01
     text = comparison(result)
-    assert "A = a, B = b" in text and "+0.1000" in text and "60 samples" in text
+    assert "a, pictures of a\nB = " in text and "+0.1000" in text and "60 samples" in text
 
 
 def test_pictures_that_failed_in_one_folder_are_left_out_of_both(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from glyphflow.evaluate.sample import Maker
 
 DATA = "Folder of a benchmark whose data may not be shipped (docs/evaluation.md shows the layouts)."
+LIMIT = "Only so many samples, spread over the benchmark: a quick look, whose numbers stand for themselves."
 
 
 def register(app: typer.Typer) -> None:
@@ -32,6 +33,27 @@ def register(app: typer.Typer) -> None:
 
         for name, brought in names().items():
             typer.echo(f"{name:18}{'needs --data' if brought else 'ships with its prompts'}")
+
+    @group.command("prompts")
+    def prompts_command(
+        bench: Annotated[str, typer.Argument(help="Benchmark (see `evaluate list`) or a .jsonl file of prompts.")],
+        data: Annotated[Path | None, typer.Option(help=DATA)] = None,
+        limit: Annotated[int | None, typer.Option(min=1, help=LIMIT)] = None,
+    ) -> None:
+        """Print what pictures a benchmark asks for, one JSON object a line, for whoever makes them by other means."""
+        from glyphflow.evaluate import load_benchmark
+        from glyphflow.evaluate.benchmark import picture_name
+
+        benchmark = load_benchmark(bench, data, limit)
+        for entry in benchmark.samples():
+            row = {
+                "id": entry.id,
+                "prompt": entry.prompt,
+                "pictures": [picture_name(entry.id, repeat, benchmark.repeats) for repeat in range(benchmark.repeats)],
+                "seeds": [entry.seed(repeat) for repeat in range(benchmark.repeats)],
+                **({"references": [str(path) for path in entry.references]} if entry.references else {}),
+            }
+            typer.echo(json.dumps(row, ensure_ascii=False))
 
     @group.command("report")
     def report_command(
@@ -77,6 +99,7 @@ def _register_sample(group: typer.Typer) -> None:
         ] = None,
         key_env: Annotated[str, typer.Option(help="Environment variable with the endpoint's key.")] = "OPENAI_API_KEY",
         data: Annotated[Path | None, typer.Option(help=DATA)] = None,
+        limit: Annotated[int | None, typer.Option(min=1, help=LIMIT)] = None,
         steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps (default: the model's own).")] = None,
         cfg: Annotated[float, typer.Option(help="True classifier-free guidance scale; 1 turns it off.")] = 4.0,
         size: Annotated[
@@ -96,7 +119,7 @@ def _register_sample(group: typer.Typer) -> None:
         from glyphflow.evaluate import load_benchmark
         from glyphflow.evaluate.sample import not_made, sample
 
-        benchmark, (width, height) = load_benchmark(bench, data), parse_size(size)  # mistakes show before a model is loaded
+        benchmark, (width, height) = load_benchmark(bench, data, limit), parse_size(size)  # mistakes show before a model loads
         prompts = None if rewritten is None else read_json(rewritten)
         maker: Maker
         if endpoint is None:
@@ -144,7 +167,6 @@ def _register_score(group: typer.Typer) -> None:
         temperature: Annotated[float, typer.Option(min=0.0, help="Temperature of that model.")] = 0.0,
         repeats: Annotated[int, typer.Option(min=1, help="How often each question is put to it.")] = 1,
         quorum: Annotated[int | None, typer.Option(min=1, help="Answers needed of those (default: most).")] = None,
-        swap: Annotated[bool, typer.Option(help="Ask about pairs in both orders.")] = False,
         detector: Annotated[Path | None, typer.Option(help="Directory of a COCO detector (transformers).")] = None,
         clip: Annotated[Path | None, typer.Option(help="Directory of a CLIP model (transformers).")] = None,
         lpips: Annotated[
@@ -169,7 +191,6 @@ def _register_score(group: typer.Typer) -> None:
             temperature=temperature,
             repeats=repeats,
             quorum=quorum,
-            swap=swap,
             detector=detector,
             clip=clip,
             lpips=lpips,

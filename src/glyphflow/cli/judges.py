@@ -29,7 +29,6 @@ class JudgeOptions:
     temperature: float = 0.0
     repeats: int = 1
     quorum: int | None = None
-    swap: bool = False
     detector: Path | None = None
     clip: Path | None = None
     lpips: tuple[Path, Path] | None = None
@@ -108,8 +107,8 @@ def _chat(options: JudgeOptions) -> Judge | None:
         Replay(options.replies) if options.replies else Endpoint(server(options.url or "", options.key_env, 120))
     )
     judge: Judge = ChatJudge(options.model, transport, temperature=options.temperature, read=options.read_by_model)
-    if options.repeats > 1 or options.swap:
-        judge = Panel([judge], repeats=options.repeats, quorum=options.quorum, swap=options.swap)
+    if options.repeats > 1:
+        judge = Panel([judge], repeats=options.repeats, quorum=options.quorum)
     return judge
 
 

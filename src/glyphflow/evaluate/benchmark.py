@@ -10,13 +10,15 @@ average. Where the public code of a benchmark computes something that it should 
 
 from __future__ import annotations
 
+import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from glyphflow.core.errors import ConfigError
+from glyphflow.core.errors import ConfigError, InputError
 from glyphflow.core.hashing import derive_seed, fingerprint
 
 if TYPE_CHECKING:
@@ -184,6 +186,43 @@ class Benchmark(ABC):
     def identity(self) -> dict[str, str]:
         """What a manifest records of the benchmark."""
         return {"name": self.name, "version": self.version, "licence": self.licence, "data_sha256": self.data_sha256}
+
+
+class Excerpt(Benchmark):
+    """``limit`` samples of another benchmark for a quick look: one at random from each of as many equal stretches of it, the
+    same ones every time. Its pictures are the whole's, its data_sha256 is its own, so that the two are never mixed up.
+    """
+
+    def __init__(self, whole: Benchmark, limit: int) -> None:
+        every = whole.samples()
+        if not 1 <= limit <= len(every):
+            raise InputError(f"{whole.name} has {len(every)} samples and cannot be limited to {limit}; give 1 to {len(every)}.")
+        self.name, self.version, self.licence = whole.name, whole.version, whole.licence
+        self.repeats, self.task, self.typeset = whole.repeats, whole.task, whole.typeset
+        chance = random.Random(derive_seed("excerpt", whole.name, limit))
+        bounds = [place * len(every) // limit for place in range(limit + 1)]
+        self._samples = tuple(every[chance.randrange(start, end)] for start, end in pairwise(bounds))
+        self._whole = whole
+
+    def samples(self) -> tuple[Sample, ...]:
+        return self._samples
+
+    def cases(self, sample: Sample, pictures: Sequence[Path]) -> list[Question]:
+        return self._whole.cases(sample, pictures)
+
+    def score(self, sample: Sample, verdicts: Sequence[Verdict]) -> list[SampleScore]:
+        return self._whole.score(sample, verdicts)
+
+    def aggregate(self, rows: Sequence[SampleScore]) -> list[Metric]:
+        return self._whole.aggregate(rows)
+
+    def worst(self, sample: Sample, question: Question) -> Any:
+        return self._whole.worst(sample, question)
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """The whole's with the limit, and with the fingerprint of these samples."""
+        return {**super().identity, "limit": str(len(self._samples))}
 
 
 def picture_name(sample: str, repeat: int, repeats: int) -> str:

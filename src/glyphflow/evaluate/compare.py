@@ -10,7 +10,7 @@ from glyphflow.core.errors import ConfigError
 from glyphflow.core.progress import Progress
 from glyphflow.evaluate.benchmark import Benchmark, SampleScore
 from glyphflow.evaluate.bootstrap import draws, percentiles
-from glyphflow.evaluate.report import metric_name
+from glyphflow.evaluate.report import aligned, benchmark_name, metric_name, number
 from glyphflow.evaluate.score import read_scores
 
 RESAMPLES = 1000
@@ -52,20 +52,30 @@ def compare(a: Path, b: Path, benchmark: Benchmark, resamples: int = RESAMPLES) 
 
 def table(result: Mapping[str, Any]) -> str:
     """The comparison as plain text."""
-    a, b = result["models"]
-    lines = [
-        f"{result['benchmark']['name']} {result['benchmark']['version']}: A = {a}, B = {b}",
-        f"{result['samples']} samples, {result['rows']} rows in both, {result['rows_left_out']} left out",
-        f"{'':56}{'A':>9}{'B':>9}{'B - A':>9}{'95 % interval':>22}  B better",
+    who = [
+        f"{side} = {folder}, pictures of {model}"
+        for side, folder, model in zip("AB", result["folders"], result["models"], strict=True)
     ]
+    head = ["", "A", "B", "B - A", "95 % interval", "B better"]
+    rows = []
     for metric in result["metrics"]:
-        name = metric_name(metric)
-        spread = "" if metric["ci95"] is None else f"{metric['ci95'][0]:+.4f} to {metric['ci95'][1]:+.4f}"
-        share = "" if metric["b_better"] is None else f"{100 * metric['b_better']:.0f} %"
-        numbers = "".join(f"{'' if value is None else format(value, '.4g'):>9}" for value in (metric["a"], metric["b"]))
-        difference = "" if metric["difference"] is None else f"{metric['difference']:+.4f}"
-        lines.append(f"{name[:56]:56}{numbers}{difference:>9}{spread:>22}  {share}")
-    return "\n".join(lines)
+        values, spread = (metric["a"], metric["b"]), metric["ci95"] or ()
+        scale = max((abs(value) for value in (*values, *spread) if value is not None), default=0.0)
+        rows.append(
+            [
+                metric_name(metric),
+                *(number(value, scale) for value in values),
+                _signed(metric["difference"], scale),
+                " to ".join(_signed(end, scale) for end in spread),
+                "" if metric["b_better"] is None else f"{100 * metric['b_better']:.0f} %",
+            ]
+        )
+    common = f"{result['samples']} samples, {result['rows']} rows in both, {result['rows_left_out']} left out"
+    return "\n".join([benchmark_name(result["benchmark"]), *who, common, *aligned([head, *rows])])
+
+
+def _signed(value: float | None, scale: float) -> str:
+    return "" if value is None else f"{'' if value < 0 else '+'}{number(value, scale)}"
 
 
 def _row(a: Any, b: Any, differences: Sequence[float]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from glyphflow.evaluate.metrics import matched_characters
@@ -24,11 +25,15 @@ STYLE = """
 .gf-eval th:first-child, .gf-eval td:first-child { text-align: left; white-space: nowrap; }
 .gf-eval th { vertical-align: bottom; }
 .gf-eval .of { color: #767b84; }
+.gf-eval .wide { overflow-x: auto; } .gf-eval td { font-variant-numeric: tabular-nums; }
+.gf-eval h3 { margin: 24px 0 8px; font-size: 15px; }
 .gf-eval .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(200px, 1fr)); gap: 14px; }
 .gf-eval figure { margin: 0; border: 1px solid #d8dade; border-radius: 8px; overflow: hidden; background: #fff; }
 .gf-eval figure.good { border-color: #2b8a3e; } .gf-eval figure.part { border-color: #e8890c; }
 .gf-eval figure.bad { border-color: #c92a2a; } .gf-eval figure.failed { border-style: dashed; }
 .gf-eval .seen { position: relative; } .gf-eval .seen svg { position: absolute; inset: 0; width: 100%; height: 100%; }
+.gf-eval .seen i { position: absolute; left: 6px; top: 6px; padding: 0 6px; border-radius: 4px; font-size: 11px;
+  font-style: normal; background: #ffffffd0; color: #1c1e21; }
 .gf-eval img { width: 100%; display: block; background: #eee; }
 .gf-eval polygon { fill: none; stroke: #1c7ed6; stroke-width: 1.5; vector-effect: non-scaling-stroke; }
 .gf-eval svg text { fill: #1c7ed6; font-weight: 600; paint-order: stroke; stroke: #fff; stroke-width: 3px; }
@@ -89,10 +94,12 @@ def figure(shown: Shown) -> str:
     """The picture with its frames and a caption."""
     quality = shown.quality
     kind = "failed" if quality is None else "good" if quality >= 1 else "part" if quality > 0 else "bad"
-    references = "".join(f'<div class="seen">{_inline(Path(path))[0]}</div>' for path in shown.sample["references"])
+    given = [f'<div class="seen">{_inline(Path(path))[0]}<i>given</i></div>' for path in shown.sample["references"]]
     picture, size = _inline(shown.path)
     frames = _frames(shown.verdicts, size) if size else ""
-    caption = [f"<small>{html.escape(shown.sample['prompt'])}</small>", *_said(shown)]
+    made = "<i>made</i>" if given and size else ""
+    asked = " · ".join(filter(None, (shown.category, shown.sample["prompt"])))
+    caption = [f"<small>{html.escape(asked)}</small>", *_said(shown)]
     caption += [
         f"<b>not judged</b> ({html.escape(row['status'])}): {html.escape(row['reason'])}"
         for row in shown.rows
@@ -101,7 +108,8 @@ def figure(shown: Shown) -> str:
     caption += [f"<small>{html.escape(row['reason'])}</small>" for row in shown.rows if row["status"] == "ok" and row["reason"]]
     body = "".join(f"<div>{part}</div>" for part in caption)
     return (
-        f'<figure class="{kind}">{references}<div class="seen">{picture}{frames}</div><figcaption>{body}</figcaption></figure>'
+        f'<figure class="{kind}">{"".join(given)}<div class="seen">{picture}{frames}{made}</div>'
+        f"<figcaption>{body}</figcaption></figure>"
     )
 
 
@@ -131,7 +139,8 @@ def _said(shown: Shown) -> list[str]:
             continue
         value = verdict["value"]
         if verdict["kind"] == "ocr":
-            parts += _reading(shown, " ".join(line["text"] for line in value))
+            name = str(verdict["id"]).partition("/")[2] or "read"
+            parts += _reading(shown, " ".join(line["text"] for line in value), name)
         elif verdict["kind"] == "objects":
             names = ", ".join(f"{found['label']} {found['score']:.2f}{_colour(found)}" for found in value) or "nothing"
             parts.append(f"<small>found</small> {html.escape(names)}")
@@ -142,10 +151,10 @@ def _said(shown: Shown) -> list[str]:
     return parts
 
 
-def _reading(shown: Shown, reading: str) -> list[str]:
+def _reading(shown: Shown, reading: str, name: str) -> list[str]:
     target = " ".join(shown.sample["targets"])
     if not target:
-        return [f"<small>read</small> {html.escape(reading) or 'nothing'}"]
+        return [f"<small>{html.escape(name)}</small> {html.escape(reading) or 'nothing'}"]
     read = coloured(reading, target, "extra") or "<small>nothing</small>"
     quality = shown.quality
     grade = "" if quality is None else f" <small>{100 * quality:.0f} %</small>"
@@ -189,19 +198,33 @@ def _frames(verdicts: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> str
 
 
 def _inline(path: Path) -> tuple[str, tuple[int, int] | None]:
-    """The picture as a data URL, and its size in pixels; nothing of a file that is none."""
+    """The picture as a data URL, and its size in pixels; nothing of a file that is none. A map in its place (.npy) is grey."""
     try:
-        data = path.read_bytes()
-        with Image.open(io.BytesIO(data)) as image:
-            size, kind = image.size, "png" if image.format == "PNG" else "jpeg"
-            if max(size) > SIDE or image.format not in ("PNG", "JPEG"):
-                small, buffer = image.convert("RGB"), io.BytesIO()
-                small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-                small.save(buffer, format="JPEG", quality=88)
-                data, kind = buffer.getvalue(), "jpeg"
-            else:
-                image.load()
+        if not path.is_file() and path.with_suffix(".npy").is_file():
+            return _shown(_grey(path.with_suffix(".npy")))
+        with Image.open(path) as image:
+            if max(image.size) <= SIDE and image.format in ("PNG", "JPEG"):
+                image.load()  # that it can be read
+                return _tag(path.read_bytes(), image.format), image.size
+            return _shown(image.convert("RGB"))
     except (OSError, SyntaxError, ValueError):
         return "", None
+
+
+def _shown(image: Image.Image) -> tuple[str, tuple[int, int]]:
+    size, buffer = image.size, io.BytesIO()
+    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    image.save(buffer, format="JPEG", quality=88)
+    return _tag(buffer.getvalue(), "JPEG"), size
+
+
+def _tag(data: bytes, kind: str) -> str:
     text = base64.b64encode(data).decode("ascii")
-    return f'<img alt="" loading="lazy" src="data:image/{kind};base64,{text}">', size
+    return f'<img alt="" loading="lazy" src="data:image/{kind.lower()};base64,{text}">'
+
+
+def _grey(path: Path) -> Image.Image:
+    """A map of numbers, from its smallest (black) to its largest (white)."""
+    values = np.load(path).squeeze().astype(np.float64)
+    spread = max(float(values.max() - values.min()), 1e-12)
+    return Image.fromarray((255 * (values - values.min()) / spread).astype(np.uint8))

@@ -2,7 +2,7 @@
 
 manifest.json           which benchmark, which model, which settings
 prompts.jsonl           the prompts, when they are the user's own and no benchmark's
-<sample>.png            the pictures; <sample>_<repeat>.png where a sample has several
+<sample>.png            the pictures; <sample>_<repeat>.png where a sample has several (others' may be .jpg, .jpeg, .webp)
 failures.jsonl          pictures that could not be made, and why
 ceiling/                the same texts perfectly typeset (written by scoring)
 verdicts.jsonl          every question to a judge and its answer, word for word
@@ -27,14 +27,16 @@ from glyphflow.core.files import read_json, write_json
 
 FORMAT = 2
 PROMPTS = "prompts.jsonl"
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+"""Of pictures that are scored, the first that is there; those that are made here are PNG."""
 
 
 @dataclass(frozen=True)
 class Manifest:
     """What a folder of pictures claims to be.
 
-    ``benchmark`` holds at least its name, and where it is known version, licence and data_sha256. ``model`` is the hash of the
-    weights, or any name of who made the pictures.
+    ``benchmark`` holds at least its name, of an excerpt its limit, and where it is known version, licence and data_sha256.
+    ``model`` is the hash of the weights, or any name of who made the pictures.
     """
 
     benchmark: Mapping[str, str]
@@ -46,6 +48,11 @@ class Manifest:
         """The benchmark's name."""
         return self.benchmark["name"]
 
+    @property
+    def limit(self) -> int | None:
+        """How many samples of the benchmark the pictures are for; None for all."""
+        return int(self.benchmark["limit"]) if "limit" in self.benchmark else None
+
     def to_json(self) -> dict[str, Any]:
         """The content of manifest.json."""
         return {"format": FORMAT, "benchmark": dict(self.benchmark), "model": self.model, "settings": dict(self.settings)}
@@ -53,7 +60,7 @@ class Manifest:
     def check_same(self, other: Manifest, path: Path) -> None:
         """Refuse to mix two runs in one folder: :class:`ConfigError` names the first setting that differs, with both values."""
         old, new = self._claims(), other._claims()
-        for name in sorted(old.keys() | new.keys()):
+        for name in sorted(old.keys() | new.keys(), key=lambda name: (name.endswith("sha256"), name)):  # hashes say least
             if old.get(name) != new.get(name):
                 raise ConfigError(
                     f"{path} was begun with {name} = {old.get(name)}, now it is {new.get(name)}; "
@@ -95,7 +102,17 @@ def read_manifest(folder: Path) -> Manifest:
         benchmark = {"name": benchmark}
     if not isinstance(benchmark, dict) or not isinstance(benchmark.get("name"), str):
         raise InputError(f"{path} names no benchmark; it needs format, benchmark and model.")
+    limit = str(benchmark.get("limit", 1))
+    if not limit.isdecimal():
+        raise InputError(f"{path} limits the benchmark to {limit!r}; the limit is a number of samples.")
+    benchmark = {name: str(value) for name, value in benchmark.items()}
     return Manifest(benchmark, str(data.get("model", "unknown")), dict(data.get("settings") or {}))
+
+
+def find_picture(path: Path) -> Path:
+    """``path``, or the picture of that name in another format where only that is there."""
+    found = (other for other in map(path.with_suffix, SUFFIXES) if other.is_file())
+    return path if path.is_file() else next(found, path)
 
 
 def load_picture(path: Path) -> NDArray[np.uint8]:

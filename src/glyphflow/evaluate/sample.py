@@ -12,7 +12,7 @@ from glyphflow.core.errors import ConfigError, InputError
 from glyphflow.core.files import atomic_path, exclusive, storage_errors
 from glyphflow.core.hashing import fingerprint
 from glyphflow.core.progress import Progress
-from glyphflow.evaluate.benchmark import Benchmark, Sample, Task, picture_name
+from glyphflow.evaluate.benchmark import Benchmark, Excerpt, Sample, Task, picture_name
 from glyphflow.evaluate.benchmarks import load_benchmark
 from glyphflow.evaluate.benchmarks.texts import TextBenchmark
 from glyphflow.evaluate.folder import PROMPTS, Manifest, read_manifest, write_manifest
@@ -87,10 +87,12 @@ def not_made(folder: Path) -> int:
 
 def benchmark_of(folder: Path, data: Path | None = None) -> Benchmark:
     """The benchmark that the pictures in ``folder`` belong to; ``data`` as for :func:`load_benchmark`."""
-    name = read_manifest(folder).name
+    manifest = read_manifest(folder)
+    name, limit = manifest.name, manifest.limit
     if (folder / PROMPTS).exists():
-        return TextBenchmark(folder / PROMPTS, name)
+        prompts = TextBenchmark(folder / PROMPTS, name)
+        return prompts if limit is None else Excerpt(prompts, limit)
     try:
-        return load_benchmark(name, data)
+        return load_benchmark(name, data, limit)
     except InputError as error:
         raise InputError(f"{folder} holds pictures of {name}, which cannot be scored: {error}") from error

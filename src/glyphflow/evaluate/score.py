@@ -19,7 +19,7 @@ from glyphflow.core.files import atomic_path, exclusive, read_json, write_json
 from glyphflow.evaluate.benchmark import Benchmark, Metric, Sample, SampleScore, picture_name, readable, subset_hash
 from glyphflow.evaluate.bootstrap import intervals
 from glyphflow.evaluate.case import Judge, Verdict
-from glyphflow.evaluate.folder import Manifest, load_picture, read_manifest
+from glyphflow.evaluate.folder import Manifest, find_picture, load_picture, read_manifest
 from glyphflow.evaluate.question import Question
 from glyphflow.evaluate.verdicts import Entry, VerdictBook, judge_of
 
@@ -98,7 +98,8 @@ def find_metric(scores: Mapping[str, Any], name: str, **dimensions: str) -> dict
 
 def pictures_of(folder: Path, benchmark: Benchmark, sample: Sample) -> list[Path]:
     """Where the pictures of ``sample`` lie, one path per repeat."""
-    return [folder / picture_name(sample.id, repeat, benchmark.repeats) for repeat in range(benchmark.repeats)]
+    names = [picture_name(sample.id, repeat, benchmark.repeats) for repeat in range(benchmark.repeats)]
+    return [find_picture(folder / name) for name in names]
 
 
 class _Judged:

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from glyphflow.core.errors import InputError
-from glyphflow.evaluate.benchmark import Benchmark
+from glyphflow.evaluate.benchmark import Benchmark, Excerpt
 from glyphflow.evaluate.benchmarks.chinese_word import ChineseWord
 from glyphflow.evaluate.benchmarks.cvtg import CVTG2K
 from glyphflow.evaluate.benchmarks.depth_sets import SETS, Depth
@@ -55,12 +55,18 @@ def names() -> dict[str, bool]:
     return {**dict.fromkeys(_SHIPPED, False), **dict.fromkeys(_BROUGHT, True)}
 
 
-def load_benchmark(name: str | Path, data: Path | None = None) -> Benchmark:
+def load_benchmark(name: str | Path, data: Path | None = None, limit: int | None = None) -> Benchmark:
     """A benchmark by name, or a ``.jsonl`` file of prompts with texts (see :mod:`.texts`) by path.
 
-    ``data`` is the folder of a benchmark whose data may not be shipped; docs/evaluation.md shows the layout of each. An unknown
-    name, a missing folder and a file that is not as it should be are an :class:`InputError`.
+    ``data`` is the folder of a benchmark whose data may not be shipped; docs/evaluation.md shows the layout of each. With
+    ``limit`` it is an :class:`Excerpt` of so many samples. An unknown name, a missing folder and a file that is not as it
+    should be are an :class:`InputError`.
     """
+    whole = _load(name, data)
+    return whole if limit is None else Excerpt(whole, limit)
+
+
+def _load(name: str | Path, data: Path | None) -> Benchmark:
     if str(name) in _SHIPPED:
         if data is not None:
             raise InputError(f"{name} ships with its prompts and takes no data folder, but {data} was given; leave it out.")

@@ -10,14 +10,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from glyphflow.core.errors import InputError
 from glyphflow.evaluate.benchmark import Benchmark, Metric, Sample, SampleScore, mean
 from glyphflow.evaluate.benchmarks.shared import failed_row, file_id, good, metric, user_file
 from glyphflow.evaluate.case import Verdict
-from glyphflow.evaluate.metrics.depth import Crop
 from glyphflow.evaluate.question import Question
+
+if TYPE_CHECKING:  # PyTorch, which a list of benchmarks need not wait for
+    from glyphflow.evaluate.metrics.depth import Crop
 
 PROMPT = "Predict the depth map of this picture: near is bright, far is dark."
 

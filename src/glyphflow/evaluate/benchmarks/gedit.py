@@ -31,6 +31,7 @@ from glyphflow.evaluate.benchmarks.shared import (
     metric,
     read_lines,
     shipped,
+    understood,
     unusable,
     user_file,
 )
@@ -88,20 +89,19 @@ class GEdit(Benchmark):
 
     def score(self, sample: Sample, verdicts: Sequence[Verdict]) -> list[SampleScore]:
         category, rows = str(sample.tags["group"]), []
+        part = "intersection" if sample.tags["intersection"] else ""
         for repeat, given in enumerate(chunks(verdicts, 2)):
             if (failure := first_failure(given)) is not None:
-                rows.append(failed_row(sample, repeat, failure, category))
+                rows.append(failed_row(sample, repeat, failure, category, part))
                 continue
             replies = [str(verdict.value) for verdict in given]
             values = {"official": combine(map(numbers_in, replies)), "corrected": combine(map(strict_numbers_in, replies))}
             if values["official"] is None:
-                rows.append(
-                    unusable(sample, repeat, f"No numbers in the reply {replies[0][:80]!r}, {replies[1][:80]!r}.", category)
-                )
+                reason = f"No numbers in the reply {replies[0][:80]!r}, {replies[1][:80]!r}."
+                rows.append(unusable(sample, repeat, reason, category, part))
                 continue
-            quality = values["official"]["o"] / 10
-            tags = {"intersection": sample.tags["intersection"]}
-            rows.append(SampleScore(sample.id, repeat, "ok", "", category, min(1.0, quality), {**values, **tags}))
+            quality = min(1.0, values["official"]["o"] / 10)
+            rows.append(SampleScore(sample.id, repeat, "ok", part, category, quality, values))
         return rows
 
     def worst(self, sample: Sample, question: Question) -> Any:
@@ -111,13 +111,8 @@ class GEdit(Benchmark):
         return [found for variant in ("official", "corrected") for found in self._numbers(rows, variant)]
 
     def _numbers(self, rows: Sequence[SampleScore], variant: Variant) -> list[Metric]:
-        lost = [
-            SampleScore(row.sample, row.repeat, "parse_error", category=row.category)
-            if row.ok and row.values[variant] is None
-            else row
-            for row in rows
-        ]
-        subsets = {"full": lost, "intersection": [row for row in lost if row.values.get("intersection")]}
+        lost = understood(rows, variant)
+        subsets = {"full": lost, "intersection": [row for row in lost if row.part == "intersection"]}
         found = []
         for subset, members in subsets.items():
             for key, name in SCORES.items():

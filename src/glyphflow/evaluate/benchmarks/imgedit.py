@@ -16,7 +16,7 @@ from typing import Any
 
 from glyphflow.core.errors import InputError
 from glyphflow.evaluate.benchmark import Benchmark, Metric, Sample, SampleScore, Variant, mean
-from glyphflow.evaluate.benchmarks.shared import by, failed_row, field, file_id, good, metric, unusable, user_file
+from glyphflow.evaluate.benchmarks.shared import by, failed_row, field, file_id, good, metric, understood, unusable, user_file
 from glyphflow.evaluate.case import Verdict
 from glyphflow.evaluate.question import Question
 
@@ -77,12 +77,7 @@ class ImgEdit(Benchmark):
 
     @staticmethod
     def _numbers(rows: Sequence[SampleScore], variant: Variant) -> list[Metric]:
-        lost = [
-            SampleScore(row.sample, row.repeat, "parse_error", category=row.category)
-            if row.ok and row.values[variant] is None
-            else row
-            for row in rows
-        ]
+        lost = understood(rows, variant)
         groups = by(lost, "category")
         digits = 2 if variant == "official" else None
         rounded = " rounded to 2 digits" if variant == "official" else ""

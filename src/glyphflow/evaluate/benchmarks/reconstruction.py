@@ -35,7 +35,8 @@ class Reconstruction(Benchmark):
     def __init__(self, data: Path | None = None, *, text: bool = False) -> None:
         self.name, self._text = "vae-text" if text else "vae", text
         if data is None or not Path(data).is_dir():
-            raise InputError(f"{self.name} needs a folder of pictures, and {data} is none; name one.")
+            found = "none was named" if data is None else f"{data} is none"
+            raise InputError(f"{self.name} needs a folder of pictures, and {found}; give --data such a folder.")
         files = sorted(path for path in Path(data).iterdir() if path.suffix.lower() in SUFFIXES)
         if not files:
             raise InputError(f"{data} holds no picture ({', '.join(SUFFIXES)}).")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ def user_file(folder: Path | None, benchmark: str, *names: str) -> Path:
     inside = "/".join(names)
     if folder is None:
         raise InputError(
-            f"{benchmark} needs data that may not be shipped; name the folder with {inside} in it "
+            f"{benchmark} needs data that may not be shipped; give --data the folder with {inside} in it "
             "(docs/evaluation.md shows the layout)."
         )
     path = Path(folder).joinpath(*names)
@@ -124,6 +125,14 @@ def by(rows: Iterable[SampleScore], key: str) -> dict[str, list[SampleScore]]:
     for row in rows:
         groups.setdefault(str(getattr(row, key)), []).append(row)
     return groups
+
+
+def understood(rows: Sequence[SampleScore], variant: Variant) -> list[SampleScore]:
+    """``rows``, in which a reply that is no answer to the formula ``variant`` alone is a failure, too."""
+    return [
+        replace(row, status="parse_error", values={}, quality=None) if row.ok and row.values[variant] is None else row
+        for row in rows
+    ]
 
 
 def good(rows: Iterable[SampleScore]) -> list[SampleScore]:

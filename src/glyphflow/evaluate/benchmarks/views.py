@@ -13,7 +13,6 @@ from pathlib import Path
 from glyphflow.evaluate.benchmark import Benchmark, Metric, Sample, SampleScore, mean
 from glyphflow.evaluate.benchmarks.shared import failed_row, field, file_id, good, metric, read_lines, user_file
 from glyphflow.evaluate.case import Verdict
-from glyphflow.evaluate.metrics.pixels import PSNR_IDENTITY, SSIM_IDENTITY
 from glyphflow.evaluate.question import Question
 
 LPIPS_AGGREGATION = "mean over pictures of lpips/0.1 alex (RGB in [0, 1])"
@@ -62,6 +61,8 @@ def similarity_row(sample: Sample, repeat: int, verdict: Verdict, category: str,
 
 def similarity_metrics(rows: Sequence[SampleScore], **dimensions: str) -> list[Metric]:
     """The means over pictures."""
+    from glyphflow.evaluate.metrics.pixels import PSNR_IDENTITY, SSIM_IDENTITY  # PyTorch: a list of benchmarks can do without
+
     known = good(rows)
     found = [
         metric("psnr", f"mean over pictures of {PSNR_IDENTITY}", mean(r.values["psnr"] for r in known), rows, of=dimensions),
