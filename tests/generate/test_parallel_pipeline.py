@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from pipeline_pairs import photo, texts
+from typer.testing import CliRunner
 
+from glyphflow.cli.main import app
 from glyphflow.core.errors import InputError
-from glyphflow.generate import Parallel, Pipeline, Speed
+from glyphflow.generate import Parallel, Pipeline, Speed, read_metadata
 from glyphflow.generate.parallel import Ranks
 from glyphflow.models import MMDiT
 from ranks import run_ranks
@@ -173,3 +179,26 @@ def test_what_a_plan_may_be() -> None:
         Parallel.parse("tensor=0")
     with pytest.raises(InputError, match="and 1 was started"):
         Ranks.start("ulysses=2", "cpu")
+
+
+REQUEST = ["generate", "a poster", "--size", "64x64", "--steps", "2", "--dtype", "float32", "--device", "cpu"]
+
+
+@pytest.mark.slow
+def test_under_torchrun_one_process_writes(tmp_path: Path) -> None:
+    alone, shared = tmp_path / "alone.png", tmp_path / "shared.png"
+    assert CliRunner().invoke(app, [*REQUEST, "-o", str(alone)]).exit_code == 0
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "glyphflow"]
+    command = [*torchrun, *REQUEST, "-o", str(shared), "--parallel", "ulysses=2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(str(shared)) == 1
+    assert_same_levels(np.asarray(Image.open(shared)), np.asarray(Image.open(alone)))
+    assert read_metadata(shared) == read_metadata(alone)
+
+
+def test_processes_that_were_not_told_to_share_make_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    done = CliRunner().invoke(app, [*REQUEST, "-o", str(tmp_path / "twice.png")])
+    assert "2 processes were started and --parallel was not given" in str(done.exception)
