@@ -15,8 +15,8 @@ _QUOTES_ZH = (('"', '"'),) * 5 + (("“", "”"),) * 4 + (("「", "」"),)
 
 def quote(rng: random.Random, texts: Sequence[str], language: str) -> list[str]:
     """Each text in the same kind of quotation marks, one that none of them contains."""
-    joined = "".join(texts)
-    marks = [pair for pair in (_QUOTES_EN if language == "en" else _QUOTES_ZH) if not any(mark in joined for mark in pair)]
+    used = set().union(*texts)
+    marks = [pair for pair in (_QUOTES_EN if language == "en" else _QUOTES_ZH) if used.isdisjoint(pair)]
     left, right = rng.choice(marks) if marks else ("«", "»")
     return [f"{left}{text}{right}" for text in texts]
 
@@ -191,5 +191,6 @@ def phrase(rng: random.Random, patterns: Sequence[tuple[float, str]], **slots: s
     """One of the weighted ``patterns`` with its slots filled; a slot ``a_x`` is ``x`` with its English article."""
     weights, texts = zip(*patterns, strict=True)
     pattern = rng.choices(texts, weights)[0]
-    articles = {f"a_{name}": article(value) for name, value in slots.items() if value}
-    return str(pattern.format_map({**slots, **articles}))
+    if "{a_" in pattern:
+        slots |= {f"a_{name}": article(value) for name, value in slots.items() if value}
+    return str(pattern.format_map(slots))
