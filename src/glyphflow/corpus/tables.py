@@ -12,24 +12,37 @@ from glyphflow.core.hardware import require
 
 
 def write_table(path: Path, columns: Mapping[str, Sequence[Any]], types: Mapping[str, str]) -> None:
-    """Write ``columns`` (all of one length) to ``path`` atomically; ``types`` gives each column's Arrow type by name."""
+    """Write ``columns`` (of one length: lists, numpy or Arrow arrays) to ``path`` atomically, as these Arrow types."""
     arrow = require("pyarrow", "corpus")
     parquet = require("pyarrow.parquet", "corpus")
-    table = arrow.table({name: arrow.array(columns[name], type=arrow.type_for_alias(kind)) for name, kind in types.items()})
+    table = arrow.table(
+        {
+            name: columns[name]
+            if isinstance(columns[name], arrow.Array | arrow.ChunkedArray)
+            else arrow.array(columns[name], type=arrow.type_for_alias(kind))
+            for name, kind in types.items()
+        }
+    )
     with atomic_path(path) as temporary:
-        parquet.write_table(table, temporary, compression="zstd")
+        parquet.write_table(table, temporary, compression="zstd", use_dictionary=False)
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None, optional: Sequence[str] = ()) -> dict[str, list[Any]]:
-    """The columns of one Parquet file as lists; a damaged file is an :class:`InputError` that names it.
+    """The columns of one Parquet file as lists (see :func:`read_arrow`)."""
+    table = read_arrow(path, columns, optional)
+    return {name: table.column(name).to_pylist() for name in table.column_names}
+
+
+def read_arrow(path: Path, columns: Sequence[str] | None = None, optional: Sequence[str] = ()) -> Any:
+    """The columns of one Parquet file as a pyarrow table; a damaged file is an :class:`InputError` that names it.
 
     Of the ``optional`` columns those that the file lacks (an older version wrote it) are nulls.
     """
     arrow = require("pyarrow", "corpus")
     parquet = require("pyarrow.parquet", "corpus")
     try:
-        # One thread and no memory map: the files are small and are read from many threads.
-        with parquet.ParquetFile(path) as file:
+        # One thread, no memory map and no reading ahead: the files are small and are read from many threads.
+        with arrow.OSFile(str(path)) as source, parquet.ParquetFile(source, pre_buffer=False) as file:
             there = file.schema_arrow.names
             lacking = [name for name in optional if name not in there and (columns is None or name in columns)]
             wanted = [name for name in columns if name not in lacking] if columns is not None else None
@@ -40,7 +53,8 @@ def read_table(path: Path, columns: Sequence[str] | None = None, optional: Seque
         raise InputError(
             f"{path} cannot be read as a table ({' '.join(str(error).split())}); delete it and run its step."
         ) from error
-    found = {name: table.column(name).to_pylist() for name in table.column_names}
-    if wanted is not None and len(found) != len(set(wanted)):
-        raise InputError(f"{path} has no column {sorted(set(wanted) - set(found))[0]!r}, only {', '.join(there)}.")
-    return {**found, **{name: [None] * table.num_rows for name in lacking}}
+    if wanted is not None and table.num_columns != len(set(wanted)):
+        raise InputError(f"{path} has no column {sorted(set(wanted) - set(there))[0]!r}, only {', '.join(there)}.")
+    for name in lacking:
+        table = table.append_column(name, arrow.nulls(table.num_rows, arrow.string()))
+    return table
