@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import statistics
 import subprocess
 import tempfile
@@ -48,8 +49,6 @@ body { display: flex; flex-direction: column; width: 1280px; height: 720px }
 
 def six_cards(number: int) -> list[str]:
     """A title, then heading and text of six cards, three of them Chinese."""
-    import random
-
     rng = random.Random(number)
     texts = [sample_text(rng, "en", "phrase")]
     for card in range(6):

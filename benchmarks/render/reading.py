@@ -25,20 +25,20 @@ STRAIGHT = {"path": "straight"}
 
 def groups() -> Iterator[tuple[str, str, int, int, dict[str, object]]]:
     """(name, template, width, height, params) of every row."""
-    yield "word", "word", 512, 512, {}
-    yield "paragraph, horizontal", "paragraph", 768, 768, {"direction": "horizontal"}
-    yield "paragraph, vertical", "paragraph", 768, 768, {"direction": "vertical", "languages": ["zh"], "level": "line"}
     for name in EFFECTS:
         effects = [name] if name in INKS else ["print", name]
         medium = {"medium": MEDIUM[name]} if name in MEDIUM else {"medium": "white wall"}
         if name == "perspective":
             medium = {"medium": "sheet of paper"}
-        yield f"effect {name}", "surface", 448, 336, {**STRAIGHT, **medium, "effects": effects}
+        yield f"effect {name}", "surface", 576, 512, {**STRAIGHT, **medium, "effects": effects}
     for path in PATHS:
         languages = {"languages": ["zh"]} if path == "vertical" else {}
-        yield f"path {path}", "surface", 448, 336, {**languages, "path": path, "medium": "white wall", "effects": ["print"]}
-    yield "surface, everything sampled", "surface", 448, 336, {}
-    yield "photo_text, everything sampled", "photo_text", 448, 336, {}
+        yield f"path {path}", "surface", 576, 512, {**languages, "path": path, "medium": "white wall", "effects": ["print"]}
+    yield "surface, everything sampled", "surface", 576, 512, {}
+    yield "photo_text, everything sampled", "photo_text", 576, 512, {}
+    yield "word", "word", 512, 512, {}
+    yield "paragraph, horizontal", "paragraph", 512, 512, {"direction": "horizontal"}
+    yield "paragraph, vertical", "paragraph", 512, 512, {"direction": "vertical", "languages": ["zh"], "level": "line"}
 
 
 def letters(text: str) -> str:

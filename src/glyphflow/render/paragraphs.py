@@ -74,18 +74,15 @@ def fit(text: Text, block: Block, sizes: tuple[float, float]) -> tuple[list[Line
     low, high = sizes
     steps: list[float] = [*_whole_sizes(low, high)] or [high, low]
     # The number of lines grows as the size does, so the first size that fits is found by halving.
-    first, behind = 0, len(steps)
+    first, behind, found = 0, len(steps), None
     while first < behind:
         middle = (first + behind) // 2
-        if _fitting(text, block, steps[middle]) is None:
+        lines = _fitting(text, block, steps[middle])
+        if lines is None:
             first = middle + 1
         else:
-            behind = middle
-    if first < len(steps):
-        lines = _fitting(text, block, steps[first])
-        assert lines is not None
-        return lines, steps[first]
-    return _cut(text, block, low)
+            behind, found = middle, (lines, steps[middle])
+    return found or _cut(text, block, low)
 
 
 @cache

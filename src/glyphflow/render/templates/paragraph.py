@@ -34,6 +34,7 @@ def draw(scene: Scene) -> Rendered:
     lines, size = fit(shaped, block, (low, high))
     drawn = draw_block(canvas, shaped, lines, block, size, text_colour.rgb)
     shown = [line.text for line in drawn]
+    quoted = join_lines(shown)
     style = face.entry.style
     kind = "vertical" if block.vertical else "handwritten" if style == "script" else "printed"
     result = {}
@@ -41,7 +42,7 @@ def draw(scene: Scene) -> Rendered:
         result[language] = captions.phrase(
             rng,
             patterns[kind],
-            q=captions.quote(rng, [join_lines(shown)], language)[0],
+            q=captions.quote(rng, [quoted], language)[0],
             fg=getattr(text_colour, language),
             bg=getattr(ground, language),
         )
