@@ -23,6 +23,7 @@ from glyphflow.models import MMDiT
 from ranks import run_ranks
 from tiny import tiny_pipeline
 
+PRELOAD = ("glyphflow.generate", "glyphflow.models.condition", "tiny")
 PLANS = ("cfg=2", "ulysses=2", "tensor=2")
 PROMPTS = ["a poster that says 'HELLO'", "你好"]
 
@@ -95,6 +96,10 @@ def make(directory: str, parallel: str | None) -> dict[str, Any]:
 def share(directory: str) -> dict[str, Any]:
     found: dict[str, Any] = {plan: make(directory, plan) for plan in PLANS}
     found["streamed"] = streamed(directory)
+    try:
+        Pipeline.from_pretrained(directory, device="cpu", parallel="ulysses=2", speed=Speed(compile=True))
+    except InputError as error:
+        found["refused compile"] = str(error)
     for plan, call in (("cfg=2", {"true_cfg_scale": 1.0}), ("ulysses=3", {}), ("cfg=2,tensor=2", {})):
         try:
             pipeline = Pipeline.from_pretrained(directory, dtype=torch.float32, device="cpu", parallel=plan)
@@ -124,7 +129,7 @@ def alone(directory: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def shared(directory: Path) -> list[dict[str, Any]]:
-    return run_ranks(2, share, str(directory), preload=("glyphflow.generate", "glyphflow.models.condition", "tiny"))
+    return run_ranks(2, share, str(directory), preload=PRELOAD)
 
 
 @pytest.mark.parametrize("plan", PLANS)
@@ -163,6 +168,7 @@ def test_a_part_of_the_weights_can_be_streamed(alone: dict[str, Any], shared: li
 def test_what_cannot_be_shared_is_refused(shared: list[dict[str, Any]]) -> None:
     for found in shared:
         assert found["refused cfg=2"].startswith("cfg=2,ulysses=1,tensor=1 shares the two passes of guidance, and without")
+        assert found["refused compile"].startswith("compile is on with cfg=1,ulysses=2,tensor=1, whose blocks")
         assert "is for 3 processes, and 2 were started; start 3 with: torchrun" in found["refused ulysses=3"]
         assert "is for 4 processes, and 2 were started" in found["refused cfg=2,tensor=2"]
 
@@ -202,3 +208,17 @@ def test_processes_that_were_not_told_to_share_make_nothing(monkeypatch: pytest.
     monkeypatch.setenv("WORLD_SIZE", "2")
     done = CliRunner().invoke(app, [*REQUEST, "-o", str(tmp_path / "twice.png")])
     assert "2 processes were started and --parallel was not given" in str(done.exception)
+
+
+def test_one_process_takes_the_same_path(directory: Path, alone: dict[str, Any]) -> None:
+    """Meets nobody, and leaves nothing behind for other tests."""
+    (found,) = run_ranks(1, one, str(directory), preload=PRELOAD)
+    assert np.array_equal(found, alone["edited"])
+
+
+def one(directory: str) -> Any:
+    torch.distributed.destroy_process_group()
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        del os.environ[name]
+    pipeline = Pipeline.from_pretrained(directory, dtype=torch.float32, device="cpu", parallel=Parallel())
+    return edited(pipeline)

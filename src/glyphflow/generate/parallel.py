@@ -21,6 +21,7 @@ from torch import Tensor
 
 from glyphflow.core.errors import InputError
 from glyphflow.core.hardware import pick_device
+from glyphflow.generate.speed import Speed
 from glyphflow.models import MMDiT, MMDiTConfig
 from glyphflow.models.lora import LoRA, read_lora
 from glyphflow.models.quantize import Quantize
@@ -123,6 +124,11 @@ class Ranks:
 
         return load_parallel(source, self._mesh, dtype, device, config=config, quantize=quantize)
 
+    def check(self, speed: Speed) -> None:
+        """Raise InputError where blocks are to be compiled whole that speak to other processes in their middle."""
+        if speed.compile and self.plan.ulysses * self.plan.tensor > 1:
+            raise InputError(f"compile is on with {self.plan}, whose blocks cannot be compiled whole; use fused, or cfg alone.")
+
     def read_lora(self, source: Path | Mapping[str, Tensor], shapes: Mapping[str, tuple[int, int]]) -> LoRA:
         """This process's part of a LoRA for a model whose linears, here, have ``shapes``; like :func:`read_lora`."""
         from glyphflow.models.parallel import part_of_lora, whole_shape
@@ -166,7 +172,10 @@ def _meet(device: torch.device) -> None:
     if "RANK" in os.environ:
         dist.init_process_group(backend, device_id=card)
     else:  # alone, without torchrun
-        dist.init_process_group(
-            backend, store=dist.TCPStore("127.0.0.1", 0, is_master=True), rank=0, world_size=1, device_id=card
-        )
-    atexit.register(dist.destroy_process_group)
+        dist.init_process_group(backend, init_method="tcp://127.0.0.1:0", rank=0, world_size=1, device_id=card)
+    atexit.register(_leave)
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()

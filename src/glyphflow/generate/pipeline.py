@@ -206,6 +206,8 @@ class Pipeline(Adapters):
 
     @speed.setter
     def speed(self, speed: Speed) -> None:
+        if self.ranks is not None:
+            self.ranks.check(speed)
         speed.apply(self.transformer, self.device)
         self._speed = speed
 
