@@ -226,3 +226,14 @@ def test_unknown_designs_and_designs_without_room_are_refused(library: FontLibra
     path = own(tmp_path, '<body><p data-slot="paragraph"></p></body>', "p { width: 60px; font-size: 60px }")
     with pytest.raises(InputError, match="has no room for its texts"):
         render(RenderSpec("slide", 0, 400, 300, {"design": path}), library)
+
+
+def test_the_guides_own_design_and_lists_are_true(library: FontLibrary, tmp_path: Path) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "designs.md").read_text(encoding="utf-8")
+    source = "\n".join(line[4:] for line in guide.split("### A design of your own")[1].split("`meta` beside")[0].splitlines())
+    path = tmp_path / "guide.html"
+    path.write_text(source.strip(), encoding="utf-8")
+    rendered = render(RenderSpec("poster", 2, 768, 1024, {"design": str(path), "languages": ["en"]}), library)
+    assert rendered.lines[-1].text == "Open daily" and "It lists" in rendered.captions["en"]
+    slots = set(re.findall(r"\w+", guide.split("a sampled text:")[1].split("; or `icon`")[0]))
+    assert slots == set(SLOTS)

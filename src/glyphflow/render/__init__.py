@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from glyphflow.core.errors import InputError
 from glyphflow.render import complex as complex_designs
+from glyphflow.render.edits import EDITS, EditPair, render_edit
 from glyphflow.render.emojis import DEMO_EMOJI, Emoji, emoji_catalogue
 from glyphflow.render.fonts import SYSTEM_EMOJI, FontLibrary
 from glyphflow.render.palette import PALETTE, Colour
@@ -54,10 +55,12 @@ def render(spec: RenderSpec, fonts: FontLibrary) -> Rendered:
 
 __all__ = [
     "DEMO_EMOJI",
+    "EDITS",
     "PALETTE",
     "SYSTEM_EMOJI",
     "TEMPLATES",
     "Colour",
+    "EditPair",
     "Emoji",
     "FontLibrary",
     "RenderSpec",
@@ -66,5 +69,6 @@ __all__ = [
     "emoji_catalogue",
     "is_heldout",
     "render",
+    "render_edit",
     "sample_text",
 ]

@@ -174,6 +174,8 @@ class _Fill:
         if font is None:
             return False
         one = self.scene.pick_emoji(font)
+        while self.scene.params.emoji is None and one.name_en.startswith("input "):  # letters that no caption would quote
+            one = self.scene.pick_emoji(font)
         box.text, box.face, box.icon = one.text, font, True
         self.emoji.append(one)
         return True

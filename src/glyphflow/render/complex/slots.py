@@ -165,8 +165,10 @@ def _paragraph(rng: random.Random, zh: bool, split: Split) -> str:
 
 
 def _word(rng: random.Random, zh: bool, split: Split) -> str:
-    text = sample_text(rng, "zh" if zh else "en", "word", split)
-    return text if zh else text.title()
+    while True:
+        text = sample_text(rng, "zh" if zh else "en", "word", split)
+        if text.isalpha():
+            return text if zh else text.title()
 
 
 def _number(rng: random.Random, zh: bool, split: Split) -> str:

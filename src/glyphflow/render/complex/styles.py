@@ -109,7 +109,7 @@ def style_of(element: Element, parent: Style, name: str) -> Style:
     for key, value in declared.items():
         if key not in _KNOWN:
             near = difflib.get_close_matches(key, _KNOWN, 1, 0.5)
-            hint = f"did you mean {near[0]}?" if near else "see the list in the guide."
+            hint = f"did you mean {near[0]}?" if near else f"it may use {', '.join(_KNOWN)}."
             raise InputError(f"{where}: {key} is not among the CSS properties that designs may use; {hint}")
         if key != "font-size":
             style = _with(style, key, value, where)
