@@ -52,8 +52,12 @@ def works() -> dict[str, list[RenderSpec]]:
     english = [text[:20] for text in texts("en", 60, 800)]
     chinese = [text[:9] for text in texts("zh", 20, 800)]
     return {
-        "line 512x48, Chinese, 9 characters, one face, size and baseline": [line(text, i, "zh") for i, text in enumerate(chinese)],
-        "line 512x48, English, 20 characters, one face, size and baseline": [line(text, i, "en") for i, text in enumerate(english)],
+        "line 512x48, Chinese, 9 characters, one face, size and baseline": [
+            line(text, i, "zh") for i, text in enumerate(chinese)
+        ],
+        "line 512x48, English, 20 characters, one face, size and baseline": [
+            line(text, i, "en") for i, text in enumerate(english)
+        ],
         "word 320x48, text, face, size and colours sampled": [
             RenderSpec("word", i, 320, HEIGHT, {"max_lines": 1}) for i in range(800)
         ],

@@ -82,10 +82,11 @@ def emboss(surface: Picture, mask: Mask, rgb: RGB, strength: float, rng: np.rand
 
 def glow(surface: Picture, mask: Mask, rgb: RGB, strength: float, rng: np.random.Generator, em: float) -> Picture:
     """Light tubes: bright strokes in a halo of their colour."""
-    halo: Plane = np.clip(_soft(mask, 0.08 * em) * 0.7 + _soft(mask, 0.3 * em) * 0.8, 0, 255) / 255
+    halo = np.clip((_soft(mask, 0.08 * em) * 0.7 + _soft(mask, 0.3 * em) * 0.8) / 255, 0, 1)
     lit = surface.astype(np.float32) + halo[..., None] * strength * 0.6 * np.array(rgb, np.float32)
     core = tuple(round(c + (255 - c) * (0.15 + 0.45 * strength)) for c in rgb)
-    return _blend(np.clip(lit, 0, 255).astype(np.uint8), mask.astype(np.float32) / 255, (core[0], core[1], core[2]))
+    cover: Plane = mask.astype(np.float32) * np.float32(1 / 255)
+    return _blend(np.clip(lit, 0, 255).astype(np.uint8), cover, (core[0], core[1], core[2]))
 
 
 def scratches(picture: Picture, strength: float, rng: np.random.Generator) -> Picture:
