@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +28,7 @@ IMAGE_TYPES = {"slide": "slide", "poster": "poster", "form": "document", "ui": "
 
 _TRIES = 8  # sets of texts before the limits are lowered to the least
 _SHRINK = (1.0, 0.94, 0.88, 0.82)  # text sizes tried with sampled texts
+_SMALL = (0.74, 0.66, 0.58, 0.5)  # and those of the last attempt
 _LEAST_SHRINK = 0.1  # given texts shrink until they fit
 
 
@@ -192,9 +194,7 @@ def draw(scene: Scene, kind: str) -> Rendered:
     theme = Theme.pick(rng, scene.params.palette, design.quiet)
     language = rng.choice(scene.params.languages)
     faces = Typefaces(scene, language)
-    scale = min(scene.width / design.size[0], scene.height / design.size[1])
-    view = View(scene.width / scale, scene.height / scale, 1.0)
-    fill = _fitted(scene, design, faces, language, view)
+    fill, scale = _fitted(scene, design, faces, language)
     assert fill.body is not None
     lines = paint(scene.canvas, fill.body, theme, scale)
     subject: dict[str, Any] = {
@@ -235,35 +235,54 @@ def _given(scene: Scene) -> list[str] | None:
     return None if text is None else [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def _fitted(scene: Scene, design: Design, faces: Typefaces, language: Language, view: View) -> _Fill:
-    """Texts for ``design`` and their layout, at the largest size at which everything has room."""
-    if scene.params.text is not None:
-        faces.require(_given(scene) or [])
-        fill = _Fill(scene, design, faces, language, 1.0)
-        shrink = 1.0
-        while shrink > _LEAST_SHRINK:
-            if _lay_out(fill, replace(view, text_scale=shrink)):
-                return fill
-            shrink *= 0.94
-        raise InputError(
-            f"The text {scene.params.text[:40]!r} does not fit into the design {design.name} at {scene.width}x{scene.height}; "
-            "shorten it or make the picture larger."
-        )
-    problem = ""
-    for attempt in range(_TRIES):
-        try:
-            fill = _Fill(scene, design, faces, language, 1.0 if attempt < 3 else 1.0 - 0.12 * (attempt - 2))
-        except DoesNotFit as uncovered:
-            problem = str(uncovered)
-            continue
-        for shrink in _SHRINK if attempt < _TRIES - 1 else (*_SHRINK, 0.74, 0.66, 0.58, 0.5):
-            if _lay_out(fill, replace(view, text_scale=shrink)):
-                return fill
-    faces.require([problem] if problem else [])
+def _fitted(scene: Scene, design: Design, faces: Typefaces, language: Language) -> tuple[_Fill, float]:
+    """Texts for ``design`` and their layout, with the pixels per design pixel.
+
+    First the design is brought to the picture's area; on a picture of another shape, where it then lacks width or height, it is
+    made small enough to stand there whole, with room to spare.
+    """
+    across, upright = scene.width / design.size[0], scene.height / design.size[1]
+    whole, area = min(across, upright), math.sqrt(across * upright)
+    scales = (area, whole) if whole < 0.95 * area else (whole,)
+    search = _shrunk if scene.params.text is not None else _sampled
+    for scale in scales:
+        view = View(scene.width / scale, scene.height / scale, 1.0)
+        fill = search(scene, design, faces, language, view, scale == scales[-1])
+        if fill is not None:
+            return fill, scale
     raise InputError(
         f"The design {design.name} has no room for its texts at {scene.width}x{scene.height}; it was drawn for "
-        f"{design.size[0]}x{design.size[1]}: choose a size nearer to that."
+        f"{design.size[0]}x{design.size[1]}: choose a size nearer to that or shorter texts."
     )
+
+
+def _shrunk(scene: Scene, design: Design, faces: Typefaces, language: Language, view: View, last: bool) -> _Fill | None:
+    """The given texts, at the largest size at which everything has room."""
+    faces.require(_given(scene) or [])
+    fill = _Fill(scene, design, faces, language, 1.0)
+    shrink = 1.0
+    while shrink > (_LEAST_SHRINK if last else _SHRINK[-1]):
+        if _lay_out(fill, replace(view, text_scale=shrink)):
+            return fill
+        shrink *= 0.94
+    return None
+
+
+def _sampled(scene: Scene, design: Design, faces: Typefaces, language: Language, view: View, last: bool) -> _Fill | None:
+    """Texts that fit at one of :data:`_SHRINK`; the later ones are shorter, the very last may be small."""
+    uncovered: list[str] = []
+    for attempt in range(_TRIES if last else 2):
+        try:
+            fill = _Fill(scene, design, faces, language, 1.0 if attempt < 3 else 1.0 - 0.12 * (attempt - 2))
+        except DoesNotFit as problem:
+            uncovered = [str(problem)]
+            continue
+        for shrink in _SHRINK if attempt < _TRIES - 1 else (*_SHRINK, *_SMALL):
+            if _lay_out(fill, replace(view, text_scale=shrink)):
+                return fill
+    if last:
+        faces.require(uncovered)
+    return None
 
 
 def _lay_out(fill: _Fill, view: View) -> bool:
