@@ -56,8 +56,8 @@ def register(plan: typer.Typer) -> None:
             raise InputError(f"--efficiency is {efficiency:g}; it is a share of the peak, above 0 and at most 1.")
         curriculum, every = read_plannable(recipe, overrides or ()), _every(checkpoint)
         rates = (read_rates(feed_log) if feed_log else {}) | (parse_rates(encode_rate) if encode_rate else {})
-        tables: list[dict[str, Any]] = []
-        for number, text in enumerate(gpus.split(",")):
+        results = []
+        for text in gpus.split(","):
             count, name = parse_gpus(text)
             machine = planning.Machine(
                 CARDS[name], planning.Assumptions(efficiency), None if memory is None else parse_bytes(memory)
@@ -65,15 +65,21 @@ def register(plan: typer.Typer) -> None:
             choice = layouts.layouts(count, machine.card.machine, curriculum.model, tp, sp, _dp(dp, count, tp, sp))
             tried = planning.compare(curriculum, choice, machine, every, Encoding(machine.card, rates))
             best = planning.fastest(tried.values())
-            if as_json:
-                tables.append(_as_json(curriculum, text, tried, best, machine, price))
-                continue
-            lines = [*_head(recipe, curriculum, text, best, machine), "", *_stages(best, machine), ""]
-            lines += [*_compared(tried, machine), ""] if compare else []
-            for line in [*([""] if number else []), *lines, *_sentences(best, machine, price)]:
-                typer.echo(line)
+            results.append((text, machine, tried, best))
         if as_json:
-            typer.echo(json.dumps(tables if len(tables) > 1 else tables[0], indent=1))
+            told = [_as_json(curriculum, *result, price) for result in results]
+            typer.echo(json.dumps(told if len(told) > 1 else told[0], indent=1))
+            return
+        if len(results) > 1:
+            rows = [_sweep_columns(curriculum, price), *(row for result in results for row in _sweep(*result, price))]
+            lines = list(_table(rows, left=2))
+        else:
+            text, machine, tried, best = results[0]
+            lines = [*_head(recipe, curriculum, text, best, machine), "", *_stages(best, machine), ""]
+            lines += [*_compared(tried), ""] if compare else []
+            lines += _sentences(best, machine, price)
+        for line in lines:
+            typer.echo(line)
 
 
 def _every(text: str | None) -> int | None:
@@ -99,12 +105,12 @@ def _dp(text: str | None, world: int, tp: int | None, sp: int | None) -> tuple[i
 
 
 def _words(every: int) -> str:
-    return {0: "none", 1: "full"}.get(every, f"every {every}th")
+    return {0: "none", 1: "full", 2: "every 2nd", 3: "every 3rd"}.get(every, f"every {every}th")
 
 
 def _amount(number: float) -> str:
     """A large number in a few digits: 1,234 or 1.23 M."""
-    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
+    for size, letter in ((1e9, "B"), (1e6, "M")):
         if number >= size:
             return f"{number / size:.3g} {letter}"
     return f"{number:,.0f}"
@@ -114,11 +120,12 @@ def _head(recipe: str, curriculum: Curriculum, gpus: str, plan: TrainingPlan, ma
     from glyphflow.plan.step_memory import parameters
 
     count, _ = parameters(curriculum.model)
-    yield f"{recipe}, {count / 1e9:.3g} B parameters, on {gpus}: {plan.layout}"
+    yield f"{recipe}, {_amount(count)} parameters, on {gpus}: {plan.layout}"
     yield (
         f"Assumed: {machine.assumed.efficiency:.0%} of {machine.card.flops / 1e12:.0f} TFLOP/s while computing, links at "
         f"{machine.assumed.links:.0%} of {machine.card.link / 1e9:.0f} GB/s inside a machine of {machine.card.machine} and "
-        f"{machine.card.network / 1e9:.3g} GB/s a card between machines, captions of {curriculum.caption_tokens} tokens, eager blocks"
+        f"{machine.card.network / 1e9:.3g} GB/s a card between machines, captions of {curriculum.caption_tokens} tokens, "
+        "blocks not compiled"
     )
 
 
@@ -154,21 +161,26 @@ def _stages(plan: TrainingPlan, machine: Machine) -> Iterator[str]:
     yield from _table(rows)
 
 
-def _compared(tried: Mapping[Layout, TrainingPlan | InputError], machine: Machine) -> Iterator[str]:
-    """For each split of the model the fastest sharding, and what stood in its way."""
-    best: dict[tuple[int, int], TrainingPlan | InputError] = {}
+def _per_split(tried: Mapping[Layout, TrainingPlan | InputError]) -> dict[tuple[int, int], TrainingPlan | InputError]:
+    """For each (tp, sp) the fastest sharding, or the first refusal where none is possible; the fastest first."""
+    from glyphflow.plan.train import fastest
+
+    by_split: dict[tuple[int, int], list[TrainingPlan | InputError]] = {}
     for layout, found in tried.items():
-        known = best.get((layout.tp, layout.sp))
-        better = isinstance(known, InputError) or known is None
-        if isinstance(found, InputError):
-            best.setdefault((layout.tp, layout.sp), found)
-        elif better or (isinstance(known, InputError) or known is None or found.days < known.days):
-            best[layout.tp, layout.sp] = found
+        by_split.setdefault((layout.tp, layout.sp), []).append(found)
+    best = {
+        split: found[0] if all(isinstance(one, InputError) for one in found) else fastest(found)
+        for split, found in by_split.items()
+    }
+    return dict(sorted(best.items(), key=lambda item: getattr(item[1], "days", float("inf"))))
+
+
+def _compared(tried: Mapping[Layout, TrainingPlan | InputError]) -> Iterator[str]:
     rows: list[tuple[str, ...]] = [
         ("layout", "px", "at once", "recomputed", "GB/card", "s/step", "tp", "sp", "waiting", "days")
     ]
     refused = []
-    for (tp, sp), found in sorted(best.items(), key=lambda item: getattr(item[1], "days", float("inf"))):
+    for (tp, sp), found in _per_split(tried).items():
         if isinstance(found, InputError):
             refused.append(f"tp {tp}, sp {sp}: {found}")
             continue
@@ -188,6 +200,26 @@ def _compared(tried: Mapping[Layout, TrainingPlan | InputError], machine: Machin
             )
     yield from _table(rows)
     yield from refused
+
+
+def _sweep_columns(curriculum: Curriculum, price: float | None) -> tuple[str, ...]:
+    sides = dict.fromkeys((each.side, each.batch) for stage in curriculum.stages for each in stage.resolutions)
+    cost = () if price is None else ("cost",)
+    return ("gpus", "layout", *(f"s/step at {side} px" for side, _ in sides), "days", "GPU hours", *cost)
+
+
+def _sweep(
+    gpus: str, machine: Machine, tried: Mapping[Layout, TrainingPlan | InputError], best: TrainingPlan, price: float | None
+) -> Iterator[tuple[str, ...]]:
+    """The fastest layout of each tensor parallelism on one number of cards."""
+    seen: set[int] = set()
+    for (tp, _), found in _per_split(tried).items():
+        if tp in seen or isinstance(found, InputError):
+            continue
+        seen.add(tp)
+        cells = (f"{step.time.total:.3g} ({step.memory.total / 1e9:.0f} GB, {_words(step.every)})" for step in _distinct(found))
+        cost = () if price is None else (_amount(found.gpu_hours * price),)
+        yield (gpus if len(seen) == 1 else "", str(found.layout), *cells, f"{found.days:,.4g}", _amount(found.gpu_hours), *cost)
 
 
 def _distinct(plan: TrainingPlan) -> list[Step]:
@@ -223,9 +255,9 @@ def _sentences(plan: TrainingPlan, machine: Machine, price: float | None) -> Ite
 def _as_json(
     curriculum: Curriculum,
     gpus: str,
+    machine: Machine,
     tried: Mapping[Layout, TrainingPlan | InputError],
     best: TrainingPlan,
-    machine: Machine,
     price: float | None,
 ) -> dict[str, Any]:
     def told(plan: TrainingPlan | InputError) -> dict[str, Any]:

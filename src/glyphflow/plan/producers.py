@@ -13,6 +13,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from glyphflow.core.errors import InputError
+from glyphflow.feed.buckets import bucket_sizes
 from glyphflow.models import VAE, VAEConfig
 from glyphflow.plan.cards import Card
 
@@ -42,9 +43,10 @@ class Encoding:
 
 @functools.lru_cache(maxsize=64)
 def encode_flops(vae: VAEConfig, side: int) -> int:
-    """Operations of encoding one picture with the VAE, counted on the real network without memory."""
+    """Operations of encoding a square picture of that area with the VAE, counted on the real network without memory."""
+    width, height = bucket_sizes(side * side)[0]
     with torch.device("meta"):
-        model, picture = VAE(vae), torch.empty(1, vae.input_channels, side, side)
+        model, picture = VAE(vae), torch.empty(1, vae.input_channels, height, width)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model.encode(picture)
     return int(counter.get_total_flops())

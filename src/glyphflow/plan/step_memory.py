@@ -87,7 +87,7 @@ def training_step(model: MMDiT, tokens: StepTokens, batch: int, dtype: torch.dty
     config, image = model.config, tokens.target + tokens.references
     for parameter in model.parameters():
         if not getattr(parameter, "_goes", False):
-            parameter.register_post_accumulate_grad_hook(_forget)
+            parameter.register_post_accumulate_grad_hook(_forget)  # type: ignore[no-untyped-call]
             parameter._goes = True  # type: ignore[attr-defined]
     shapes = [(1, 1, tokens.target)] + ([(1, 1, tokens.references)] if tokens.references else [])
     latents = torch.zeros(batch, image, config.in_channels, dtype=dtype)

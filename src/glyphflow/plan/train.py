@@ -41,6 +41,8 @@ class Assumptions:
     """Share of the rates of links, network and memory that large transfers reach."""
     latency: float = 20e-6
     """Seconds that a collective takes however small it is."""
+    hop: float = 5e-6
+    """Seconds that each further machine in a collective's ring adds."""
 
 
 @dataclass(frozen=True)
@@ -184,12 +186,16 @@ def plan_training(
 
 
 def fastest(plans: Iterable[TrainingPlan | InputError]) -> TrainingPlan:
-    """The plan of fewest days, of equal ones that with most memory to spare; raises the first refusal when there is no plan."""
+    """The plan of fewest days, or of those within 1 % of it the one that leaves most memory free.
+
+    Raises the first refusal when there is no plan.
+    """
     tried = list(plans)
     good = [plan for plan in tried if isinstance(plan, TrainingPlan)]
     if not good:
         raise next(error for error in tried if isinstance(error, InputError))
-    return min(good, key=lambda plan: (round(plan.days, 3), plan.peak.memory.total))
+    days = min(plan.days for plan in good)
+    return min((plan for plan in good if plan.days <= 1.01 * days), key=lambda plan: plan.peak.memory.total)
 
 
 def compare(
@@ -302,7 +308,8 @@ def _time(
     sequence += model.num_layers * passes * 2 * assumed.latency if layout.sp > 1 else 0.0
 
     gather, reduce = (_sharding(each * whole, layout, machine) for each in (2, 4))
-    calls = 3 * model.num_layers * assumed.latency if layout.shards > 1 else 0.0
+    machines = -(-layout.shards * layout.tp // card.machine)
+    calls = 3 * model.num_layers * (assumed.latency + (machines - 1) * assumed.hop) if layout.shards > 1 else 0.0
     beside = 2 * gather + reduce + calls
     busy = compute + repeated + tensor + sequence
     ends = (gather + reduce) * block / whole
