@@ -30,6 +30,7 @@ from glyphflow.render.textures import TEXTURES, Picture
 Point = tuple[float, float]
 Matrix = npt.NDArray[np.float64]
 _INK_CONTRAST = 4.5
+_LEAST = 10.0  # pixels of an em; sampled text that would be smaller is sampled again, fewer lines each time
 _OFTEN = {"scratches": 0.2, "stains": 0.15, "shading": 0.6, "shadow": 0.2, "blur": 0.15, "grain": 0.3, "jpeg": 0.2}
 _TRIES = 6
 
@@ -65,10 +66,14 @@ def compose(scene: Scene, medium: Medium, backdrop: Picture | None) -> Composed:
     effects = _choose(scene, medium, backdrop is not None)
     ink = _colour(scene, medium)
     path = _path(scene)
-    texts, faces, path = _texts(scene, path)
-    width, height = _extent(scene, path, backdrop is None)
-    inner = _inner(width, height, backdrop is None)
-    mask, flat = _lay(scene, texts, faces, path, (width, height), inner)
+    least = scene.params.min_size * scene.height if scene.params.min_size is not None else _LEAST
+    for most in (3, 2, 1, 1, 1):
+        texts, faces, path = _texts(scene, path, min(most, scene.params.max_lines))
+        width, height = _extent(scene, path, backdrop is None)
+        inner = _inner(width, height, backdrop is None)
+        mask, flat = _lay(scene, texts, faces, path, (width, height), inner)
+        if scene.params.text is not None or min(line.size_px for line in flat) >= least:
+            break
     tilted = sum(effect.strength for effect in effects if effect.name == "perspective")
     matrix = _matrix(scene, (width, height), backdrop is None, tilted, flat)
     seed = rng.getrandbits(63)
@@ -155,13 +160,13 @@ def _inner(width: int, height: int, whole: bool) -> tuple[float, float, float, f
     return margin, margin, width - margin, height - margin
 
 
-def _texts(scene: Scene, path: str) -> tuple[list[str], list[Font], str]:
-    """Lines, their fonts, and the path, which falls back to level lines for text that cannot take it."""
+def _texts(scene: Scene, path: str, most: int) -> tuple[list[str], list[Font], str]:
+    """At most ``most`` lines, their fonts, and the path, which falls back to level lines for text that cannot take it."""
     rng = scene.rng
     count = rng.choices((1, 2, 3), (0.5, 0.35, 0.15))[0] if path in ("straight", "vertical") else 1
     asked = scene.params.path is not None or scene.params.direction is not None
     for _ in range(ATTEMPTS if asked and scene.params.text is None else 1):
-        lines, faces = scene.sample_lines([rng.choice(("word", "phrase"))] * count)
+        lines, faces = scene.sample_lines([rng.choice(("word", "phrase"))] * min(count, most))
         if _can_follow(lines, path):
             return lines, faces, path
     if asked:
