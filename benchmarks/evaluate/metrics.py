@@ -1,27 +1,25 @@
 """The arithmetic of scoring against the plain ways of doing it.
 
-`python benchmarks/evaluate/metrics.py [--rounds 5]`
+    python -m benchmarks.evaluate.metrics [--rounds 5] [--quick]
 
 PSNR and SSIM: a batch of pictures at once against scikit-image one by one (the same formula; the largest difference is
 printed). Edit distance: two columns of bits against the table that public benchmark code fills in Python or numpy. Both sides
-take turns in one process on one thread; medians of CPU time, because a machine is seldom quiet.
+take turns in one process on one thread; medians of CPU time, because a machine is seldom quiet. ``--quick`` is one round.
 """
 
 from __future__ import annotations
 
 import argparse
-import platform
 import random
-import statistics
 import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import skimage
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from benchmarks.common import machine, table, take_turns
 from glyphflow.evaluate.metrics.pixels import psnr, ssim
 from glyphflow.evaluate.metrics.text import levenshtein
 
@@ -79,25 +77,20 @@ def distances(length: int, count: int) -> tuple[str, Callable[[], Any], Callable
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--quick", action="store_true")
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    print(
-        f"One thread of {platform.processor() or platform.machine()}; Python {platform.python_version()}, "
-        f"PyTorch {torch.__version__}, scikit-image {skimage.__version__}, numpy {np.__version__}.\n"
-    )
-    print("| what | plain ms | ours ms | ratio | largest difference |\n| --- | --- | --- | --- | --- |")
+    print(f"{machine('scikit-image', 'numpy')}; medians of {1 if options.quick else options.rounds}\n")
+    rows = []
     for name, theirs, ours in (pixels(256, 16), pixels(1024, 2), distances(30, 50), distances(150, 20), distances(600, 2)):
-        times: tuple[list[float], list[float]] = ([], [])
         difference = max(abs(a - b) for a, b in zip(theirs(), ours(), strict=True))
-        for _ in range(rounds):
-            for side, kept in zip((theirs, ours), times, strict=True):
-                start = time.process_time()
-                side()
-                kept.append(1000 * (time.process_time() - start))
-        a, b = (statistics.median(kept) for kept in times)
-        print(f"| {name} | {a:.1f} | {b:.1f} | {a / b:.1f} | {difference:.1e} |")
+        seconds = take_turns({"plain": theirs, "ours": ours}, 1 if options.quick else options.rounds, time.process_time)
+        a, b = (1000 * value for value in seconds.values())
+        rows.append((name, f"{a:.1f}", f"{b:.1f}", f"{a / b:.1f}", f"{difference:.1e}"))
+    print(table(("what", "plain ms", "ours ms", "ratio", "largest difference"), rows))
 
 
 if __name__ == "__main__":

@@ -1,28 +1,27 @@
 """Reading many pictures: `OCR.read` against a plain loop over the package that it wraps, with the package's own threading.
 
-`python benchmarks/evaluate/ocr.py [--pictures 60] [--rounds 3]`
+    python -m benchmarks.evaluate.ocr [--pictures 60] [--rounds 3] [--quick]
 
 Both sides read the same typeset pictures (words, paragraphs, posters, slides, text on photographs) in one process, taking
-turns; medians of wall time. Lines are equal when box and text are; every line that differs is listed. Two settings: the
-package's defaults, and those for generated pictures (no orientation classifier, detection from 512 px).
+turns on every core; medians of wall time. Lines are equal when box and text are; every line that differs is listed. Two
+settings: the package's defaults, and those for generated pictures (no orientation classifier, detection from 512 px).
+``--quick`` is six pictures, once.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import platform
-import statistics
-import time
 from collections.abc import Callable, Sequence
-from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rapidocr
 from numpy.typing import NDArray
 
+from benchmarks.common import machine, table, take_turns
 from glyphflow.perception import OCR
+from glyphflow.perception.ocr import MODELS
 from glyphflow.render import FontLibrary, RenderSpec, render
 
 KINDS = (
@@ -47,7 +46,8 @@ def pictures(count: int) -> list[NDArray[np.uint8]]:
 
 def plain(images: Sequence[NDArray[np.uint8]], fast: bool) -> Callable[[], Lines]:
     """One picture after the other through the package, as its own documentation does it."""
-    files = {f"{part}.model_path": str(path) for part, path in OCR()._files.items()}  # the same files, named by path
+    directory = Path(str(rapidocr.__file__)).parent / "models"
+    files = {f"{part}.model_path": str(directory / name) for part, name in MODELS.items()}
     options: dict[str, Any] = {"Det.limit_side_len": 512, "Global.use_cls": False} if fast else {}
     engine = rapidocr.RapidOCR(params={**files, **options, "Global.log_level": "critical"})
     bgr = [np.ascontiguousarray(image[..., ::-1]) for image in images]
@@ -89,40 +89,34 @@ def compare(theirs: Lines, own: Lines) -> tuple[int, list[str]]:
     return total, different
 
 
+def measure(images: Sequence[NDArray[np.uint8]], fast: bool, rounds: int) -> tuple[list[object], list[str]]:
+    """One row of the table, and the lines that differ."""
+    runs = {"package": plain(images, fast), "ours": ours(images, fast)}
+    total, different = compare(runs["package"](), runs["ours"]())
+    seconds = take_turns(runs, rounds)
+    rates = [f"{len(images) / value:.2f}" for value in seconds.values()]
+    equal = 100 * (1 - len(different) / max(1, total))
+    return [*rates, f"{seconds['package'] / seconds['ours']:.2f}", total, f"{equal:.2f} %"], different
+
+
 def main() -> None:
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=3)
-    arguments = parser.parse_args()
-    images = pictures(arguments.pictures)
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()},")
-    print(f"rapidocr {metadata.version('rapidocr')}, onnxruntime {metadata.version('onnxruntime')}; {len(images)} pictures,")
-    print(f"{arguments.rounds} rounds, the sides taking turns, medians\n")
-    print("| settings | plain loop, pictures/s | GlyphFlow, pictures/s | ratio (each round) | lines | equal |")
-    print("|---|---|---|---|---|---|")
-    listed = []
+    parser.add_argument("--quick", action="store_true")
+    options = parser.parse_args()
+    if options.quick:
+        options.pictures, options.rounds = 6, 1
+    images = pictures(options.pictures)
+    print(f"{machine('rapidocr', 'onnxruntime')}; {len(images)} pictures, medians of {options.rounds}\n")
+    rows, listed = [], []
     for name, fast in (("defaults", False), ("for generated pictures", True)):
-        sides = (plain(images, fast), ours(images, fast))
-        results: list[Lines] = [run() for run in sides]  # first calls allocate
-        times: list[list[float]] = [[], []]
-        for _ in range(arguments.rounds):
-            for side, run in enumerate(sides):
-                start = time.perf_counter()
-                results[side] = run()
-                times[side].append(time.perf_counter() - start)
-        rates = [len(images) / statistics.median(side) for side in times]
-        ratios = [a / b for a, b in zip(*times, strict=True)]
-        total, different = compare(*results)
-        listed += [f"{name}: {line}" for line in different]
-        each = ", ".join(f"{ratio:.2f}" for ratio in ratios)
-        equal = 100 * (1 - len(different) / max(1, total))
-        print(
-            f"| {name} | {rates[0]:.2f} | {rates[1]:.2f} | **{statistics.median(ratios):.2f}** ({each}) | {total} | "
-            f"{equal:.2f} % |",
-            flush=True,
-        )
-    print("\nLines that differ: " + ("none" if not listed else ""))
-    print("\n".join(f"- {line}" for line in listed))
+        row, different = measure(images, fast, options.rounds)
+        rows.append((name, *row))
+        listed += [f"- {name}: {line}" for line in different]
+    print(table(("settings", "plain loop, pictures/s", "GlyphFlow, pictures/s", "ratio", "lines", "equal"), rows))
+    print("\n".join(["\nLines that differ:", *(listed or ["- none"])]))
 
 
 if __name__ == "__main__":

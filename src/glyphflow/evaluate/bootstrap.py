@@ -6,7 +6,7 @@ draws, because their pictures answer the same prompts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -31,10 +31,11 @@ def draws(tables: Sequence[Sequence[SampleScore]], resamples: int) -> Iterator[l
     """``resamples`` times as many samples as there are, with repetition; the same ones from each of ``tables``."""
     grouped = [_by_sample(rows) for rows in tables]
     names = sorted(set.intersection(*(set(groups) for groups in grouped)))
+    copies = [[[groups[name]] for name in names] for groups in grouped]
     random = np.random.default_rng(SEED)
     for _ in range(resamples if names else 0):
-        chosen = random.integers(0, len(names), len(names))
-        yield [list(_drawn(chosen.tolist(), names, groups)) for groups in grouped]
+        chosen = random.integers(0, len(names), len(names)).tolist()
+        yield [_drawn(chosen, found) for found in copies]
 
 
 def percentiles(values: Sequence[float]) -> tuple[float, float]:
@@ -43,14 +44,21 @@ def percentiles(values: Sequence[float]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _drawn(chosen: Sequence[int], names: Sequence[str], groups: Mapping[str, Sequence[SampleScore]]) -> Iterator[SampleScore]:
-    """The rows of the ``chosen`` samples. A sample that is drawn again has another name: formulas that average a sample's
-    pictures first would else see one sample with twice the pictures, which weighs once."""
-    seen: set[int] = set()
-    for turn, index in enumerate(chosen):
-        for row in groups[names[index]]:
-            yield replace(row, sample=f"{row.sample} {turn}") if index in seen else row
-        seen.add(index)
+def _drawn(chosen: Sequence[int], copies: Sequence[list[list[SampleScore]]]) -> list[SampleScore]:
+    """The rows of the ``chosen`` samples, where ``copies`` holds each sample's rows and grows with what is drawn twice.
+
+    A sample that is drawn again has another name: formulas that average a sample's pictures first would else see one sample
+    with twice the pictures, which weighs once. To copy a row costs as much as to count it, so copies are kept.
+    """
+    rows: list[SampleScore] = []
+    drawn = [0] * len(copies)
+    for index in chosen:
+        known, turn = copies[index], drawn[index]
+        if turn == len(known):
+            known.append([replace(row, sample=f"{row.sample} {turn}") for row in known[0]])
+        rows += known[turn]
+        drawn[index] += 1
+    return rows
 
 
 def _by_sample(rows: Sequence[SampleScore]) -> dict[str, list[SampleScore]]:
