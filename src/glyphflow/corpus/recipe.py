@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,7 +22,7 @@ _RECIPES = importlib.resources.files("glyphflow") / "recipes"
 
 
 class RenderSet(Config):
-    """``count`` renders of one template. The i-th one's seed follows from ``name``, ``seed`` and i.
+    """``count`` renders (or edit pairs) of one template. The i-th one's seed follows from ``name``, ``seed`` and i.
 
     ``scheduled`` characters of the 8,105 must occur in each picture, in an order that brings all of them round equally often
     (render.schedule). An ``optional`` set is left out where a font that it names is not on the machine (the colour emoji of the
@@ -53,13 +54,16 @@ class RenderSet(Config):
 
     def specs(self) -> list[RenderSpec]:
         """The specifications of the set."""
-        from glyphflow.render import RenderSpec
+        from glyphflow.render import EDITS, RenderSpec
         from glyphflow.render.schedule import Schedule
 
         specs = [
             RenderSpec(self.template, derive_seed(self.name, self.seed, number), self.width, self.height, dict(self.params))
             for number in range(self.count)
         ]
+        if self.template in EDITS:
+            # A pair is two rows: the source, then the target, which names it.
+            return [replace(spec, params={**spec.params, "side": side}) for spec in specs for side in ("source", "target")]
         return Schedule(per_picture=self.scheduled, seed=self.seed).apply(specs) if self.scheduled else specs
 
 

@@ -116,7 +116,7 @@ class Selection:
                     f"Record {row.id} of {self.corpus.directory} cannot be decoded ({error}); curate it away."
                 ) from error
         drawn = self._renderer.draw(data)
-        return Record(row.id, drawn.image, dict(drawn.captions), row.source)
+        return Record(row.id, drawn.image, dict(drawn.captions), row.source, row.references)
 
 
 def select(corpus: Corpus, view: str | None) -> Selection:

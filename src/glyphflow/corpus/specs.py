@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from glyphflow.core.errors import InputError
@@ -77,9 +79,15 @@ def _write_shard(corpus: Corpus, shard: str, name: str, start: int, specs: Seque
             )
         return 0
     write_bytes(corpus.specs_path(shard), content)
-    rows, offset = [], 0
+    from glyphflow.render import EDITS
+
+    rows: list[dict[str, Any]] = []
+    offset = 0
     for number, (spec, line) in enumerate(zip(specs, lines, strict=True), start):
         digest = sha256_bytes(line)
+        target = spec.template in EDITS and spec.params.get("side") != "source"
+        if target and not (rows and specs[number - start - 1] == replace(spec, params={**spec.params, "side": "source"})):
+            raise InputError(f"Row {number} of {name!r} is the target of an edit; the row before it must be its source.")
         rows.append(
             {
                 "id": record_id(name, str(number), digest),
@@ -96,6 +104,7 @@ def _write_shard(corpus: Corpus, shard: str, name: str, start: int, specs: Seque
                 "licence": LICENCE,
                 "captions": "{}",
                 "error": None,
+                "references": json.dumps([rows[-1]["id"]]) if target else None,
             }
         )
         offset += len(line)

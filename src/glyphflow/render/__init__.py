@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from glyphflow.core.errors import InputError
 from glyphflow.render import complex as complex_designs
-from glyphflow.render.edits import EDITS, EditPair, render_edit
+from glyphflow.render.edits import EDITS, EditPair, edit_side, render_edit
 from glyphflow.render.emojis import DEMO_EMOJI, Emoji, emoji_catalogue
 from glyphflow.render.fonts import SYSTEM_EMOJI, FontLibrary
 from glyphflow.render.palette import PALETTE, Colour
@@ -40,6 +40,8 @@ def render(spec: RenderSpec, fonts: FontLibrary) -> Rendered:
     Raises :class:`InputError` for an unknown template or parameter (with the nearest known one) and for text that the fonts
     do not cover, :class:`MissingError` for a font file or package that is not installed.
     """
+    if spec.template in EDITS:
+        return edit_side(spec, fonts)
     if spec.template not in _TEMPLATES:
         near = difflib.get_close_matches(spec.template, TEMPLATES, 1, 0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(TEMPLATES)}."

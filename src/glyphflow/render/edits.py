@@ -86,6 +86,14 @@ def render_edit(spec: RenderSpec, fonts: FontLibrary) -> EditPair:
     )
 
 
+def edit_side(spec: RenderSpec, fonts: FontLibrary) -> Rendered:
+    """The picture of the pair that ``params.side`` names, as a row of a corpus: the caption of a target is the instruction."""
+    pair = render_edit(spec, fonts)
+    if spec.params.get("side") == "source":
+        return pair.source
+    return replace(pair.target, captions=pair.instruction)
+
+
 def _pair(scene: Scene, task: str, edit: _Edit) -> EditPair:
     second = Canvas(scene.width, scene.height)
     boxes, lines = paint(scene.canvas, edit.before)

@@ -31,7 +31,8 @@ class Params(Config):
     must contain (see render.schedule). styles, licences: of the fonts to choose from ("serif", "OFL-1.1"). direction: of lines,
     in templates that set text down as well as across. medium, effects, path: what the text is on, what is done to it and the
     line it follows, by the names in render.media, render.effects and render.curves; default: the seed chooses. design: of a
-    slide, poster, form, ui or page, by its name in render/complex/designs or as the path of an HTML file.
+    slide, poster, form, ui or page, by its name in render/complex/designs or as the path of an HTML file. side:
+    which picture of an edit pair a row of a corpus is.
     """
 
     text: str | None = None
@@ -57,6 +58,7 @@ class Params(Config):
     effects: tuple[str, ...] | None = None
     path: str | None = None
     design: str | None = None
+    side: Literal["source", "target"] = "target"
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> Params:
