@@ -45,16 +45,16 @@ def add_column(corpus: Corpus, score: np.ndarray, version: int) -> None:
         start += len(ids)
 
 
-def read_above(corpus: Corpus, least: float) -> list[bytes]:
+def read_above(corpus: Corpus, least: float) -> list[memoryview]:
     """The pictures whose score is at least ``least``."""
-    found = []
+    places = []
     for shard in corpus.shards():
         passing = np.flatnonzero(corpus.arrow(shard, ("score",), "score").column("score").to_numpy() >= least)
         if len(passing):
             index = corpus.arrow(shard, ("offset", "size"))
             offsets, sizes = (index.column(name).to_numpy()[passing].tolist() for name in ("offset", "size"))
-            found += corpus.payloads(shard, offsets, sizes)
-    return found
+            places += [(shard, offset, size) for offset, size in zip(offsets, sizes, strict=True)]
+    return corpus.payloads(places)
 
 
 def main() -> None:
@@ -95,7 +95,7 @@ def main() -> None:
 
         add_column(corpus, score, next(version))
         highest, high = (float(np.sort(score)[-count]) for count in (40, 400))
-        assert sorted(read_above(corpus, highest)) == sorted(theirs(highest))
+        assert sorted(map(bytes, read_above(corpus, highest))) == sorted(theirs(highest))
         index = [(shard, corpus.index(shard, ("offset", "size"))) for shard in corpus.shards()]
         picks = np.random.default_rng(1).integers(0, 4000, 200)
 

@@ -24,7 +24,7 @@ def write_table(path: Path, columns: Mapping[str, Sequence[Any]], types: Mapping
         }
     )
     with atomic_path(path) as temporary:
-        parquet.write_table(table, temporary, compression="zstd", use_dictionary=False)
+        parquet.write_table(table, temporary, compression="lz4", use_dictionary=False)
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None, optional: Sequence[str] = ()) -> dict[str, list[Any]]:
