@@ -16,6 +16,7 @@ from PIL import Image
 
 from glyphflow.core.errors import InputError
 from glyphflow.core.files import atomic_path, exclusive, read_json, write_json
+from glyphflow.core.progress import Progress
 from glyphflow.evaluate.benchmark import Benchmark, Metric, Sample, SampleScore, picture_name, readable, subset_hash
 from glyphflow.evaluate.bootstrap import intervals
 from glyphflow.evaluate.case import Judge, Verdict
@@ -140,20 +141,26 @@ def _ceiling(
 ) -> list[list[Path]]:
     """Typeset every sample at the size of its first picture that can be read (else of the manifest's settings)."""
     found = []
-    for sample in samples:
-        path = folder / "ceiling" / f"{sample.id}.png"
-        size = _size(pictures_of(folder, benchmark, sample), manifest.settings)
-        path.unlink(missing_ok=True)
-        if size is not None:
-            try:
-                image = typeset(sample, *size)
-            except InputError:
-                image = None  # cannot be set at this size: a missing picture, which is counted
+    with Progress("typeset ceiling", total=len(samples), unit="img") as progress:
+        for sample in samples:
+            path = folder / "ceiling" / f"{sample.id}.png"
+            size = _size(pictures_of(folder, benchmark, sample), manifest.settings)
+            path.unlink(missing_ok=True)
+            image = None if size is None else _set(typeset, sample, size)
             if image is not None:
                 with atomic_path(path) as temporary:
                     Image.fromarray(image).save(temporary, format="PNG")
-        found.append([path] * benchmark.repeats)
+            found.append([path] * benchmark.repeats)
+            progress.advance()
     return found
+
+
+def _set(typeset: Typeset, sample: Sample, size: tuple[int, int]) -> NDArray[np.uint8] | None:
+    """None where the texts do not fit: a missing picture, which is counted."""
+    try:
+        return typeset(sample, *size)
+    except InputError:
+        return None
 
 
 def _size(pictures: Sequence[Path], settings: Mapping[str, Any]) -> tuple[int, int] | None:
