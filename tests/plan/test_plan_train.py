@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch.distributed.device_mesh import init_device_mesh
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from glyphflow.core.errors import ConfigError, GlyphFlowError, InputError
 from glyphflow.generate.activations import LiveBytes
 from glyphflow.models import QWEN_IMAGE_MMDIT, QWEN_IMAGE_VAE, MMDiT, MMDiTConfig
-from glyphflow.models.parallel import keep_part
+from glyphflow.models.parallel import keep_part, parallelise
 from glyphflow.plan.cards import CARDS, parse_gpus
 from glyphflow.plan.layout import Layout, layouts
 from glyphflow.plan.producers import Encoding, parse_rates, read_rates
@@ -23,6 +24,7 @@ from glyphflow.plan.step_memory import StepTokens, parameters, step_bytes, train
 from glyphflow.plan.train import Assumptions, Machine, TrainingPlan, compare, fastest, plan_training
 from glyphflow.train.curriculum import Curriculum, Resolution, Stage, read_curriculum
 from glyphflow.train.flops import sample_flops
+from ranks import run_ranks
 
 SMALL = MMDiTConfig(
     num_layers=6, attention_head_dim=64, num_attention_heads=4, joint_attention_dim=256, axes_dims_rope=(8, 28, 28)
@@ -82,6 +84,24 @@ def test_sharing_divides_the_memory() -> None:
     )
     halves = step_bytes(SMALL, StepTokens(256, 40), 2, tensor=2)
     assert whole / 2 < halves < 0.8 * whole  # streams and their norms are whole in every process
+
+
+def peaks_of_a_rank() -> list[int]:
+    """Bytes of a real step of one of two processes that share heads, then tokens; runs in both."""
+    peaks = []
+    for sizes in ((1, 2), (2, 1)):
+        model = parallelise(MMDiT(SMALL), init_device_mesh("cpu", sizes, mesh_dim_names=("sp", "tp")))
+        with LiveBytes() as live:
+            training_step(model, StepTokens(256, 40), 2, torch.float32)
+        peaks.append(live.peak)
+    return peaks
+
+
+def test_two_real_processes_take_the_memory_of_the_plan() -> None:
+    shared: list[dict[str, int]] = [{"tensor": 2}, {"sequence": 2}]
+    planned = [step_bytes(SMALL, StepTokens(256, 40), 2, dtype=torch.float32, **ranks) for ranks in shared]
+    for peaks in run_ranks(2, peaks_of_a_rank):
+        assert planned == pytest.approx(peaks, rel=0.1)
 
 
 class Pair:
@@ -210,6 +230,19 @@ def test_producers_keep_up_or_make_trainers_wait() -> None:
     assert slow.days == pytest.approx(1000 * 8192 / 100 / 86400) and slow.stages[0].waiting > 0.5
     edits = Encoding(H200.card)
     assert edits.rate(QWEN_IMAGE_VAE, 256, 150) > edits.rate(QWEN_IMAGE_VAE, 1328, 150) > 5
+
+
+def test_edits_are_longer_sequences() -> None:
+    layout = Layout(1, 64, 1, 1)
+    plain, edits = (
+        plan_training(curriculum(tasks={"t2i": 1.0, "ti2i": weight}), layout, H200, 0).stages[0] for weight in (0.0, 1.0)
+    )
+    assert 1.25 < edits.days / plain.days < 1.6  # half of the samples have twice the image tokens beside 150 of text
+    assert (
+        edits.steps[0].memory.activations / edits.steps[0].micro
+        > 1.5 * plain.steps[0].memory.activations / plain.steps[0].micro
+    )
+    assert edits.cache > plain.cache
 
 
 def test_rates_and_logs(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ gradients happens beside the computation, and only what exceeds it, the first bl
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -218,7 +219,8 @@ def compare(
 def _stage(
     curriculum: Curriculum, stage: Stage, layout: Layout, machine: Machine, every: int | None, encoding: Encoding
 ) -> StagePlan:
-    steps = tuple(_best_step(curriculum, each, layout, machine, every) for each in stage.resolutions)
+    edits = stage.tasks.get("ti2i", 0.0) / sum(stage.tasks.values()) if stage.tasks else 0.0
+    steps = tuple(_best_step(curriculum, each, layout, machine, every, edits) for each in stage.resolutions)
     shares = stage.shares()
     rates = [encoding.rate(curriculum.vae, each.side, curriculum.caption_tokens) for each in stage.resolutions]
     seconds = sum(share * step.time.total for share, step in zip(shares, steps, strict=True))
@@ -229,20 +231,25 @@ def _stage(
     variants = sum(weight > 0 for weight in stage.captions.values()) or 1
     text = variants * curriculum.caption_tokens * curriculum.model.joint_attention_dim * 2
     cache = sum(
-        stage.steps * share * step.batch * (step.tokens.target * curriculum.model.in_channels * 2 + text)
+        stage.steps * share * step.batch * ((1 + edits) * step.tokens.target * curriculum.model.in_channels * 2 + text)
         for share, step in zip(shares, steps, strict=True)
     )
     return StagePlan(stage, steps, producers, stage.steps * fed / 86400, 1 - seconds / fed, samples, round(cache))
 
 
-def _best_step(curriculum: Curriculum, size: Resolution, layout: Layout, machine: Machine, every: int | None) -> Step:
+def _best_step(
+    curriculum: Curriculum, size: Resolution, layout: Layout, machine: Machine, every: int | None, edits: float
+) -> Step:
     per_group, rest = divmod(size.batch, layout.dp)
     if rest:
         raise InputError(
             f"A batch of {size.batch} pictures at {size.side} px cannot be dealt to {layout.dp} groups of processes; make it a "
             f"multiple of {layout.dp}."
         )
-    tokens = StepTokens(max(w * h // 256 for w, h in bucket_sizes(size.side**2)), curriculum.caption_tokens)
+    target = max(w * h // 256 for w, h in bucket_sizes(size.side**2))
+    # A share of the samples has a reference of the same size: all of a batch at the highest point of memory, the mean in time.
+    tokens = StepTokens(target, curriculum.caption_tokens, target if edits else 0)
+    mean = dataclasses.replace(tokens, references=round(edits * target))
     average = curriculum.optimizer.ema_decay > 0
     best: Step | None = None
     least = 0
@@ -255,9 +262,9 @@ def _best_step(curriculum: Curriculum, size: Resolution, layout: Layout, machine
             memory = _memory(curriculum.model, tokens, micro, k, layout, average)
             if memory.total > machine.room:
                 break
-            time = _time(curriculum.model, tokens, micro, per_group // micro, k, layout, machine, average)
+            time = _time(curriculum.model, mean, micro, per_group // micro, k, layout, machine, average)
             if best is None or time.total < best.time.total:
-                flops = float(size.batch * sample_flops(curriculum.model, tokens.text, tokens.target).train)
+                flops = float(size.batch * sample_flops(curriculum.model, mean.text, target, mean.references).train)
                 best = Step(size.side, tokens, size.batch, micro, per_group // micro, k, memory, time, flops)
     if best is None:
         raise InputError(
@@ -314,12 +321,9 @@ def _time(
     busy = compute + repeated + tensor + sequence
     ends = (gather + reduce) * block / whole
     exposed = max(0.0, beside - ends - busy) + ends
-    copies = 0.0
-    if layout.dp_replicate > 1:  # once a step, beside the last backward pass
-        copies = 2 * _round(4 * whole / layout.shards, layout.dp_replicate, assumed.links * _far(card, layout))
-        exposed_copies = max(0.0, copies - max(0.0, 2 / 3 * busy - 2 / 3 * beside))
-    else:
-        exposed_copies = 0.0
+    # Gradients of the copies are summed once a step, in the time that the last backward pass has left.
+    copies = 2 * _round(4 * whole / layout.shards, layout.dp_replicate, assumed.links * _far(card, layout))
+    exposed_copies = max(0.0, copies - 2 / 3 * max(0.0, busy - beside))
     update = (28 + 8 * average) * whole / layout.shards / memory
     return StepTime(
         compute * accumulate,
