@@ -52,7 +52,7 @@ def group_duplicates(candidates: Sequence[Candidate], distance: int, crop_distan
         pairs.append(hashed[linked_pairs(hashes, distance)])
         cut = np.array([number for number in hashed if candidates[number].crops is not None], dtype=np.int64)
         if len(cut):
-            windows = np.stack([candidates[number].crops for number in cut])  # type: ignore[misc]
+            windows = np.stack([candidates[number].crops for number in cut])
             found = crop_pairs(hashes, windows, crop_distance)
             pairs.append(np.stack([hashed[found[:, 0]], cut[found[:, 1]]], axis=1))
     groups: dict[int, list[Candidate]] = defaultdict(list)
@@ -66,7 +66,8 @@ def near_pairs(hashes: NDArray[np.uint64], distance: int) -> NDArray[np.int64]:
     from glyphflow.corpus.kernels import pairs_within
 
     hashes = np.ascontiguousarray(hashes, np.uint64)
-    return pairs_within(hashes, hashes, distance, True)
+    pairs: NDArray[np.int64] = pairs_within(hashes, hashes, distance, True)
+    return pairs
 
 
 def linked_pairs(hashes: NDArray[np.uint64], distance: int) -> NDArray[np.int64]:
@@ -74,7 +75,8 @@ def linked_pairs(hashes: NDArray[np.uint64], distance: int) -> NDArray[np.int64]
     distinct, first, of_row = np.unique(hashes, return_index=True, return_inverse=True)
     repeated = np.flatnonzero(first[of_row] != np.arange(len(hashes)))
     same = np.stack([first[of_row[repeated]], repeated], axis=1)
-    return np.concatenate([same, first[near_pairs(distinct, distance)]]).astype(np.int64)
+    linked: NDArray[np.int64] = np.concatenate([same, first[near_pairs(distinct, distance)]])
+    return linked
 
 
 def crop_pairs(hashes: NDArray[np.uint64], windows: NDArray[np.uint64], distance: int) -> NDArray[np.int64]:

@@ -141,7 +141,7 @@ def _samples(path: Path) -> list[_Sample]:
                     seen.add(stem)
                     samples.append(_Sample(f"{path.name}/{stem}{number}"))
                 samples[-1].members.append(member)
-            end = tar.offset  # type: ignore[attr-defined]
+            end = tar.offset
         with path.open("rb") as file:  # tarfile takes a header that it cannot read for the end
             file.seek(end)
             if file.read(512).strip(b"\0"):
@@ -229,7 +229,8 @@ def _read_table(path: Path, first: int, count: int) -> Iterator[Item]:
 
 def _rows(table: Any, first: int, count: int, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     """Rows [first, first + count) with their numbers, from the row groups that hold them."""
-    start, groups, before = 0, [], 0
+    groups: list[int] = []
+    start = before = 0
     for group in range(table.metadata.num_row_groups):
         end = start + table.metadata.row_group(group).num_rows
         if end > first and start < first + count:

@@ -31,16 +31,16 @@ def compiled(function: F) -> F:
 def gray_and_saturation(image: NDArray[np.uint8], gray: NDArray[np.uint8]) -> float:
     """Fill ``gray`` (H, W) with the luma (Rec. 601) of ``image`` (H, W, 3) and return the mean HSV saturation, 0..1."""
     height, width, _ = image.shape
-    total = 0.0
+    total: Any = 0.0
     for y in range(height):
-        of_row = np.float32(0)
+        of_row: Any = np.float32(0)
         for x in range(width):
             red, green, blue = np.int32(image[y, x, 0]), np.int32(image[y, x, 1]), np.int32(image[y, x, 2])
             gray[y, x] = np.uint8((red * 9798 + green * 19235 + blue * 3735 + 16384) >> 15)
-            high = max(red, green, blue)
+            high: Any = max(red, green, blue)
             of_row += np.float32(high - min(red, green, blue)) / np.float32(max(high, 1))
         total += of_row
-    return total / (height * width)
+    return float(total / (height * width))
 
 
 @compiled

@@ -95,7 +95,11 @@ class Corpus:
             )
             if others and not (directory / "corpus.json").exists():  # asked again: another process may just have made it
                 raise InputError(f"{directory} holds other files and is not a corpus; choose an empty or new directory.")
-            write_json(directory / "corpus.json", {"glyphflow_corpus": FORMAT})
+            try:
+                write_json(directory / "corpus.json", {"glyphflow_corpus": FORMAT})
+            except FileNotFoundError:  # the other process was first and has swept ours away as a leftover
+                if not (directory / "corpus.json").exists():
+                    raise
         return cls.open(directory)
 
     @classmethod
@@ -168,7 +172,7 @@ class Corpus:
         import numpy as np
 
         # From 4 MiB on numpy asks for large pages, which are filled ten times faster; what is not filled costs nothing.
-        buffer = memoryview(np.empty(max(sum(size for _, _, size in places), 1 << 22), np.uint8))
+        buffer = np.empty(max(sum(size for _, _, size in places), 1 << 22), np.uint8).data
         found, start = [], 0
         for shard, group in itertools.groupby(places, key=lambda place: place[0]):
             path = self.pixels_path(shard)
