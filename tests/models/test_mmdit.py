@@ -11,8 +11,8 @@ from torch import Tensor
 
 from glyphflow.core.errors import GlyphFlowError, InputError
 from glyphflow.models import NANO_MMDIT, QWEN_IMAGE_MMDIT, MMDiT, MMDiTConfig, pack_latents, unpack_latents
+from glyphflow.models.block import clip_half, sinusoid
 from glyphflow.models.kernels import EAGER, TRACEABLE
-from glyphflow.models.mmdit import sinusoid
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -189,9 +189,7 @@ def test_padding_changes_nothing() -> None:
 
 
 def test_float16_streams_are_clipped() -> None:
-    from glyphflow.models.mmdit import _clip_half
-
-    assert _clip_half(torch.tensor([float("inf"), -float("inf")], dtype=torch.float16)).tolist() == [65504, -65504]
+    assert clip_half(torch.tensor([float("inf"), -float("inf")], dtype=torch.float16)).tolist() == [65504, -65504]
 
 
 def test_sinusoid_starts_with_the_cosines_of_1000_sigma() -> None:

@@ -17,7 +17,7 @@ from glyphflow.generate.half import PartDtypes
 from glyphflow.generate.placement import PartSizes
 from glyphflow.generate.streaming import Weights
 from glyphflow.models import QWEN_IMAGE_MMDIT, QWEN_IMAGE_VAE, VAE, MMDiT, MMDiTConfig, VAEConfig
-from glyphflow.models.mmdit import Block
+from glyphflow.models.block import Block
 from glyphflow.models.quantize import Quantize, quantise_as_placed
 from glyphflow.models.weights import read_config
 

@@ -21,7 +21,8 @@ from glyphflow.core.config import Config
 from glyphflow.core.errors import InputError
 from glyphflow.models import weights
 from glyphflow.models.attention import Layout, RMSNorm
-from glyphflow.models.mmdit import Block, TimeEmbedding, flat_texts
+from glyphflow.models.block import Block, TimeEmbedding
+from glyphflow.models.mmdit import flat_texts
 from glyphflow.models.msrope import ImageShape
 
 

@@ -27,9 +27,10 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from glyphflow.core.errors import InputError
 from glyphflow.models.attention import JointAttention, Layout, RMSNorm
+from glyphflow.models.block import MLP, Block
 from glyphflow.models.collectives import enter, gather, total
 from glyphflow.models.lora_file import LoRA, LowRank
-from glyphflow.models.mmdit import MLP, Block, MMDiT, MMDiTConfig, Modulation, StepCache, _segments
+from glyphflow.models.mmdit import MMDiT, MMDiTConfig, Modulation, StepCache, segments_of
 from glyphflow.models.msrope import ImageShape
 from glyphflow.models.quantize import GROUP, Quantize, QuantLinear
 from glyphflow.models.ulysses import LocalLayout, Share, SharedCache, heads_to_tokens, tokens_to_heads
@@ -178,7 +179,7 @@ class ParallelMMDiT(MMDiT):
         """As in :class:`MMDiT`: whole streams in, whole stream out; between them each process has its share of the tokens."""
         if self.sequence.size() == 1:
             return super().blocks(image, text, time, layout, shapes, target, modulation, controlnet_block_samples, step_cache)
-        segments = _segments(shapes, rows=2 if self.config.zero_cond_t else 1)
+        segments = segments_of(shapes, rows=2 if self.config.zero_cond_t else 1)
         share = Share(layout, segments, target, text.shape[1], self.sequence)
         residuals = controlnet_block_samples
         out = super().blocks(
