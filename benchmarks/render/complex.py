@@ -31,6 +31,7 @@ from glyphflow.render.edits import render_edit
 from glyphflow.render.spec import TextLine
 from glyphflow.render.texts import sample_text
 
+FACES = ("lato-regular", "lato-bold", "noto-sans-cjk-sc-regular", "noto-sans-cjk-sc-bold")
 CSS = """
 body { padding: 40px 48px; gap: 28px; background: #fafafa; color: #101014 }
 h1 { font-size: 52px; font-weight: bold; line-height: 1.2; color: #1e60dc }
@@ -41,7 +42,7 @@ p { font-size: 24px; line-height: 1.4; color: #404048 }
 """
 # What a browser does on its own and our blocks do not: gaps between blocks, and no margins.
 BROWSER = """
-* { margin: 0; box-sizing: border-box; font-family: sans-serif }
+* { margin: 0; box-sizing: border-box; font-family: Lato, 'Noto Sans CJK SC', sans-serif }
 body { display: flex; flex-direction: column; width: 1280px; height: 720px }
 .card { display: flex; flex-direction: column }
 """
@@ -77,14 +78,15 @@ def our_slides(folder: Path, count: int) -> list[RenderSpec]:
         path.write_text(
             f"<html><head>{head}<style>{CSS}</style></head>{body(six_cards(number), True)}</html>", encoding="utf-8"
         )
-        fonts = ["lato-regular", "lato-bold", "noto-sans-cjk-sc-regular", "noto-sans-cjk-sc-bold"]
-        specs.append(RenderSpec("slide", number, 1280, 720, {"design": str(path), "fonts": fonts}))
+        specs.append(RenderSpec("slide", number, 1280, 720, {"design": str(path), "fonts": list(FACES)}))
     return specs
 
 
 PEER = """
 import json, sys, time, blitz_py
-pages = json.load(sys.stdin)
+asked = json.load(sys.stdin)
+pages = asked["pages"]
+blitz_py.register_fonts([open(path, "rb").read() for path in asked["fonts"]], default_family=asked["family"])
 for page in pages[:2]: blitz_py.render_rgba(page, width=1280, height=720)
 start, wall = time.process_time(), time.perf_counter()
 for page in pages: blitz_py.render_rgba(page, width=1280, height=720)
@@ -92,12 +94,13 @@ print((time.process_time() - start) / len(pages), (time.perf_counter() - wall) /
 """
 
 
-def blitz(python: str, count: int) -> float:
-    """CPU seconds of a slide in blitz, in its own environment."""
-    pages = [
-        f"<html><head><style>{CSS}{BROWSER}</style></head>{body(six_cards(number), False)}</html>" for number in range(count)
-    ]
-    done = subprocess.run([python, "-c", PEER], input=json.dumps(pages), capture_output=True, text=True, check=True)
+def blitz(python: str, fonts: FontLibrary, count: int) -> float:
+    """CPU seconds of a slide in blitz, in its own environment, with the files of the same typefaces."""
+    head = f"<head><style>{CSS}{BROWSER}</style></head>"
+    pages = [f"<html>{head}{body(six_cards(number), False)}</html>" for number in range(count)]
+    files = dict.fromkeys(str(fonts.path(name)) for name in FACES)
+    asked = json.dumps({"pages": pages, "fonts": list(files), "family": "Lato"})
+    done = subprocess.run([python, "-c", PEER], input=asked, capture_output=True, text=True, check=True)
     return float(done.stdout.split()[0])
 
 
@@ -126,7 +129,7 @@ def speed(rounds: int, python: str | None) -> None:
                 if turn:
                     found.setdefault(name, []).append((time.process_time() - start) / len(specs))
             if python and turn:
-                found.setdefault("blitz: the same slide from the same HTML, no boxes", []).append(blitz(python, 20))
+                found.setdefault("blitz: the same slide from the same HTML, no boxes", []).append(blitz(python, fonts, 20))
     print(machine("skia-python", "uharfbuzz"))
     print()
     rows: list[tuple[object, ...]] = [
