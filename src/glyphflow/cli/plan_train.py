@@ -108,6 +108,11 @@ def _words(every: int) -> str:
     return {0: "none", 1: "full", 2: "every 2nd", 3: "every 3rd"}.get(every, f"every {every}th")
 
 
+def _short(number: float) -> str:
+    """Three digits, or all before the point: 0.0123, 5.57, 1,180."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+
+
 def _amount(number: float) -> str:
     """A large number in a few digits: 1,234 or 1.23 M."""
     for size, letter in ((1e9, "B"), (1e6, "M")):
@@ -151,11 +156,11 @@ def _stages(plan: TrainingPlan, machine: Machine) -> Iterator[str]:
                     f"{step.micro} x {step.accumulate}",
                     _words(step.every),
                     f"{step.memory.total / 1e9:.1f}",
-                    f"{step.time.total:.3g}",
+                    _short(step.time.total),
                     f"{step.share_of_peak(machine.card, plan.layout.world):.0%}",
                     "" if n else str(stage.producers),
-                    "" if n else f"{stage.cache / 1e12:,.3g}",
-                    "" if n else f"{stage.days:,.3g}",
+                    "" if n else _short(stage.cache / 1e12),
+                    "" if n else _short(stage.days),
                 )
             )
     yield from _table(rows)
@@ -193,9 +198,9 @@ def _compared(tried: Mapping[Layout, TrainingPlan | InputError]) -> Iterator[str
                     f"{step.micro} x {step.accumulate}",
                     _words(step.every),
                     f"{step.memory.total / 1e9:.1f}",
-                    f"{time.total:.3g}",
+                    _short(time.total),
                     *(f"{part / time.total:.0%}" for part in (time.tensor, time.sequence, time.sharding)),
-                    "" if n else f"{found.days:,.4g}",
+                    "" if n else _short(found.days),
                 )
             )
     yield from _table(rows)
@@ -217,9 +222,11 @@ def _sweep(
         if tp in seen or isinstance(found, InputError):
             continue
         seen.add(tp)
-        cells = (f"{step.time.total:.3g} ({step.memory.total / 1e9:.0f} GB, {_words(step.every)})" for step in _distinct(found))
+        cells = (
+            f"{_short(step.time.total)} ({step.memory.total / 1e9:.0f} GB, {_words(step.every)})" for step in _distinct(found)
+        )
         cost = () if price is None else (_amount(found.gpu_hours * price),)
-        yield (gpus if len(seen) == 1 else "", str(found.layout), *cells, f"{found.days:,.4g}", _amount(found.gpu_hours), *cost)
+        yield (gpus if len(seen) == 1 else "", str(found.layout), *cells, _short(found.days), _amount(found.gpu_hours), *cost)
 
 
 def _distinct(plan: TrainingPlan) -> list[Step]:
@@ -243,13 +250,13 @@ def _sentences(plan: TrainingPlan, machine: Machine, price: float | None) -> Ite
         "waiting for weights and gradients": time.sharding,
         "optimizer": time.update,
     }
-    seconds = ", ".join(f"{name} {value:.3g} s" for name, value in told.items() if value)
-    yield f"A step there takes {time.total:.3g} s: {seconds}; {time.hidden:.3g} s of communication are hidden behind it."
+    seconds = ", ".join(f"{name} {_short(value)} s" for name, value in told.items() if value)
+    yield f"A step there takes {_short(time.total)} s: {seconds}; {_short(time.hidden)} s of communication are hidden behind it."
     waiting = [f"{stage.stage.name} {stage.waiting:.0%}" for stage in plan.stages if stage.waiting > 0.001]
     if waiting:
         yield f"The producers of the recipe are too few; trainers wait in {', '.join(waiting)} of the time."
     cost = "" if price is None else f", {_amount(plan.gpu_hours * price)} at {price:g} an hour"
-    yield f"Together {plan.days:,.4g} days and {_amount(plan.gpu_hours)} GPU hours with producers{cost}."
+    yield f"Together {_short(plan.days)} days and {_amount(plan.gpu_hours)} GPU hours with producers{cost}."
 
 
 def _as_json(
