@@ -251,7 +251,8 @@ def _sentences(plan: TrainingPlan, machine: Machine, price: float | None) -> Ite
         "optimizer": time.update,
     }
     seconds = ", ".join(f"{name} {_short(value)} s" for name, value in told.items() if value)
-    yield f"A step there takes {_short(time.total)} s: {seconds}; {_short(time.hidden)} s of communication are hidden behind it."
+    hidden = f"{_short(time.hidden)} s of communication are hidden behind it"
+    yield f"A step there takes {_short(time.total)} s: {seconds}; {hidden}."
     waiting = [f"{stage.stage.name} {stage.waiting:.0%}" for stage in plan.stages if stage.waiting > 0.001]
     if waiting:
         yield f"The producers of the recipe are too few; trainers wait in {', '.join(waiting)} of the time."
