@@ -93,7 +93,6 @@ def to_ray(selection: Selection, size: int = 100) -> Any:
     They must see the corpus directory under the same path.
     """
     data = require("ray.data", "ray")
-    blocks = [{"first": start} for start in range(0, len(selection), size)]
 
     def load(block: dict[str, Any]) -> list[dict[str, Any]]:
         from glyphflow.corpus.store import Corpus
@@ -102,7 +101,7 @@ def to_ray(selection: Selection, size: int = 100) -> Any:
         return list(_batch(chosen, chosen.rows[block["first"] : block["first"] + size]).to_pylist())
 
     directory, view = selection.corpus.directory.resolve(), selection.view
-    return data.from_items(blocks).flat_map(load)
+    return data.from_items([{"first": start} for start in range(0, len(selection), size)]).flat_map(load)
 
 
 def to_hugging_face(selection: Selection) -> Any:
