@@ -2,9 +2,9 @@
 
     python -m benchmarks.models.mmdit_tried [--rounds 9] [--cpu-time]
 
-The pieces of one block at width 1024, 1120 tokens, bfloat16: what is used, and the alternatives with their time and error against
-float64. Attention by products of its own rounds the scores to bfloat16, since PyTorch has no product from bfloat16 to float32 on
-the CPU; that is faster and several times further from exact, so it is no part of the exact tier.
+The pieces of one block at width 1024, 1120 tokens, bfloat16: what is used, and the alternatives with their time and error
+against float64. Attention by products of its own rounds the scores to bfloat16, since PyTorch has no product from bfloat16 to
+float32 on the CPU; that is faster and several times further from exact, so it is no part of the exact tier.
 """
 
 from __future__ import annotations
