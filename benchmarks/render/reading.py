@@ -10,10 +10,10 @@ other.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from benchmarks.common import machine, table
-from glyphflow.perception import OCR, normalise_text
+from glyphflow.perception import OCR, OCRLine, normalise_text
 from glyphflow.render import FontLibrary, Rendered, RenderSpec, render
 from glyphflow.render.curves import PATHS
 from glyphflow.render.effects import EFFECTS, INKS
@@ -56,14 +56,28 @@ def distance(a: str, b: str) -> int:
     return row[-1]
 
 
+def in_order(made: Rendered, found: Sequence[OCRLine]) -> list[OCRLine]:
+    """What was read in the order of the drawn lines, by place: a reader cannot know which column comes first."""
+
+    def place(line: OCRLine) -> tuple[int, float]:
+        x, y = (sum(corner[k] for corner in line.box) / 4 for k in (0, 1))
+
+        def away(number: int) -> float:
+            x0, y0, x1, y1 = made.lines[number].box
+            return max(x0 - x, x - x1, 0.0) ** 2 + max(y0 - y, y - y1, 0.0) ** 2
+
+        nearest = min(range(len(made.lines)), key=away)
+        return nearest, y if made.lines[nearest].vertical else x
+
+    return sorted(found, key=place)
+
+
 def measure(pictures: list[Rendered], ocr: OCR) -> tuple[float, float]:
     """(share of pictures read whole, share of characters read)."""
     whole, characters, wrong = 0, 0, 0
     for made, found in zip(pictures, ocr.read([made.image for made in pictures]), strict=True):
-        # Columns are read from the right, and the reader lists them from the left: the better order counts.
         wanted = letters("".join(line.text for line in made.lines))
-        orders = (found, found[::-1]) if any(line.vertical for line in made.lines) else (found,)
-        edits = min(distance(wanted, letters("".join(line.text for line in order))) for order in orders)
+        edits = distance(wanted, letters("".join(line.text for line in in_order(made, found))))
         whole += edits == 0
         characters += len(wanted)
         wrong += min(edits, len(wanted))
