@@ -127,10 +127,10 @@ def _embeddings(tokenizer: Tokenizer, fonts: FontLibrary, vocabulary: int, seed:
     """(vocabulary, HIDDEN) with root-mean-square 1 per row: glyphs for one-character tokens, noise for the others."""
     rows = np.random.default_rng(derive_seed(seed, "embeddings")).standard_normal((vocabulary, HIDDEN))
     drawable = set(standard_characters()) | set(PUNCTUATION) | {chr(code) for code in range(33, 127)}
-    single = {index: text for index, text in vocabulary_texts(tokenizer).items() if text in drawable}
+    single = {token: text for token, text in vocabulary_texts(tokenizer).items() if text in drawable}
     look = _principal_components(_glyphs(fonts, list(single.values())), HIDDEN)
-    for index, row in zip(single, look, strict=True):
-        rows[index] = _unit(row) + _IDENTITY_SHARE * rows[index]
+    for token, row in zip(single, look, strict=True):
+        rows[token] = _unit(row) + _IDENTITY_SHARE * rows[token]
     return torch.from_numpy(np.stack([_unit(row) for row in rows]).astype(np.float32))
 
 
