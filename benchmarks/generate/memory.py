@@ -1,8 +1,8 @@
 """The plan of a streamed run against the run: bytes in each phase, bytes copied, and the picture.
 
-    python benchmarks/generate/memory.py                       # a random model of 434 M parameters, counted on the CPU
-    python benchmarks/generate/memory.py --device cuda         # the same on a card, by torch.cuda.max_memory_allocated
-    python benchmarks/generate/memory.py --device cuda --released --size 1328x1328 --budgets 24GB,48GB
+    python -m benchmarks.generate.memory                       # a random model of 434 M parameters, counted on the CPU
+    python -m benchmarks.generate.memory --device cuda         # the same on a card, by torch.cuda.max_memory_allocated
+    python -m benchmarks.generate.memory --device cuda --released --size 1328x1328 --budgets 24GB,48GB
 
 On the CPU the "device" is simulated: lent weights are real copies, and every tensor that is alive is counted. Prompts are
 random embeddings, so the condition encoder is a stub.

@@ -1,6 +1,6 @@
 """The condition encoder against the reference's way of calling it.
 
-`python benchmarks/models/condition.py [--rounds 5] [--only text|edit] [--cpu-time]`
+`python -m benchmarks.models.condition [--rounds 5] [--only text|edit] [--cpu-time]`
 
 A Qwen2.5-VL of about 100 M random parameters, fp32, with the shares of the released one: the vocabulary's logits are 8 % of
 the language model's work (7 % there), the vision tower 8 % of all weights (as there). Both sides get the same prompts in the
