@@ -204,4 +204,4 @@ def metrics(run: Path) -> list[dict[str, float]]:
 
 def scores(folder: Path) -> Any:
     content = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
-    return {name: content[name] for name in ("metrics", "samples", "rows")}
+    return {name: content[name] for name in ("metrics", "rows")}
