@@ -17,35 +17,21 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from glyphflow.core.config import Config
 from glyphflow.core.errors import InputError
 from glyphflow.models import weights
 from glyphflow.models.attention import Layout, RMSNorm
 from glyphflow.models.block import Block, TimeEmbedding
-from glyphflow.models.mmdit import flat_texts
+from glyphflow.models.mmdit import StreamsConfig, flat_texts
 from glyphflow.models.msrope import ImageShape
 
 
-class ControlNetConfig(Config):
-    """Sizes of the network; names and defaults are those of the released config.json, where num_layers is a few of the 60.
+class ControlNetConfig(StreamsConfig):
+    """Sizes of the network, whose num_layers is a few of the 60; its width must be that of the MMDiT it steers.
 
     ``extra_condition_channels`` are features of a control token beyond ``in_channels``: 4 for inpainting (the mask), else 0.
     """
 
-    patch_size: int = 2
-    in_channels: int = 64
-    out_channels: int | None = 16
-    num_layers: int = 60
-    attention_head_dim: int = 128
-    num_attention_heads: int = 24
-    joint_attention_dim: int = 3584
-    axes_dims_rope: tuple[int, int, int] = (16, 56, 56)
     extra_condition_channels: int = 0
-
-    @property
-    def width(self) -> int:
-        """D: features of a token inside the network; must be that of the MMDiT it steers."""
-        return self.num_attention_heads * self.attention_head_dim
 
     @property
     def condition_channels(self) -> int:
@@ -134,11 +120,7 @@ class ControlNet(nn.Module):
         cls, directory: str | Path, dtype: torch.dtype = torch.bfloat16, device: str | torch.device = "cpu"
     ) -> ControlNet:
         """Read a released ControlNet directory straight to ``device``; gradients are off until asked for."""
-        config = weights.read_config(Path(directory), ControlNetConfig)
-        with torch.device("meta"):
-            model = cls(config)
-        weights.load_weights(model, Path(directory), dtype, torch.device(device))
-        return model.eval().requires_grad_(False)
+        return weights.build(cls, weights.read_config(Path(directory), ControlNetConfig), directory, dtype, device)
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write config.json and safetensors that diffusers' QwenImageControlNetModel opens, too."""

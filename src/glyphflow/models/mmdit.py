@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol, cast
+from typing import NamedTuple, Protocol, Self, cast
 
 import torch
 from pydantic import model_validator
@@ -31,8 +31,8 @@ from glyphflow.models.single_file import transformer_fields
 from glyphflow.models.stored import open_checkpoint
 
 
-class MMDiTConfig(Config):
-    """Sizes of the network; names and defaults are those of the released transformer/config.json (20.4 B parameters)."""
+class StreamsConfig(Config):
+    """What the MMDiT and its ControlNets share; names and defaults are those of the released config.json."""
 
     patch_size: int = 2
     in_channels: int = 64
@@ -41,11 +41,7 @@ class MMDiTConfig(Config):
     attention_head_dim: int = 128
     num_attention_heads: int = 24
     joint_attention_dim: int = 3584
-    guidance_embeds: bool = False
     axes_dims_rope: tuple[int, int, int] = (16, 56, 56)
-    zero_cond_t: bool = False
-    use_additional_t_cond: bool = False
-    use_layer3d_rope: bool = False
 
     @property
     def width(self) -> int:
@@ -53,12 +49,25 @@ class MMDiTConfig(Config):
         return self.num_attention_heads * self.attention_head_dim
 
     @model_validator(mode="after")
-    def _check(self) -> MMDiTConfig:
+    def _check_axes(self) -> Self:
         if sum(self.axes_dims_rope) != self.attention_head_dim or any(d % 2 for d in self.axes_dims_rope):
             raise InputError(
                 f"axes_dims_rope {self.axes_dims_rope} sums to {sum(self.axes_dims_rope)}, but attention_head_dim is "
                 f"{self.attention_head_dim}; make three even numbers that sum to it."
             )
+        return self
+
+
+class MMDiTConfig(StreamsConfig):
+    """Sizes of the network (released: 20.4 B parameters) and what later releases added."""
+
+    guidance_embeds: bool = False
+    zero_cond_t: bool = False
+    use_additional_t_cond: bool = False
+    use_layer3d_rope: bool = False
+
+    @model_validator(mode="after")
+    def _check_guidance(self) -> Self:
         if self.guidance_embeds:
             raise InputError("guidance_embeds = true has no released weights and no defined computation; set it to false.")
         return self
@@ -272,16 +281,13 @@ class MMDiT(nn.Module):
         else:
             known = None if config is None else config.model_dump()
             config = MMDiTConfig(**transformer_fields(open_checkpoint(source), known))
-        with torch.device("meta"):
-            model = cls(config)
         steps = [step for step in (None if quantize is None else quantise_as_placed(quantize), placed) if step is not None]
 
         def after(model: nn.Module, name: str) -> None:
             for step in steps:
                 step(model, name)
 
-        weights.load_weights(model, source, dtype, torch.device(device), after if steps else None)
-        return model.eval().requires_grad_(False)
+        return weights.build(cls, config, source, dtype, device, after if steps else None)
 
     def save_pretrained(self, directory: str | Path, max_shard_bytes: int = weights.MAX_SHARD_BYTES) -> None:
         """Write config.json and safetensors that diffusers' QwenImageTransformer2DModel opens, too."""

@@ -213,11 +213,7 @@ class VAE(nn.Module):
         cls, directory: str | Path, dtype: torch.dtype = torch.bfloat16, device: str | torch.device = "cpu"
     ) -> VAE:
         """Read a released ``vae`` directory straight to ``device``; gradients are off until asked for."""
-        config = weights.read_config(Path(directory), VAEConfig)
-        with torch.device("meta"):
-            model = cls(config)
-        weights.load_weights(model, Path(directory), dtype, torch.device(device))
-        return model.eval().requires_grad_(False)
+        return weights.build(cls, weights.read_config(Path(directory), VAEConfig), directory, dtype, device)
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write config.json and safetensors that diffusers' AutoencoderKLQwenImage opens, too."""

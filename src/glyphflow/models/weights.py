@@ -22,6 +22,7 @@ from glyphflow.models.stored import BASENAME, Checkpoint, open_checkpoint, read_
 
 MAX_SHARD_BYTES = 5 * 10**9
 C = TypeVar("C", bound=Config)
+M = TypeVar("M", bound=nn.Module)
 
 
 def read_config(directory: Path, cls: type[C]) -> C:
@@ -42,6 +43,21 @@ def read_config(directory: Path, cls: type[C]) -> C:
 def released_config(class_name: str, config: Config) -> dict[str, Any]:
     """The content of config.json under which diffusers finds its class ``class_name``."""
     return {"_class_name": class_name, "_diffusers_version": "0.42.1", **to_dict(config)}
+
+
+def build(
+    make: Callable[[C], M],
+    config: C,
+    source: str | Path,
+    dtype: torch.dtype,
+    device: str | torch.device,
+    placed: Callable[[nn.Module, str], None] | None = None,
+) -> M:
+    """The network ``make(config)`` with the weights of ``source``, on ``device``; gradients are off until asked for."""
+    with torch.device("meta"):
+        model = make(config)
+    load_weights(model, Path(source), dtype, torch.device(device), placed)
+    return model.eval().requires_grad_(False)
 
 
 def load_weights(
