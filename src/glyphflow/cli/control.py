@@ -82,7 +82,7 @@ def register(app: typer.Typer) -> None:
         if steering.controlnet is None and output.source is None:
             raise InputError(f"There is no ControlNet; name one with --controlnet, for example: {VERB.example}")
         asked = Asked(
-            [{"prompt": text} for text in texts or ()],
+            texts or (),
             output,
             where,
             request,

@@ -44,5 +44,4 @@ def register(app: typer.Typer) -> None:
 
         Edit-2509 and later take up to three pictures. The result has the ratio of the last one unless told otherwise.
         """
-        lines = [{"prompt": text} for text in texts or ()]
-        run(VERB, Asked(lines, output, where, request, size, network, pictures={"image": images or []}))
+        run(VERB, Asked(texts or (), output, where, request, size, network, pictures={"image": images or []}))

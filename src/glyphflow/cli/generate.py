@@ -39,4 +39,4 @@ def register(app: typer.Typer) -> None:
         Every file keeps what made it in its metadata (--from makes it again). What is finished already is not made again, so
         the same command continues after an interrupt.
         """
-        run(VERB, Asked([{"prompt": text} for text in texts or ()], output, where, request, size, network))
+        run(VERB, Asked(texts or (), output, where, request, size, network))

@@ -56,7 +56,7 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Paint a part of a picture anew: what is white in the mask. An edit model also looks at the picture."""
         asked = Asked(
-            [{"prompt": text} for text in texts or ()],
+            texts or (),
             output,
             where,
             request,

@@ -54,7 +54,7 @@ class Job:
 
 def jobs(verb: Verb, asked: Asked) -> list[Job]:
     """Every job of the command line, in order. Mistakes raise :class:`InputError` before anything is opened or written."""
-    found = [("", Line(**line)) for line in asked.lines]
+    found = [("", Line(prompt=line) if isinstance(line, str) else Line(**line)) for line in asked.lines]
     if asked.request.prompts is not None:
         found += _read(asked.request.prompts)
     _check_lines(verb, asked, found)

@@ -76,12 +76,12 @@ class Verb:
 
 @dataclass(frozen=True)
 class Asked:
-    """What the command line asks: ``lines`` as in a .jsonl file, pictures by option, and the verb's own ``settings``.
+    """What the command line asks: prompts or ``lines`` as in a .jsonl file, pictures by option, the verb's own ``settings``.
 
     ``own`` is the group of options that ``settings`` come from.
     """
 
-    lines: Sequence[Mapping[str, Any]]
+    lines: Sequence[str | Mapping[str, Any]]
     output: Output
     where: Where
     request: Request

@@ -43,7 +43,7 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Make pictures that begin as another one with noise on it (image to image)."""
         asked = Asked(
-            [{"prompt": text} for text in texts or ()],
+            texts or (),
             output,
             where,
             request,
