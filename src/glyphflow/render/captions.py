@@ -159,32 +159,6 @@ PLACED: dict[str, tuple[tuple[float, str], ...]] = {
         (1, "背景是{place}，一{unit}{manner}着{q}的{medium}"),
     ),
 }
-POSTER_EN: tuple[tuple[float, str], ...] = (
-    (2, "{a_bg} poster with the title {q} in {fg}, the subtitle {q2} and {a_extra}"),
-    (1, "a poster that says {q} and below it {q2}, with {a_extra}, {fg} on {bg}"),
-)
-POSTER_ZH: tuple[tuple[float, str], ...] = (
-    (2, "{bg}海报，{fg}标题{q}，副标题{q2}，配有{extra}"),
-    (1, "一张{bg}底{fg}字的海报，写着{q}，下面是{q2}，还有{extra}"),
-)
-TITLE_EN: tuple[tuple[float, str], ...] = (
-    (2, "{a_bg} poster with the title {q} in {fg} and {a_extra}"),
-    (1, "a poster that says {q}, with {a_extra}"),
-)
-TITLE_ZH: tuple[tuple[float, str], ...] = (
-    (2, "{bg}海报，{fg}标题{q}，配有{extra}"),
-    (1, "一张写着{q}的海报，配有{extra}"),
-)
-EMPTY_SLIDE_EN: tuple[tuple[float, str], ...] = ((1, "a presentation slide titled {q}, {fg} text on {bg}"),)
-EMPTY_SLIDE_ZH: tuple[tuple[float, str], ...] = ((1, "一页{bg}底{fg}字的幻灯片，标题是{q}"),)
-SLIDE_EN: tuple[tuple[float, str], ...] = (
-    (2, "a presentation slide titled {q} with the bullet points {q2}, {fg} text on {bg}"),
-    (1, "{a_bg} slide, title {q}, bullets {q2}"),
-)
-SLIDE_ZH: tuple[tuple[float, str], ...] = (
-    (2, "一页{bg}底{fg}字的幻灯片，标题是{q}，要点是{q2}"),
-    (1, "{bg}幻灯片，标题{q}，列出{q2}"),
-)
 
 
 def phrase(rng: random.Random, patterns: Sequence[tuple[float, str]], **slots: str) -> str:

@@ -10,8 +10,6 @@ from glyphflow.render.complex.theme import Theme
 from glyphflow.render.palette import RGB
 from glyphflow.render.spec import TextLine
 
-_VIEW = (0.0, 0.0)
-
 
 def paint(canvas: Canvas, body: Box, theme: Theme, scale: float) -> list[TextLine]:
     """Draw ``body`` and all in it at ``scale`` pixels per design pixel; gives its lines of text in document order."""
