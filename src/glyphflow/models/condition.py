@@ -145,16 +145,6 @@ class ConditionEncoder:
         return int(self._language.config.hidden_size)
 
     @property
-    def memory_bytes(self) -> int:
-        """Bytes of the weights that encoding prompts needs on the device."""
-        return _bytes(self._language)
-
-    @property
-    def vision_memory_bytes(self) -> int:
-        """Bytes of the weights that pictures need there as well (0 when the checkpoint has no vision tower)."""
-        return _bytes(self._core.visual) if self._core.visual is not None else 0
-
-    @property
     def fingerprint(self) -> str:
         """16 hexadecimal characters: what embeddings of text alone depend on (weights, their dtype, tokenizer, template)."""
         if self._fingerprint is None:
@@ -347,10 +337,6 @@ def _keys(template: str, prompts: Sequence[str], pictures: Sequence[Sequence[Pic
 
 def _tokens(pictures: Sequence[Picture]) -> int:
     return sum(picture.tokens for picture in pictures)
-
-
-def _bytes(module: torch.nn.Module) -> int:
-    return sum(p.numel() * p.element_size() for p in module.parameters())
 
 
 def _shown(prompt: str) -> str:
