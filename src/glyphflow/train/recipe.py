@@ -14,6 +14,8 @@ from glyphflow.core.errors import ConfigError
 
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+Schedule = Literal["constant", "cosine"]
+"""Of the learning rate, after the warm-up."""
 
 
 class Source(Config):
@@ -56,14 +58,45 @@ class EncodedFeedConfig(FeedConfig):
     """Identity of the encoders; filled in by the first run, and a cache of other encoders is refused from then on."""
 
 
-class TrainConfig(Config):
-    """The loop: optimizer, schedule, precision, and when to write what."""
+class RunConfig(Config):
+    """How and where a run computes, and when it writes what: everything that a stage of a curriculum does not say."""
 
     init_from: str = "nano"
     """A pipeline directory in the released layout, or ``nano`` for the weights that ship with the package."""
+    compute_dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Precision of the forward and backward pass; parameters, gradients, optimizer and EMA are float32 in any case."""
+    device: str | None = None
+    micro_batch: Positive | None = None
+    """Samples that a process computes at once; None: its whole share of a step. Gradients add up, the result stays."""
+    micro_tokens: Positive | None = None
+    """Image tokens (targets and references) computed at once, for runs of several resolutions; both limits hold."""
+    accumulate: Positive = 1
+    """Batches of the feed to one optimizer step; they may differ in shape, every token weighs the same."""
+    optimizer: Literal["adamw", "adamw8bit", "adafactor"] = "adamw"
+    base: Literal["int8", "int4"] | None = None
+    """Precision of frozen weights under LoRA; None: as they are."""
+    offload: int = Field(default=0, ge=0)
+    """Blocks that wait in main memory and come to the card when they are needed."""
+    log_every: Positive = 10
+    checkpoint_every: Positive = 500
+    keep: Positive = 2
+    """Latest checkpoints that stay on disk, besides the one with the lowest held-out loss."""
+    heldout_every: Positive = 500
+    heldout_samples: int = Field(default=128, ge=0)
+    preview_every: Positive = 500
+    wandb: bool = False
+    """Report to Weights & Biases, too; WANDB_PROJECT and WANDB_MODE are its own settings."""
+    peak_flops: float | None = Field(default=None, gt=0)
+    """Dense operations a second of one device; None: from the table of cards, or measured on a CPU."""
+
+
+class TrainConfig(RunConfig):
+    """The loop of one stage: length, optimizer and schedule."""
+
     steps: Positive
+    """Optimizer steps."""
     lr: float = Field(default=1e-4, gt=0)
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Schedule = "constant"
     warmup_steps: int = Field(default=0, ge=0)
     lr_floor: float = Field(default=0.0, ge=0, le=1)
     """Share of ``lr`` that the cosine schedule ends at."""
@@ -72,16 +105,7 @@ class TrainConfig(Config):
     clip: float = Field(default=1.0, gt=0)
     """Largest norm of the whole gradient."""
     ema_decay: float = Field(default=0.999, ge=0, lt=1)
-    compute_dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    """Precision of the forward and backward pass; parameters, gradients, optimizer and EMA are float32 in any case."""
-    device: str | None = None
-    log_every: Positive = 10
-    checkpoint_every: Positive = 500
-    keep: Positive = 2
-    """Latest checkpoints that stay on disk."""
-    heldout_every: Positive = 500
-    heldout_samples: int = Field(default=128, ge=0)
-    preview_every: Positive = 500
+    """0: no average is kept, which saves 4 bytes a parameter."""
 
 
 class VAEObjective(Config):
@@ -96,8 +120,9 @@ class FlowObjective(Config):
 
     mean: float = 0.0
     std: float = Field(default=1.0, gt=0)
-    shift: float = Field(default=1.0, gt=0)
-    """Above 1, more noise: larger pictures need it, as neighbouring pixels tell about each other."""
+    shift: Annotated[float, Field(gt=0)] | Literal["sampler"] = 1.0
+    """Above 1, more noise: larger pictures need it, as neighbouring pixels tell about each other. ``sampler``: what the released
+    schedule shifts a picture of that many tokens by when it is drawn, 1.65 at 256 tokens and 2.46 at 8,192."""
 
 
 class PreviewConfig(Config):
@@ -140,7 +165,12 @@ class MMDiTRecipe(Recipe):
 AnyRecipe = VAERecipe | MMDiTRecipe
 _KINDS: dict[str, type[VAERecipe] | type[MMDiTRecipe]] = {"vae": VAERecipe, "mmdit": MMDiTRecipe}
 _PACKAGED = Path(str(resources.files("glyphflow"))) / "recipes"
-_MAY_CHANGE = {"steps", "device", "log_every", "checkpoint_every", "keep", "heldout_every", "heldout_samples", "preview_every"}
+_MAY_CHANGE = {"steps", "device", "log_every", "checkpoint_every", "keep", "heldout_every", "heldout_samples", "preview_every"} | {
+    "wandb",
+    "peak_flops",
+    "micro_batch",
+    "micro_tokens",
+}
 
 
 def read_recipe(source: str | Path, overrides: Sequence[str] = ()) -> AnyRecipe:
