@@ -17,8 +17,8 @@ from glyphflow.core.errors import ConfigError, InputError
 from glyphflow.evaluate.case import Case, Verdict, ask, failed
 from glyphflow.evaluate.judges import ChatJudge, Endpoint, FunctionJudge, Panel, Replay
 from glyphflow.evaluate.judges.panel import combine
-from glyphflow.evaluate.judges.schema import check, parse_json
-from glyphflow.evaluate.server import Server
+from glyphflow.perception.schema import check, parse_json
+from glyphflow.perception.server import Server
 
 KEY = "sk-do-not-write-me-down"
 PICTURE = np.arange(6 * 8 * 3, dtype=np.uint8).reshape(6, 8, 3)

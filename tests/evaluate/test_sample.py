@@ -20,8 +20,8 @@ from glyphflow.evaluate import Sample, load_benchmark
 from glyphflow.evaluate.benchmarks.texts import TextBenchmark
 from glyphflow.evaluate.makers import EndpointMaker, PipelineMaker
 from glyphflow.evaluate.sample import benchmark_of, not_made, sample
-from glyphflow.evaluate.server import Server
 from glyphflow.generate import Pipeline, read_metadata
+from glyphflow.perception.server import Server
 from tiny import tiny_pipeline
 
 ROWS = [

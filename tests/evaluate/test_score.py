@@ -18,7 +18,7 @@ from glyphflow.core.files import read_json
 from glyphflow.evaluate import Case, ChatJudge, Endpoint, OCRJudge, Sample, find_metric, score
 from glyphflow.evaluate.folder import Manifest, read_manifest, write_manifest
 from glyphflow.evaluate.sample import benchmark_of
-from glyphflow.evaluate.server import Server
+from glyphflow.perception.server import Server
 
 NAMES = ("word_accuracy", "character_accuracy", "edit_similarity", "exact")
 

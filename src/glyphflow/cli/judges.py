@@ -11,9 +11,9 @@ from glyphflow.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from glyphflow.evaluate import Benchmark, Judge, Sample
-    from glyphflow.evaluate.judges.transport import Transport
     from glyphflow.evaluate.score import Typeset
-    from glyphflow.evaluate.server import Server
+    from glyphflow.perception.chat import Transport
+    from glyphflow.perception.server import Server
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class JudgeOptions:
 
 def server(url: str, key_env: str, timeout_s: float) -> Server:
     """A server whose key, if it needs one, is in the environment variable ``key_env``."""
-    from glyphflow.evaluate.server import Server
+    from glyphflow.perception.server import Server
 
     return Server(url, os.environ.get(key_env) or None, timeout_s=timeout_s)
 

@@ -18,7 +18,7 @@ from glyphflow.core.files import atomic_path
 from glyphflow.evaluate.benchmark import Sample, Task
 from glyphflow.evaluate.folder import load_picture
 from glyphflow.evaluate.sample import NotMade
-from glyphflow.evaluate.server import KEPT, Reply, Server
+from glyphflow.perception.server import KEPT, Reply, Server
 
 if TYPE_CHECKING:
     from glyphflow.generate import Pipeline

@@ -8,8 +8,8 @@ from typing import Any
 
 from glyphflow.core.hashing import fingerprint
 from glyphflow.evaluate.case import Case, Line, Verdict, failed
-from glyphflow.evaluate.judges.schema import parse_json
-from glyphflow.evaluate.judges.transport import Transport
+from glyphflow.perception.chat import Transport
+from glyphflow.perception.schema import parse_json
 
 READ = (
     "Write down all text that you can read in this picture, exactly as it is written and in reading order, one line of text "

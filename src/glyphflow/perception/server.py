@@ -17,6 +17,7 @@ from glyphflow.core.errors import ConfigError, InputError
 
 RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 LONGEST_PAUSE_S = 60.0
+MAX_ANSWER = 64 << 20  # bytes: a picture of 4096 x 4096 as PNG in base64 and some room
 KEPT = 4000  # characters of an answer that is no reply, kept for audit
 
 
@@ -68,8 +69,12 @@ class Server:
         late = Reply("timeout", f"no answer within {self._timeout_s:g} s")
         try:
             request = urllib.request.Request(url, body, headers, method="POST")
+            end = time.monotonic() + self._timeout_s
             with urllib.request.urlopen(request, timeout=self._timeout_s) as answer:
-                return read(self._clean(answer.read())), None
+                data = _read(answer, end)
+            if len(data) > MAX_ANSWER:
+                return Reply("error", f"the answer has more than {MAX_ANSWER} bytes"), None
+            return read(self._clean(data)), None
         except urllib.error.HTTPError as error:
             return self._rejection(error)
         except TimeoutError:
@@ -81,7 +86,7 @@ class Server:
 
     def _rejection(self, error: urllib.error.HTTPError) -> tuple[Reply, float | None]:
         try:
-            text = self._clean(error.read())[:KEPT]
+            text = self._clean(error.read(4 * KEPT))[:KEPT]
         except OSError:
             text = ""
         reason = f"HTTP {error.code}: {text}"
@@ -99,6 +104,22 @@ class Server:
         """The answer as text, without the key should the server repeat it."""
         text = data.decode("utf-8", errors="replace")
         return text.replace(self._key, "***") if self._key else text
+
+
+def _read(answer: Any, end: float) -> bytes:
+    """The body, at most a little more than MAX_ANSWER bytes of it; TimeoutError when it still comes at the time ``end``.
+
+    The socket's own time-out begins anew with every byte, so a server that drips would hold a thread for hours.
+    """
+    parts, size = [], 0
+    while size <= MAX_ANSWER and (part := answer.read1(1 << 20)):
+        parts.append(part)
+        size += len(part)
+        if time.monotonic() > end:
+            raise TimeoutError
+    if size <= MAX_ANSWER and answer.length:  # the connection broke; read1 does not say so
+        raise http.client.IncompleteRead(b"", answer.length)
+    return b"".join(parts)
 
 
 def _is_filter(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""Reading a judge's reply as JSON: exactly one value, which fits a schema, or none at all."""
+"""Reading a model's reply as JSON: exactly one value, which fits a schema, or none at all."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import re
 from collections.abc import Mapping
 from typing import Any
+
+MAX_REPLY = 200_000  # characters; looking for JSON in more takes time and finds nothing that was asked for
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "object": (dict,),
@@ -22,13 +24,15 @@ def parse_json(reply: str, schema: Mapping[str, Any]) -> Any:
     """The JSON value in ``reply`` that fits ``schema``; ValueError says what is wrong.
 
     Models wrap JSON into code fences and sentences; that is taken off. A reply with two values is refused: which one is meant
-    would be a guess.
+    would be a guess. So is one of more than MAX_REPLY characters, unread.
     """
+    if len(reply) > MAX_REPLY:
+        raise ValueError(f"the reply has {len(reply)} characters, more than {MAX_REPLY}")
     found = [value for value in _values(reply) if isinstance(value, dict | list)]
     if not found:
         try:
             found = [json.loads(_unfenced(reply))]
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ValueError("the reply holds no JSON") from None
     if len(found) > 1:
         raise ValueError(f"the reply holds {len(found)} JSON values")
@@ -129,4 +133,6 @@ def _values(reply: str) -> list[Any]:
             found.append(value)
         except ValueError:
             start = match.end()
+        except RecursionError:  # thousands of brackets; to try each of them again would take for ever
+            break
     return found

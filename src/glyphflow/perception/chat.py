@@ -1,4 +1,4 @@
-"""How a question reaches a model and a reply comes back: an OpenAI-compatible endpoint, or recorded replies.
+"""How a question reaches a model and a reply comes back: the chat completions of an OpenAI-compatible endpoint.
 
 A request is the JSON body of a chat completion in which every picture stands as ``sha256:<hash of its pixels>``. That form is
 hashed and kept; the endpoint sets the picture itself in its place on the wire. Keys travel in a header and are kept nowhere.
@@ -10,16 +10,13 @@ import base64
 import io
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from glyphflow.core.errors import InputError
-from glyphflow.core.hashing import fingerprint
-from glyphflow.evaluate.server import KEPT, Reply, Server
+from glyphflow.perception.server import KEPT, Reply, Server
 
 
 class Transport(Protocol):
@@ -49,30 +46,6 @@ class Endpoint:
         return self._server.post(self._url, body, "application/json", read_completion)
 
 
-class Replay:
-    """Recorded replies: JSON lines with ``request_hash`` and ``reply``, such as the verdicts.jsonl of a scored folder."""
-
-    def __init__(self, path: Path) -> None:
-        self._replies: dict[str, str] = {}
-        self.identity = "recorded replies"
-        for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
-            try:
-                row = json.loads(line)
-                row = row.get("raw", row)
-                self._replies[row["request_hash"]] = str(row["reply"])
-            except (ValueError, KeyError, TypeError, AttributeError):
-                continue  # blank, a failure, or another judge's verdict
-        if not self._replies:
-            raise InputError(f"{path} holds no recorded reply; every line needs request_hash and reply.")
-
-    def send(self, request: Mapping[str, Any], pictures: Mapping[str, NDArray[np.uint8]]) -> Reply:
-        """The reply recorded for ``request``."""
-        found = self._replies.get(fingerprint(request))
-        return (
-            Reply("error", f"no reply is recorded for request {fingerprint(request)}") if found is None else Reply("ok", found)
-        )
-
-
 def read_completion(text: str) -> Reply:
     """The reply in the JSON of a chat completion; an empty one, or one that a filter stopped, is a refusal."""
     try:
@@ -91,7 +64,7 @@ def read_completion(text: str) -> Reply:
 
 
 def data_url(picture: NDArray[np.uint8]) -> str:
-    """The picture as a PNG data URL: lossless, so that the judge sees what was made."""
+    """The picture as a PNG data URL: lossless, so that the model sees what is there."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, format="PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
