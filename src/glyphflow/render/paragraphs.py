@@ -53,6 +53,7 @@ class Block:
         return int(room / self.leading + 1e-6) + 1 if room >= 0 else 0
 
 
+@lru_cache(maxsize=4)  # what does not fit is flowed at its least size once more, to be cut
 def flow(text: Text, reach: float) -> list[Line] | None:
     """The lines of ``text`` at most ``reach`` em long, or None when a single piece is longer than that."""
     starts, ends, lengths = _breaks(text)
