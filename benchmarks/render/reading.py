@@ -72,16 +72,18 @@ def in_order(made: Rendered, found: Sequence[OCRLine]) -> list[OCRLine]:
     return sorted(found, key=place)
 
 
-def measure(pictures: list[Rendered], ocr: OCR) -> tuple[float, float]:
-    """(share of pictures read whole, share of characters read)."""
-    whole, characters, wrong = 0, 0, 0
+def measure(pictures: list[Rendered], ocr: OCR) -> tuple[float, float, float]:
+    """(share of pictures read whole, share of them whose letters and digits are, share of characters read)."""
+    whole, worded, characters, wrong = 0, 0, 0, 0
     for made, found in zip(pictures, ocr.read([made.image for made in pictures]), strict=True):
         wanted = letters("".join(line.text for line in made.lines))
-        edits = distance(wanted, letters("".join(line.text for line in in_order(made, found))))
+        read = letters("".join(line.text for line in in_order(made, found)))
+        edits = distance(wanted, read)
         whole += edits == 0
+        worded += [*filter(str.isalnum, wanted)] == [*filter(str.isalnum, read)]
         characters += len(wanted)
         wrong += min(edits, len(wanted))
-    return whole / len(pictures), 1 - wrong / characters
+    return whole / len(pictures), worded / len(pictures), 1 - wrong / characters
 
 
 def main() -> None:
@@ -102,14 +104,14 @@ def main() -> None:
             seed += 1
             if sum(len(line.text) for line in made.lines) >= 4:
                 pictures.append(made)
-        whole, characters = measure(pictures, ocr)
+        whole, worded, characters = measure(pictures, ocr)
         contrasts = sorted(float(made.subject.get("contrast", MIN_CONTRAST)) for made in pictures)
         least = f"{contrasts[0]:.1f}" if "contrast" in pictures[0].subject else ""
-        rows.append((name, len(pictures), f"{whole:.0%}", f"{characters:.1%}", least))
+        rows.append((name, len(pictures), f"{whole:.0%}", f"{worded:.0%}", f"{characters:.1%}", least))
         print("|", *rows[-1], flush=True)
     print(machine("skia-python", "rapidocr"))
     print()
-    print(table(("what", "pictures", "read whole", "characters read", "least contrast"), rows))
+    print(table(("what", "pictures", "read whole", "but for punctuation", "characters read", "least contrast"), rows))
 
 
 if __name__ == "__main__":
