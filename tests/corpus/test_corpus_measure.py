@@ -75,7 +75,7 @@ def test_columns_are_aligned_complete_and_computed_once(folder: Folder, tmp_path
         for stage, types in (("header", HEADER_TYPES), ("pixels", PIXEL_TYPES)):
             columns = corpus.columns(stage, shard)
             assert columns is not None
-            assert set(columns) == {"id", *types} and columns["id"] == corpus.index(shard, ("id",))["id"]
+            assert set(columns) == {"id", "measured", *types} and columns["id"] == corpus.index(shard, ("id",))["id"]
     corpus.column_path("pixels", corpus.stage_fingerprint("pixels") or "", "mine-00001").unlink()
     assert measure(corpus)["pixels"] == 2  # only what is missing
 

@@ -28,5 +28,9 @@ class StorageError(GlyphFlowError):
     """The disk refuses: full, read-only, over a size limit, or in use by another run."""
 
 
+class InUseError(StorageError):
+    """Another process is at work in the same directory."""
+
+
 class InterruptedRun(GlyphFlowError):
     """The user stopped the run; what was finished is kept and the same command continues."""

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from glyphflow.core.errors import GlyphFlowError, InputError, StorageError
+from glyphflow.core.errors import GlyphFlowError, InputError, InUseError, StorageError
 
 _DISK = {
     errno.ENOSPC: "the disk is full",
@@ -110,20 +110,21 @@ def read_json(path: Path) -> Any:
 
 
 @contextlib.contextmanager
-def exclusive(directory: Path, purpose: str) -> Iterator[None]:
+def exclusive(directory: Path, purpose: str, others: bool = False) -> Iterator[None]:
     """Let one process at a time do ``purpose`` in ``directory``; a second one gets a :class:`StorageError` with the pid.
 
-    The lock is the operating system's own (released when the process dies, however it dies).
+    With ``others``, any number of processes that say so may be there together, and only those that do not are kept out (and
+    keep them out). The lock is the operating system's own (released when the process dies, however it dies).
     """
     directory = Path(directory)
     with storage_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
         file = (directory / ".lock").open("a+")
     with file:
-        if not _try_lock(file.fileno()):
+        if not _try_lock(file.fileno(), others):
             file.seek(0)
             holder = file.read().strip() or "unknown"
-            raise StorageError(
+            raise InUseError(
                 f"Cannot start {purpose} in {directory}: process {holder} is already at work there; wait for it or choose "
                 "another directory."
             )
@@ -134,8 +135,8 @@ def exclusive(directory: Path, purpose: str) -> Iterator[None]:
         yield
 
 
-def _try_lock(descriptor: int) -> bool:
-    if os.name == "nt":  # pragma: no cover - exercised on Windows only
+def _try_lock(descriptor: int, others: bool) -> bool:
+    if os.name == "nt":  # pragma: no cover - exercised on Windows only, where a lock is always for one
         import msvcrt
 
         try:
@@ -146,7 +147,7 @@ def _try_lock(descriptor: int) -> bool:
     import fcntl
 
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if others else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

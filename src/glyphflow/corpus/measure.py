@@ -6,10 +6,8 @@ the hashes of the whole corpus. A stage works shard by shard; the shards without
 
 from __future__ import annotations
 
-import functools
-import mmap
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -22,7 +20,6 @@ from glyphflow.corpus.decode import (
     MAX_SIDE,
     PictureError,
     check_size,
-    decode_rgb,
     jpeg_quality,
     read_header,
     upright_size,
@@ -30,7 +27,8 @@ from glyphflow.corpus.decode import (
 from glyphflow.corpus.duplicates import DUPLICATE_TYPES, Candidate, group_duplicates
 from glyphflow.corpus.forget import tombstones
 from glyphflow.corpus.metrics import SHORT_SIDE, pixel_metrics
-from glyphflow.corpus.specs import Renderer
+from glyphflow.corpus.operator import Operator, Row
+from glyphflow.corpus.runner import run
 from glyphflow.corpus.store import PHOTO, Corpus
 from glyphflow.corpus.tables import write_table
 
@@ -68,16 +66,24 @@ DUPLICATE_OPERATOR = {
     "min_entropy": MIN_ENTROPY,
 }
 
-Row = Mapping[str, Any]
+HEADER_BATCH = 1024  # rows: their headers are read in one call
 
 
 def measure(corpus: Corpus, workers: int | None = None) -> dict[str, int]:
-    """Run all stages for what they have not seen yet; gives the number of rows each one measured in this call."""
-    renderer = Renderer()
-    with corpus.writing("measuring"):
-        header = measure_headers(corpus)
-        pixels = run_stage(corpus, "pixels", PIXEL_OPERATOR, PIXEL_TYPES, functools.partial(_pixel_row, renderer), workers)
-        return {"header": header, "pixels": pixels, "duplicates": _duplicates(corpus)}
+    """Run the stages that every corpus has for what they have not seen; gives the number of rows each measured in this call."""
+    return {stage: run(corpus, stage, workers=workers) for stage in ("header", "pixels", "duplicates")}
+
+
+def header() -> Operator:
+    """What the bytes say without being decoded: the JPEG headers of many rows at once, any other row by itself."""
+    identity = {key: value for key, value in HEADER_OPERATOR.items() if key != "stage"}
+    return Operator("header", identity, HEADER_TYPES, _header_rows, HEADER_BATCH)
+
+
+def pixels() -> Operator:
+    """Every cheap number about a picture, from one small strict decode (:mod:`glyphflow.corpus.metrics`)."""
+    identity = {key: value for key, value in PIXEL_OPERATOR.items() if key != "stage"}
+    return Operator("pixels", identity, PIXEL_TYPES, lambda rows: [pixel_metrics(row.scaled(SHORT_SIDE)) for row in rows])
 
 
 def run_stage(
@@ -85,7 +91,7 @@ def run_stage(
     stage: str,
     operator: Mapping[str, Any],
     types: Mapping[str, str],
-    compute: Callable[[Row, bytes], Mapping[str, Any]],
+    compute: Callable[[Mapping[str, Any], bytes], Mapping[str, Any]],
     workers: int | None = None,
 ) -> int:
     """Apply ``compute`` (index row, payload) to every row of every shard that has no columns of this stage yet.
@@ -122,32 +128,13 @@ def run_stage(
     return done
 
 
-def measure_headers(corpus: Corpus) -> int:
-    """What the bytes say without being decoded: a whole shard's JPEG headers at once, any other row by itself."""
-    mark = corpus.begin_stage("header", HEADER_OPERATOR)
-    missing, done = corpus.missing("header", mark), 0
-    with Progress("measure header", len(missing), "shard") as progress:
-        for shard in missing:
-            index = corpus.index(shard, ("id", "kind", "offset", "size", "width", "height", "error"))
-            columns = _header_columns(corpus, shard, index)
-            write_table(
-                corpus.column_path("header", mark, shard), {"id": index["id"], **columns}, {"id": "string", **HEADER_TYPES}
-            )
-            done += len(index["id"])
-            progress.advance()
-    return done
-
-
-def _header_columns(corpus: Corpus, shard: str, index: dict[str, list[Any]]) -> dict[str, Any]:
+def _header_rows(rows: Sequence[Row]) -> list[Mapping[str, Any]]:
     from glyphflow.corpus import kernels
 
-    found = np.zeros((len(index["id"]), 5), np.int32)
-    path = corpus.pixels_path(shard)
-    if path.exists() and path.stat().st_size:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-            data = np.frombuffer(mapped, np.uint8)
-            kernels.jpeg_headers(data, np.array(index["offset"], np.int64), np.array(index["size"], np.int64), found)
-            del data  # a map cannot be closed while something looks into it
+    offsets, sizes = (np.array([row[name] for row in rows], np.int64) for name in ("offset", "size"))
+    photos = np.array([row["kind"] == PHOTO for row in rows])
+    found = np.zeros((len(rows), 5), np.int32)
+    kernels.jpeg_headers(rows[0].shard.pixels(), np.where(photos, offsets, -1), sizes, found)
     width, height = found[:, kernels.WIDTH].astype(np.int64), found[:, kernels.HEIGHT].astype(np.int64)
     read = (width > 0) & (np.maximum(width, height) <= MAX_SIDE) & (width * height <= MAX_PIXELS)
     turned = found[:, kernels.ORIENTATION] >= 5
@@ -155,7 +142,7 @@ def _header_columns(corpus: Corpus, shard: str, index: dict[str, list[Any]]) -> 
     short = np.minimum(width, height)
     qualities = {int(total): jpeg_quality(int(total)) for total in np.unique(found[read, kernels.TABLE_SUM])}
     columns: dict[str, list[Any]] = {
-        "bytes": list(index["size"]),
+        "bytes": sizes.tolist(),
         "width": width.tolist(),
         "height": height.tolist(),
         "short_side": short.tolist(),
@@ -163,24 +150,21 @@ def _header_columns(corpus: Corpus, shard: str, index: dict[str, list[Any]]) -> 
         "orientation": found[:, kernels.ORIENTATION].tolist(),
         "mode": [_JPEG_MODES.get(count) for count in found[:, kernels.COMPONENTS].tolist()],
         "jpeg_quality": [qualities.get(total) for total in found[:, kernels.TABLE_SUM].tolist()],
-        "error": [None] * len(read),
     }
+    told: list[Mapping[str, Any]] = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     for number in np.flatnonzero(~read).tolist():
-        row = {name: values[number] for name, values in index.items()}
-        values = {"error": row["error"]} if row["error"] else _header_row(corpus, shard, row)
-        for name, column in columns.items():
-            column[number] = values.get(name)
-    return columns
+        told[number] = _header_row(rows[number])
+    return told
 
 
 _JPEG_MODES = {1: "L", 3: "RGB", 4: "CMYK"}  # number of components -> Pillow's name
 
 
-def _header_row(corpus: Corpus, shard: str, row: Row) -> Mapping[str, Any]:
-    if row["kind"] != PHOTO:
+def _header_row(row: Row) -> Mapping[str, Any]:
+    if not row.is_photo:
         return _sizes(row["width"], row["height"])
     try:
-        header = read_header(corpus.payload(shard, PHOTO, row["offset"], row["size"]))
+        header = read_header(row.data)
         check_size(header)
     except PictureError as error:
         return {"bytes": row["size"], "error": str(error)}
@@ -198,17 +182,11 @@ def _sizes(width: int, height: int) -> dict[str, Any]:
     return {"width": width, "height": height, "short_side": short, "aspect": long / max(1, short)}
 
 
-def _pixel_row(renderer: Renderer, row: Row, data: bytes) -> Mapping[str, Any]:
-    if row["kind"] != PHOTO:
-        return pixel_metrics(renderer.draw(data).image)
-    try:
-        return pixel_metrics(decode_rgb(data, short_side=SHORT_SIDE))
-    except PictureError as error:
-        return {"error": str(error)}
+def duplicates(corpus: Corpus) -> int:
+    """Group the photographs of the whole corpus; a corpus that grew is grouped anew, since a better copy may have come.
 
-
-def _duplicates(corpus: Corpus) -> int:
-    """Group the photographs of the whole corpus; a corpus that grew is grouped anew, since a better copy may have come."""
+    Gives the number of photographs compared in this call. The caller is the one writer of the corpus.
+    """
     pixels_mark = corpus.stage_fingerprint("pixels")
     shards = corpus.shards()
     mark = corpus.begin_stage(

@@ -21,11 +21,12 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from glyphflow.core.errors import InputError
+from glyphflow.core.errors import InputError, InUseError
 from glyphflow.core.files import exclusive, read_json, write_json
 from glyphflow.core.hashing import fingerprint
 from glyphflow.corpus.tables import read_arrow, read_table, write_table
@@ -114,15 +115,37 @@ class Corpus:
         return cls(directory)
 
     @contextlib.contextmanager
-    def writing(self, purpose: str) -> Iterator[None]:
-        """One writer at a time; what a killed one left half written is swept away first."""
-        with exclusive(self.directory, purpose):
-            for leftover in self.directory.rglob(".*.tmp"):
-                leftover.unlink(missing_ok=True)
+    def writing(self, purpose: str, patience: float = 0.0) -> Iterator[None]:
+        """One writer at a time, and nobody measuring; what a killed one left half written is swept away first.
+
+        While another process is at work, this waits ``patience`` seconds before it gives up (:class:`InUseError`).
+        """
+        with contextlib.ExitStack() as stack:
+            deadline = time.monotonic() + patience
+            while True:
+                try:
+                    stack.enter_context(exclusive(self.directory, purpose))
+                    break
+                except InUseError:
+                    if time.monotonic() >= deadline:
+                        raise
+                    time.sleep(0.2)
+            for pattern in (".*.tmp", ".*.claim"):
+                for leftover in self.directory.rglob(pattern):
+                    leftover.unlink(missing_ok=True)
             from glyphflow.corpus.forget import complete, is_waiting
 
             if is_waiting(self):  # a forgetting that was killed
                 complete(self)
+            yield
+
+    @contextlib.contextmanager
+    def measuring(self) -> Iterator[None]:
+        """Any number of processes may measure at once: each new file is written by rename and equal whoever writes it.
+
+        They keep out whoever changes rows (:meth:`writing`), so that nothing is measured of a picture while it is forgotten.
+        """
+        with exclusive(self.directory, "measuring", others=True):
             yield
 
     # -- rows ---------------------------------------------------------------------------------------------------------
@@ -216,7 +239,8 @@ class Corpus:
 
     def missing(self, stage: str, mark: str) -> list[str]:
         """The shards for which ``stage`` has no columns yet: the work list."""
-        return [shard for shard in self.shards() if not self.column_path(stage, mark, shard).exists()]
+        there = {path.stem for path in self.column_path(stage, mark, "x").parent.glob("*.parquet")}
+        return [shard for shard in self.shards() if shard not in there]
 
     def columns(self, stage: str, shard: str, names: Sequence[str] | None = None) -> dict[str, list[Any]] | None:
         """The current columns of ``stage`` for one shard, row-aligned with its index; None if not computed."""

@@ -19,12 +19,23 @@ def write_table(path: Path, columns: Mapping[str, Sequence[Any]], types: Mapping
         {
             name: columns[name]
             if isinstance(columns[name], arrow.Array | arrow.ChunkedArray)
-            else arrow.array(columns[name], type=arrow.type_for_alias(kind))
+            else arrow.array(columns[name], type=arrow_type(kind))
             for name, kind in types.items()
         }
     )
     with atomic_path(path) as temporary:
         parquet.write_table(table, temporary, compression="lz4", use_dictionary=False)
+
+
+def arrow_type(kind: str) -> Any:
+    """An Arrow type by name: "float32", "string", …, "list<string>" (any length) or "float32[512]" (always 512)."""
+    arrow = require("pyarrow", "corpus")
+    if kind.startswith("list<"):
+        return arrow.list_(arrow_type(kind[5:-1]))
+    if kind.endswith("]"):
+        of, _, length = kind[:-1].partition("[")
+        return arrow.list_(arrow_type(of), int(length))
+    return arrow.type_for_alias(kind)
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None, optional: Sequence[str] = ()) -> dict[str, list[Any]]:
