@@ -21,6 +21,7 @@ from glyphflow.models.quantize import QuantLinear
 
 __all__ = [
     "LoRA",
+    "adapter_branches",
     "attach",
     "collect",
     "detach",
@@ -237,15 +238,16 @@ def fused(model: nn.Module) -> bool:
 
 def collect(model: nn.Module, adapter: str) -> LoRA:
     """The adapter called ``adapter`` as it is in the model, to save it."""
-    layers = {
-        name: branch.layer()
-        for name, linear in _linears(model)
-        for branch in getattr(linear, "lora", ())
-        if branch.adapter == adapter
-    }
+    layers = {name: branch.layer() for name, branch in adapter_branches(model, adapter).items()}
     if not layers:
         raise InputError(f"There is no adapter {adapter!r}; loaded are {', '.join(sorted(_names(model))) or 'none'}.")
     return LoRA(layers, "")
+
+
+def adapter_branches(model: nn.Module, adapter: str) -> dict[str, Branch]:
+    """The branches of the adapter called ``adapter`` by the names of their linears; empty when there is none."""
+    found = ((name, branch) for name, linear in _linears(model) for branch in getattr(linear, "lora", ()))
+    return {name: branch for name, branch in found if branch.adapter == adapter}
 
 
 def _linears(model: nn.Module) -> Iterator[tuple[str, AnyLinear]]:
