@@ -56,10 +56,35 @@ TENSOR_PLAN: dict[str, Split] = {
 """The linears of a block that are split, and how: "columns" have a part of the outputs, "rows" of the inputs."""
 
 
+_MOVED_BIASES = {
+    ".attn.image_bias": ".attn.to_out.0.bias",
+    ".attn.text_bias": ".attn.to_add_out.bias",
+    "_mlp.bias": "_mlp.net.2.bias",
+}
+"""Where the biases went that are added behind a sum over processes: the end of a name -> that of the released one."""
+
+
 def split_of(name: str) -> Split | None:
     """How the plan splits the linear ``name`` (``transformer_blocks.7.attn.to_q``); None: it stays whole."""
     inside = re.fullmatch(r"transformer_blocks\.\d+\.(.+)", name)
     return None if inside is None else TENSOR_PLAN.get(inside[1])
+
+
+def split_axis(name: str) -> int | None:
+    """The axis of the parameter ``name`` that tensor parallelism cuts; None: every process has it whole."""
+    path, _, leaf = name.rpartition(".")
+    split = split_of(path)
+    if split is None or (split == "rows" and leaf == "bias"):
+        return None
+    return 0 if split == "columns" else 1
+
+
+def released_name(name: str) -> str:
+    """The released name of the parameter ``name`` of a model that :func:`parallelise` may have changed."""
+    for moved, home in _MOVED_BIASES.items():
+        if name.startswith("transformer_blocks.") and name.endswith(moved):
+            return name.removesuffix(moved) + home
+    return name
 
 
 def check_heads(config: MMDiTConfig, sequence: int, tensor: int) -> None:
@@ -110,11 +135,10 @@ def load_parallel(
 def keep_part(model: nn.Module, name: str, group: ProcessGroup) -> None:
     """Of the parameter ``name`` keep what this process of ``group`` computes with; parameters outside the plan stay whole."""
     path, _, leaf = name.rpartition(".")
-    split = split_of(path)
-    if split is None or group.size() == 1 or (split == "rows" and leaf == "bias"):
+    axis = split_axis(name)
+    if axis is None or group.size() == 1:
         return
     linear = cast(nn.Linear | QuantLinear, model.get_submodule(path))
-    axis = 0 if split == "columns" else 1
     if isinstance(linear, QuantLinear) and linear.kind == "int4" and axis and linear.in_features // group.size() % GROUP:
         raise InputError(
             f"{path} has {linear.in_features} inputs in int4 groups of {GROUP}, which tensor={group.size()} would cut apart; "

@@ -1,38 +1,66 @@
-"""Checkpoints: one torch.distributed.checkpoint directory per step, complete or absent, the latest few kept.
+"""Checkpoints: one torch.distributed.checkpoint directory per step, complete or absent, the latest few and the best kept.
 
-The state is the parameters, the optimizer's moments and the moving average. There is no state of random generators or of the
-feed: both are functions of the seed and the step.
+The state is the trained parameters, the optimizer's, the moving average, and what the loop wants to know again. There is no state
+of random generators or of the feed: both are functions of the seed and the step. Tensors are stored whole under their released
+names, each process writing its pieces, so that any layout reads what any other wrote; frozen weights are not stored.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import threading
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed import ProcessGroup
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner, DefaultSavePlanner
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.metadata import (
+    ChunkStorageMetadata,
+    Metadata,
+    MetadataIndex,
+    TensorProperties,
+    TensorStorageMetadata,
+)
+from torch.distributed.checkpoint.planner import LoadPlan, SavePlan, TensorWriteData, WriteItem, WriteItemType
+from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
 from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
 from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
+from torch.distributed.tensor import DTensor
 
 from glyphflow.core.errors import InputError
-from glyphflow.core.files import atomic_path
-from glyphflow.train.optimizer import EMA
+from glyphflow.core.files import read_json, storage_errors, write_json
+from glyphflow.train.ema import EMA
+from glyphflow.train.pieces import Piece, empty_like, local, pieces, whole_names
 
-_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+EXTRA = "extra.json"
+METRIC = "heldout_loss"
+"""The entry of a checkpoint's ``extra`` that the best one is chosen by; lower is better."""
 _NAME = re.compile(r"^step_(\d{8})$")
 
 
 class Checkpoints:
-    """The checkpoints of a run, in ``directory``; ``keep`` latest ones stay."""
+    """The checkpoints of a run, in ``directory``: the ``keep`` latest ones and the best stay.
 
-    def __init__(self, directory: Path, keep: int) -> None:
+    ``group`` is a gloo group of all processes of the run, which write together into a directory that all of them see; None for
+    one process. Every method but :meth:`steps` and :meth:`best` must then be called by all.
+    """
+
+    def __init__(self, directory: Path, keep: int, group: ProcessGroup | None = None) -> None:
         self._directory = Path(directory)
         self._keep = keep
+        self._group = group
+        self._main = group is None or group.rank() == 0
+        self._writing: threading.Thread | None = None
+        self._failure: BaseException | None = None
 
     def steps(self) -> list[int]:
         """Steps that have a complete checkpoint, ascending."""
@@ -40,74 +68,279 @@ class Checkpoints:
             return []
         return sorted(int(found[1]) for entry in self._directory.iterdir() if (found := _NAME.match(entry.name)))
 
+    def best(self, metric: str = METRIC) -> int | None:
+        """The step whose checkpoint has the lowest ``extra[metric]``; None when none has any."""
+        found = [(extra[metric], step) for step in self.steps() if metric in (extra := self.extra(step))]
+        return min(found)[1] if found else None
+
     def path(self, step: int) -> Path:
         """Directory of the checkpoint after ``step`` steps."""
         return self._directory / f"step_{step:08d}"
 
-    def save(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, ema: EMA) -> Path:
-        """Write the state after ``step`` steps, then remove the oldest checkpoints beyond ``keep``."""
-        state = {"model": model.state_dict(), "optimizer": _moments(model, optimizer), "ema": ema.tensors()}
-        with atomic_path(self.path(step)) as temporary, _quiet():
-            _save_whole(state, temporary)
-        for old in self.steps()[: -self._keep]:
-            shutil.rmtree(self.path(old), ignore_errors=True)
-        return self.path(step)
+    def extra(self, step: int) -> dict[str, Any]:
+        """What was saved as ``extra`` after ``step`` steps."""
+        path = self.path(step) / EXTRA
+        return dict(read_json(path)) if path.exists() else {}
 
-    def load(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, ema: EMA) -> None:
-        """Restore ``model``, ``optimizer`` and ``ema`` in place, bit for bit."""
+    def save(
+        self,
+        step: int,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        ema: EMA | None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Copy the state after ``step`` steps to main memory and write it behind the caller's back.
+
+        ``extra`` is JSON. The checkpoint appears when it is complete; then the oldest beyond ``keep`` go. At most one is being
+        written at a time: this waits for the one before, and raises what went wrong with it.
+        """
+        self.wait()
+        staged = {name: _staged(piece) for name, piece in _state(model, optimizer, ema).items()}
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self._writing = threading.Thread(target=self._write, args=(step, staged, dict(extra or {})), name="checkpoint")
+        self._writing.start()
+
+    def wait(self) -> None:
+        """Until what :meth:`save` began is on the disk; raises what went wrong, a full disk as a StorageError."""
+        if self._writing is not None:
+            self._writing.join()
+            self._writing = None
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+    def load(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, ema: EMA | None) -> dict[str, Any]:
+        """Restore ``model``, ``optimizer`` and ``ema`` in place, bit for bit, on any layout; returns ``extra``."""
         path = self.path(step)
-        weights, moments = model.state_dict(), _empty_moments(model, path)
-        _read({"model": weights, "optimizer": moments, "ema": ema.tensors()}, path)
-        model.load_state_dict(weights)
-        for name, parameter in model.named_parameters():
-            found = {key: moments[f"{name}.{key}"] for key in _MOMENTS if f"{name}.{key}" in moments}
-            if found:
-                optimizer.state[parameter] = found
+        state = _state(model, None, ema)
+        moments = _room_for_moments(model, _metadata(path))
+        for name, found in moments.items():
+            state |= {f"optimizer.{whole_names(model)[name]}.{key}": piece for key, piece in found.items()}
+        _read(state, path)
+        parameters = dict(model.named_parameters())
+        for name, found in moments.items():
+            optimizer.state[parameters[name]] = {key: _as_the_parameter(parameters[name], p) for key, p in found.items()}
+        return self.extra(step)
 
-    def load_weights(self, step: int, into: dict[str, torch.Tensor], *, ema: bool) -> None:
-        """Fill the tensors of ``into`` (by parameter name) with the weights, or their moving average, after ``step`` steps."""
-        _read({"ema" if ema else "model": into}, self.path(step))
+    def load_weights(self, step: int, into: Mapping[str, Tensor | Piece], *, ema: bool) -> None:
+        """Fill the tensors of ``into`` (by released name) with the weights, or their moving average, after ``step`` steps.
+
+        Those that were not trained keep the values they have. Raises InputError for trained ones that ``into`` lacks.
+        """
+        path = self.path(step)
+        stored = _metadata(path).state_dict_metadata
+        kind = "ema" if ema and any(key.startswith("ema.") for key in stored) else "model"
+        trained = {key.removeprefix(f"{kind}.") for key in stored if key.startswith(f"{kind}.")}
+        if missing := sorted(trained - into.keys()):
+            raise InputError(
+                f"The checkpoint {path} holds {missing[0]}, which this model has not; they do not belong together."
+            )
+        wanted = {f"{kind}.{name}": into[name] for name in trained}
+        _read({key: value if isinstance(value, Piece) else Piece.of(value) for key, value in wanted.items()}, path)
+
+    def _write(self, step: int, state: dict[str, Piece], extra: dict[str, Any]) -> None:
+        path = self.path(step)
+        unfinished = path.with_name(f".{path.name}.tmp")
+        try:
+            with storage_errors(path):
+                if self._main:
+                    shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed here
+                    unfinished.mkdir(parents=True)
+                self._meet()
+                _write_pieces(state, unfinished, self._group)
+                if self._main:
+                    write_json(unfinished / EXTRA, extra)
+                    shutil.rmtree(path, ignore_errors=True)
+                    unfinished.replace(path)
+                    _sync_directory(path.parent)
+                    self._prune()
+                self._meet()
+        except BaseException as error:
+            self._failure = error
+            if self._main:
+                shutil.rmtree(unfinished, ignore_errors=True)
+
+    def _prune(self) -> None:
+        kept = {*self.steps()[-self._keep :], self.best()}
+        for step in self.steps():
+            if step not in kept:
+                shutil.rmtree(self.path(step), ignore_errors=True)
+
+    def _meet(self) -> None:
+        if self._group is not None:
+            dist.barrier(self._group)
 
 
-def _save_whole(state: dict[str, Any], directory: Path) -> None:
+def _state(model: nn.Module, optimizer: torch.optim.Optimizer | None, ema: EMA | None) -> dict[str, Piece]:
+    """Everything that is stored, by the name it is stored under."""
+    state: dict[str, Piece] = {}
+    held, names = pieces(model), whole_names(model)
+    averages = {} if ema is None else ema.tensors()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            state[f"model.{names[name]}"] = held[name]
+        if name in averages:
+            state[f"ema.{names[name]}"] = held[name].like(averages[name])
+        for key, value in ({} if optimizer is None else optimizer.state.get(parameter, {})).items():
+            state[f"optimizer.{names[name]}.{key}"] = _moment(held[name], value, name, key)
+    return state
+
+
+def _moment(parameter: Piece, value: Any, name: str, key: str) -> Piece:
+    """An entry of the optimizer's state: cut as the parameter is, or the same in all processes."""
+    data = local(value)
+    if data.ndim and data.shape == parameter.data.shape:
+        return parameter.like(data)
+    if data.ndim and parameter.whole != tuple(parameter.data.shape):
+        raise InputError(
+            f"The optimizer's {key} of {name} is {tuple(data.shape)} beside a part {tuple(parameter.data.shape)} of the whole "
+            f"{parameter.whole}, which cannot be stored; use optimizer=adamw on several processes."
+        )
+    return Piece.of(data)
+
+
+def _room_for_moments(model: nn.Module, metadata: Metadata) -> dict[str, dict[str, Piece]]:
+    """Memory for the optimizer state that the checkpoint holds, by own name of the parameter."""
+    held, names = pieces(model), {whole: name for name, whole in whole_names(model).items()}
+    room: dict[str, dict[str, Piece]] = {}
+    for stored, facts in metadata.state_dict_metadata.items():
+        name, _, key = stored.removeprefix("optimizer.").rpartition(".")
+        if not stored.startswith("optimizer.") or name not in names or not isinstance(facts, TensorStorageMetadata):
+            continue
+        piece, dtype = held[names[name]], facts.properties.dtype
+        if tuple(facts.size) == piece.whole:
+            room.setdefault(names[name], {})[key] = piece.like(empty_like(piece, dtype))
+        else:
+            device = piece.data.device
+            room.setdefault(names[name], {})[key] = Piece.of(torch.empty(facts.size, dtype=dtype, device=device))
+    return room
+
+
+def _as_the_parameter(parameter: Tensor, piece: Piece) -> Tensor:
+    """Restored state in the form that the optimizer would have made: a DTensor beside a sharded parameter."""
+    if isinstance(parameter, DTensor) and piece.data.shape == local(parameter).shape:
+        return DTensor.from_local(
+            piece.data,
+            parameter.device_mesh,
+            parameter.placements,
+            run_check=False,
+            shape=parameter.shape,
+            stride=parameter.stride(),
+        )
+    return piece.data
+
+
+def _staged(piece: Piece) -> Piece:
+    """A copy in main memory; from a card without waiting, in pinned memory that PyTorch keeps for the next time."""
+    data = piece.data
+    if not data.is_cuda:
+        return piece.like(data.clone(memory_format=torch.contiguous_format))
+    return piece.like(torch.empty_like(data, device="cpu", pin_memory=True).copy_(data, non_blocking=True))
+
+
+def _write_pieces(state: dict[str, Piece], directory: Path, group: ProcessGroup | None) -> None:
     """Write ``state``; what went wrong in the writer arrives as itself, so that a full disk can be told from a bug."""
     failures: list[BaseException] = []
     try:
-        dcp_save(state, checkpoint_id=directory, no_dist=True)
+        with _quiet():
+            writer = FileSystemWriter(directory)
+            dcp_save(state, storage_writer=writer, planner=_SavePieces(), process_group=group, no_dist=group is None)
     except CheckpointException as error:
         failures = [failure for failure, _ in error.failures.values()]
     for failure in failures:  # outside the except block, where raising would replace the failure's own context
         raise failure
 
 
-def _moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """AdamW's state by parameter name; parameters that no gradient has reached have none."""
-    state = ((name, optimizer.state.get(parameter)) for name, parameter in model.named_parameters())
-    return {f"{name}.{key}": found[key] for name, found in state if found for key in _MOMENTS}
-
-
-def _empty_moments(model: nn.Module, path: Path) -> dict[str, torch.Tensor]:
-    """Room for the optimizer state that the checkpoint in ``path`` holds."""
-    stored = FileSystemReader(path).read_metadata().state_dict_metadata
-    room = {}
-    for name, parameter in model.named_parameters():
-        for key in _MOMENTS:
-            if f"optimizer.{name}.{key}" in stored:
-                like = parameter.detach() if key != "step" else torch.zeros((), dtype=torch.float32, device=parameter.device)
-                room[f"{name}.{key}"] = torch.empty_like(like)
-    return room
-
-
-def _read(state: dict[str, Any], path: Path) -> None:
+def _read(state: dict[str, Piece], path: Path) -> None:
     try:
         with _quiet():
-            dcp_load(state, checkpoint_id=path, no_dist=True)
+            dcp_load(state, storage_reader=FileSystemReader(path), planner=_LoadPieces(), no_dist=True)
     except Exception as error:  # dcp wraps whatever went wrong, also a missing key, in errors of its own
         reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"The checkpoint {path} does not fit this model or is damaged ({reason}); remove it to continue from the "
             "one before."
         ) from error
+
+
+def _metadata(path: Path) -> Metadata:
+    try:
+        return FileSystemReader(path).read_metadata()
+    except Exception as error:
+        raise InputError(
+            f"The checkpoint {path} cannot be read ({error}); remove it to continue from the one before."
+        ) from error
+
+
+class _SavePieces(DefaultSavePlanner):
+    """Plans the writing of pieces; what several processes hold alike is written by one of them, dealt out evenly."""
+
+    def __init__(self) -> None:
+        super().__init__(flatten_state_dict=False, flatten_sharded_tensors=False)
+
+    def create_local_plan(self) -> SavePlan:
+        self.plan = SavePlan([_write_item(name, piece) for name, piece in self.state_dict.items() if _holds(piece)])
+        return self.plan
+
+    def resolve_data(self, write_item: WriteItem) -> Tensor:
+        piece: Piece = self.state_dict[write_item.index.fqn]
+        return piece.data
+
+
+class _LoadPieces(DefaultLoadPlanner):
+    """Plans the reading of pieces from whatever pieces were written."""
+
+    def set_up_planner(self, state_dict: Any, metadata: Metadata | None = None, is_coordinator: bool = False) -> None:
+        self.state_dict, self.metadata, self.is_coordinator = state_dict, metadata, is_coordinator
+
+    def create_local_plan(self) -> LoadPlan:
+        assert self.metadata is not None
+        items = []
+        for name, piece in self.state_dict.items():
+            stored = self.metadata.state_dict_metadata.get(name)
+            if not isinstance(stored, TensorStorageMetadata):
+                raise InputError(f"{name} is missing")
+            if tuple(stored.size) != piece.whole:
+                raise InputError(f"{name} is {tuple(stored.size)} there and {piece.whole} here")
+            if _holds(piece):
+                items += create_read_items_for_chunk_list(name, stored, [_chunk(piece)])
+        return LoadPlan(items)
+
+    def lookup_tensor(self, index: MetadataIndex) -> Tensor:
+        piece: Piece = self.state_dict[index.fqn]
+        return piece.data
+
+
+def _write_item(name: str, piece: Piece) -> WriteItem:
+    chunk = _chunk(piece)
+    properties = TensorProperties.create_from_tensor(piece.data)
+    return WriteItem(
+        index=MetadataIndex(name, chunk.offsets),
+        type=WriteItemType.SHARD,
+        tensor_data=TensorWriteData(chunk=chunk, properties=properties, size=torch.Size(piece.whole)),
+    )
+
+
+def _chunk(piece: Piece) -> ChunkStorageMetadata:
+    return ChunkStorageMetadata(torch.Size(piece.offset), piece.data.shape)
+
+
+def _holds(piece: Piece) -> bool:
+    """False where there are more processes than rows to shard."""
+    return piece.data.numel() > 0
+
+
+def _sync_directory(directory: Path) -> None:
+    """Make a rename in ``directory`` last; Windows does that by itself."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _quiet() -> warnings.catch_warnings[None]:

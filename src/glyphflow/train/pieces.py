@@ -1,0 +1,66 @@
+"""Which part of which whole tensor this process holds, whatever cut it: tensor parallelism, FSDP, both, or nothing.
+
+Checkpoints are written in these terms, so that they hold whole tensors under the released names on every layout.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, Shard
+
+from glyphflow.models.parallel import ParallelMMDiT, released_name, split_axis
+
+
+class Piece(NamedTuple):
+    """``data`` is this process's part of a tensor of shape ``whole``, and begins there at ``offset``."""
+
+    data: Tensor
+    offset: tuple[int, ...]
+    whole: tuple[int, ...]
+
+    @classmethod
+    def of(cls, whole: Tensor) -> Piece:
+        """A tensor that is not cut."""
+        return cls(whole, (0,) * whole.ndim, tuple(whole.shape))
+
+    def like(self, data: Tensor) -> Piece:
+        """Another tensor that is cut like this one."""
+        return self._replace(data=data)
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This process's part of ``tensor``, without gradient; shares its memory."""
+    return tensor.detach().to_local() if isinstance(tensor, DTensor) else tensor.detach()
+
+
+def pieces(model: nn.Module) -> dict[str, Piece]:
+    """Every parameter of ``model`` by its own name: what this process holds of it."""
+    return {name: _piece(model, name, parameter) for name, parameter in model.named_parameters()}
+
+
+def whole_names(model: nn.Module) -> dict[str, str]:
+    """Own name of a parameter -> its name in the released layout."""
+    return {name: released_name(name) for name, _ in model.named_parameters()}
+
+
+def _piece(model: nn.Module, name: str, parameter: Tensor) -> Piece:
+    offset, whole = [0] * parameter.ndim, list(parameter.shape)
+    if isinstance(parameter, DTensor):
+        for dim, placement in enumerate(parameter.placements):
+            if isinstance(placement, Shard):
+                ranks, rank = parameter.device_mesh.size(dim), parameter.device_mesh.get_local_rank(dim)
+                rows = whole[placement.dim]
+                offset[placement.dim] = min(rows, -(-rows // ranks) * rank)  # as torch.chunk deals them
+    if isinstance(model, ParallelMMDiT) and (axis := split_axis(name)) is not None:
+        group = model.tensor
+        offset[axis] += group.rank() * whole[axis]
+        whole[axis] *= group.size()
+    return Piece(local(parameter), tuple(offset), tuple(whole))
+
+
+def empty_like(piece: Piece, dtype: torch.dtype) -> Tensor:
+    """Room for something that is cut like ``piece``."""
+    return torch.empty_like(piece.data, dtype=dtype)
