@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from glyphflow.core.errors import ConfigError
+from glyphflow.feed.batches import EncodedBatch as EncodedBatch
 from glyphflow.feed.cache import LatentCache
 from glyphflow.feed.order import EpochOrder, Interleave, is_heldout
 from glyphflow.models import pack_latents
@@ -18,33 +19,6 @@ from glyphflow.models.condition import ConditionEncoder
 
 DROPPED = -1
 """Choice of a sample that gets the empty prompt."""
-
-
-@dataclass(frozen=True)
-class EncodedBatch:
-    """Samples of one step."""
-
-    step: int
-    ids: tuple[str, ...]
-    latents: torch.Tensor
-    """(B, N, 4C) packed standardised latents, bfloat16."""
-    embeds: torch.Tensor
-    """(B, L, D) caption embeddings, zeros behind the shorter ones, bfloat16."""
-    mask: torch.Tensor | None
-    """(B, L) true at real tokens; None when all are real."""
-    shapes: list[list[tuple[int, int, int]]]
-    """Per sample the (frames, height, width) of its picture in tokens."""
-    fingerprint: str
-
-    @property
-    def tokens(self) -> int:
-        """Image and text tokens of the batch, padding included: what the model computes on."""
-        return len(self.ids) * (self.latents.shape[1] + self.embeds.shape[1])
-
-    def to(self, device: torch.device) -> EncodedBatch:
-        mask = None if self.mask is None else self.mask.to(device, non_blocking=True)
-        latents, embeds = self.latents.to(device, non_blocking=True), self.embeds.to(device, non_blocking=True)
-        return replace(self, latents=latents, embeds=embeds, mask=mask)
 
 
 @dataclass(frozen=True)
@@ -186,4 +160,6 @@ def _collate(cache: LatentCache, chosen: Sequence[tuple[int, int]], step: int) -
         mask,
         [[shape]] * len(chosen),
         cache.fingerprint,
+        tasks=("t2i",) * len(chosen),
+        total=len(chosen),
     )

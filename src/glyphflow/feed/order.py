@@ -8,15 +8,35 @@ anything that cannot be computed again, so a run that restarts at step k gets th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from glyphflow.core.errors import ConfigError
 from glyphflow.core.hashing import derive_seed
 
 SORT_WINDOW = 8
 """Batches whose records may be exchanged to bring similar text lengths together."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """The slice of every global batch that belongs to data-parallel rank ``rank`` of ``world``."""
+
+    rank: int = 0
+    world: int = 1
+
+    def bounds(self, total: int) -> tuple[int, int]:
+        """First row and the one behind the last of this part of a batch of ``total`` rows; ConfigError if it cannot be dealt."""
+        if total % self.world:
+            raise ConfigError(
+                f"A global batch of {total} samples cannot be dealt to {self.world} data-parallel ranks; make batch_size a "
+                f"multiple of {self.world}."
+            )
+        rows = total // self.world
+        return self.rank * rows, (self.rank + 1) * rows
 
 
 class Interleave:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 
 from glyphflow.core.errors import ConfigError
 from glyphflow.core.hashing import derive_seed
+from glyphflow.feed.batches import PixelBatch as PixelBatch
 from glyphflow.feed.buckets import Size, bucket_of, bucket_sizes, fit
 from glyphflow.feed.order import EpochOrder, Interleave, is_heldout
 
@@ -39,24 +39,6 @@ class Selection(Protocol):
     def sizes(self) -> Sequence[Size]: ...
     def __len__(self) -> int: ...
     def load(self, index: int) -> Record: ...
-
-
-@dataclass(frozen=True)
-class PixelBatch:
-    """Crops of one step."""
-
-    step: int
-    ids: tuple[str, ...]
-    pixels: torch.Tensor
-    """(B, 3, H, W) float32 in [-1, 1], channels last in memory."""
-
-    @property
-    def tokens(self) -> int:
-        """Latent positions of the batch (8 x 8 pixels each)."""
-        return self.pixels.shape[0] * self.pixels.shape[2] * self.pixels.shape[3] // 64
-
-    def to(self, device: torch.device) -> PixelBatch:
-        return replace(self, pixels=self.pixels.to(device, non_blocking=True))
 
 
 class PixelFeed:
@@ -113,13 +95,13 @@ class PixelFeed:
             rng = np.random.default_rng(derive_seed(self._seed, "crop", source, pick.epoch, index, slot))
             crops.append(self._cut(self._picture(source, index), rng))
             ids.append(self._sources[source].ids[index])
-        return PixelBatch(step, tuple(ids), to_tensor(np.stack(crops)))
+        return PixelBatch(step, tuple(ids), to_tensor(np.stack(crops)), total=len(ids))
 
     def heldout(self, count: int) -> list[PixelBatch]:
         """Up to ``count`` whole held-out pictures, one batch per picture, always the same ones in the same order."""
         chosen = self._heldout[:: max(1, len(self._heldout) // max(1, count))][:count]
         return [
-            PixelBatch(0, (self._sources[source].ids[index],), to_tensor(self._picture(source, index)[None]))
+            PixelBatch(0, (self._sources[source].ids[index],), to_tensor(self._picture(source, index)[None]), total=1)
             for source, index in chosen
         ]
 
