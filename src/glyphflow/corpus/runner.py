@@ -7,25 +7,19 @@ claim (:mod:`glyphflow.corpus.claims`), reads its pictures one after another, an
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
 import os
-import signal
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from glyphflow.core.errors import ConfigError, InputError
+from glyphflow.core.errors import ConfigError
 from glyphflow.core.progress import Progress
 from glyphflow.corpus.claims import claimed
-from glyphflow.corpus.decode import PictureError
-from glyphflow.corpus.operator import Operator, Row, Shard
+from glyphflow.corpus.operator import Operator, Shard
+from glyphflow.corpus.pools import Processes, Threads, Values
 from glyphflow.corpus.specs import Renderer
 from glyphflow.corpus.store import Corpus
 from glyphflow.corpus.tables import read_arrow, write_table
@@ -33,13 +27,11 @@ from glyphflow.corpus.tables import read_arrow, write_table
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-SLICE = 16  # rows that a thread takes at once
-GLOBAL_PATIENCE = 3600.0  # seconds that a stage over all shards waits for those who still measure
-MAX_DEATHS = 3  # of worker processes at one slice
+SLICE = 16  # rows that a thread takes at once from an operator without batches
 POLL = 0.5  # seconds between two looks at what other processes have finished
 
 Part = tuple[int, int]  # (i, n): begin with the i-th of n parts of the shards
-Values = Mapping[str, Any]
+Advance = Callable[[int], None]
 
 
 def run(
@@ -51,22 +43,29 @@ def run(
     workers: int | None = None,
     on: str = "local",
     part: Part | None = None,
+    wait: bool = True,
 ) -> int:
     """Measure with the operator ``name`` (see :func:`glyphflow.corpus.operators.make_operator`) what it has not seen yet.
 
     With ``view`` only the rows that it keeps are computed; the others stay null with ``measured`` false, until a call with
     another view, or none, adds them. ``workers`` is the number of threads or processes (default: every core), on Ray of actors.
-    Returns when every shard is measured, also those that other processes are at, unless this is ``part`` (i, n) of an array of
-    jobs: it begins with its own shards, helps the others, and does not wait for them. Gives the number of rows measured now.
+    ``on`` is "local", "ray" (a Ray on this machine) or "ray://HOST:PORT". One of many jobs begins with its ``part`` (i, n) and
+    then helps the others; with ``wait`` it returns when every shard is measured, also those that others are at. Gives the
+    number of rows measured now.
     """
-    if on != "local":
-        raise ConfigError(f"--on {on} is not known; choose local.")
     if name in GLOBAL:
-        with corpus.writing(f"measuring {name}", patience=GLOBAL_PATIENCE):
+        with corpus.deciding(f"measuring {name}"):
             return GLOBAL[name](corpus, **(options or {}))
     stage = Stage(corpus, name, options or {}, view, workers)
-    with corpus.measuring(), stage, Progress(f"measure {stage.operator.stage}", stage.rows(), "row") as progress:
-        return stage.drain(progress.advance, part)
+    with corpus.measuring(), Progress(f"measure {stage.operator.stage}", stage.rows(), "picture") as progress:
+        if on.startswith("ray"):
+            from glyphflow.corpus.runner_ray import drain
+
+            return drain(stage, on, workers, progress.advance)
+        if on != "local":
+            raise ConfigError(f"--on {on} is not known; choose local, ray, ray://HOST:PORT or slurm.")
+        with stage:
+            return stage.drain(progress.advance, part, wait)
 
 
 def _duplicates(corpus: Corpus) -> int:
@@ -75,7 +74,7 @@ def _duplicates(corpus: Corpus) -> int:
     return duplicates(corpus)
 
 
-# Stages that look at the columns of all shards at once, under the writer's lock; gives the number of rows looked at.
+# Stages that look at the columns of all shards at once, one process at a time; they give the number of rows looked at.
 GLOBAL: Mapping[str, Callable[..., int]] = {"duplicates": _duplicates}
 
 
@@ -92,15 +91,16 @@ class Stage:
         self.view = view
         self.mark = corpus.begin_stage(self.operator.stage, _identity(corpus, self.operator))
         self._renderer = Renderer()
-        self._made = (str(corpus.directory), name, dict(options))
+        self.made = (str(corpus.directory.resolve()), name, dict(options))  # what another process needs to make the same
         self._workers = workers or os.cpu_count() or 1
-        self._pool: _Threads | _Processes | None = None
+        self._pool: Threads | Processes | None = None
+        self._done: set[str] = set()  # shards never lose what they have
 
     def __enter__(self) -> Stage:
         if self.operator.parallel == "processes" and self._workers > 1:
-            self._pool = _Processes(self._workers, self._made)
+            self._pool = Processes(self._workers, self.made)
         else:
-            self._pool = _Threads(self._workers, self.operator)
+            self._pool = Threads(self._workers, self.operator)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -116,14 +116,18 @@ class Stage:
 
     def is_done(self, shard: str) -> bool:
         """Whether every row of ``shard`` that is wanted is measured."""
-        measured = self._measured(shard)
-        return measured is not None and bool(measured[self._wanted(shard, len(measured))].all())
+        if shard not in self._done:
+            measured = self._measured(shard)
+            if measured is None or not measured[self._wanted(shard, len(measured))].all():
+                return False
+            self._done.add(shard)
+        return True
 
     def rows(self) -> int:
         """How many rows are wanted and not measured, in all shards."""
         return sum(int(self._todo(shard).sum()) for shard in self.missing())
 
-    def _path(self, shard: str) -> Any:
+    def _path(self, shard: str) -> Path:
         return self.corpus.column_path(self.operator.stage, self.mark, shard)
 
     def _measured(self, shard: str) -> NDArray[np.bool_] | None:
@@ -148,19 +152,19 @@ class Stage:
 
     # -- the work -----------------------------------------------------------------------------------------------------
 
-    def drain(self, advance: Callable[[int], None], part: Part | None = None) -> int:
+    def drain(self, advance: Advance, part: Part | None = None, wait: bool = True) -> int:
         """Measure shard after shard until none is left (see :func:`run`); gives the number of rows measured here."""
         done = 0
         while missing := self.missing():
             here = [self.attempt(shard, advance) for shard in in_turn(missing, self.corpus.shards(), part)]
             done += sum(rows for rows in here if rows is not None)
             if all(rows is None for rows in here):  # others are at what is left
-                if part is not None:
+                if not wait:
                     break
                 time.sleep(POLL)
         return done
 
-    def attempt(self, shard: str, advance: Callable[[int], None]) -> int | None:
+    def attempt(self, shard: str, advance: Advance) -> int | None:
         """Measure ``shard`` unless somebody else does; gives its rows measured here, None when another process is at it."""
         with claimed(self._path(shard)) as ours:
             if not ours:
@@ -170,7 +174,7 @@ class Stage:
                 self._measure(shard, todo, advance)
             return len(todo)
 
-    def _measure(self, shard: str, numbers: NDArray[np.int64], advance: Callable[[int], None]) -> None:
+    def _measure(self, shard: str, numbers: NDArray[np.int64], advance: Advance) -> None:
         assert self._pool is not None, "enter the stage to work"
         with Shard(self.corpus, shard, self._renderer) as opened:
             errors = opened.values("error")
@@ -220,136 +224,3 @@ def _identity(corpus: Corpus, operator: Operator) -> dict[str, Any]:
                 f"glyphflow corpus measure --stages {lacking[0]} first."
             )
     return said
-
-
-# -- pools ----------------------------------------------------------------------------------------------------------------
-
-
-def compute(operator: Operator, rows: Sequence[Row], alone: Any = None) -> list[Values]:
-    """What ``operator`` says of ``rows``; a damaged picture costs its own row and no other.
-
-    ``alone`` is held while the operator computes (its ``prepare`` runs outside).
-    """
-    errors: dict[int, Values] = {}
-    for row in rows if operator.prepare is not None else ():
-        try:
-            row.prepared = operator.prepare(row) if operator.prepare else None
-        except PictureError as error:
-            errors[row.number] = {"error": str(error)}
-    good = [row for row in rows if row.number not in errors]
-    with alone or contextlib.nullcontext():
-        found = iter(_compute(operator, good))
-    return [errors.get(row.number) or next(found) for row in rows]
-
-
-def _compute(operator: Operator, rows: Sequence[Row]) -> Iterator[Values]:
-    for start in range(0, len(rows), operator.batch):
-        batch = rows[start : start + operator.batch]
-        try:
-            found: Sequence[Values] = operator.compute(batch)
-        except PictureError as error:
-            found = (
-                [{"error": str(error)}] if len(batch) == 1 else [each for row in batch for each in _compute(operator, [row])]
-            )
-        if len(found) != len(batch):
-            raise ValueError(f"the operator {operator.stage!r} gave {len(found)} results for {len(batch)} rows")
-        yield from found
-
-
-def _in_window(
-    submit: Callable[[Sequence[int]], Future[list[Values]]], slices: Iterable[Sequence[int]], ahead: int
-) -> Iterator[tuple[Sequence[int], list[Values]]]:
-    """Results in order, with at most ``ahead`` slices begun and not handed over: what bounds the memory."""
-    waiting: deque[tuple[Sequence[int], Future[list[Values]]]] = deque()
-    try:
-        for piece in slices:
-            waiting.append((piece, submit(piece)))
-            if len(waiting) >= ahead:
-                first, future = waiting.popleft()
-                yield first, future.result()
-        while waiting:
-            first, future = waiting.popleft()
-            yield first, future.result()
-    finally:  # an error or Ctrl-C: what has not begun never will
-        for _, future in waiting:
-            future.cancel()
-
-
-class _Threads:
-    """Threads of this process."""
-
-    def __init__(self, workers: int, operator: Operator) -> None:
-        self._operator = operator
-        self._workers = workers
-        self._pool = ThreadPoolExecutor(workers)
-        self._alone = threading.Lock() if operator.parallel == "one" else None
-
-    def map(self, shard: Shard, slices: Iterable[Sequence[int]]) -> Iterator[tuple[Sequence[int], list[Values]]]:
-        def submit(piece: Sequence[int]) -> Future[list[Values]]:
-            return self._pool.submit(compute, self._operator, [Row(shard, number) for number in piece], self._alone)
-
-        return _in_window(submit, slices, 2 * self._workers)
-
-    def close(self) -> None:
-        self._pool.shutdown(cancel_futures=True)
-
-
-class _Processes:
-    """Processes for an operator that holds the interpreter lock; they get row numbers and give back columns, never pixels."""
-
-    def __init__(self, workers: int, made: tuple[str, str, dict[str, Any]]) -> None:
-        self._workers = workers
-        self._made = made
-        self._pool = self._start()
-
-    def _start(self) -> ProcessPoolExecutor:
-        context = multiprocessing.get_context("spawn")  # a fork would copy threads' locks in whatever state they are
-        return ProcessPoolExecutor(self._workers, context, _begin_process, self._made)
-
-    def map(self, shard: Shard, slices: Iterable[Sequence[int]]) -> Iterator[tuple[Sequence[int], list[Values]]]:
-        def submit(piece: Sequence[int]) -> Future[list[Values]]:
-            return self._pool.submit(_in_process, shard.name, piece)
-
-        left, deaths = list(slices), 0
-        while left:
-            try:
-                for piece, values in _in_window(submit, tuple(left), 2 * self._workers):
-                    yield piece, values
-                    left.pop(0)
-                    deaths = 0
-            except BrokenProcessPool as error:
-                deaths += 1
-                if deaths == MAX_DEATHS:
-                    raise InputError(
-                        f"A process died {deaths} times at rows {left[0][0]} and following of the shard {shard.name!r} (out of "
-                        "memory, or a codec that crashes); use fewer --workers, or forget the picture that does it."
-                    ) from error
-                self._pool.shutdown(cancel_futures=True)
-                self._pool = self._start()
-
-    def close(self) -> None:
-        self._pool.shutdown(cancel_futures=True)
-
-
-_PROCESS: list[Any] = []  # in a worker process: the corpus, the operator, the renderer
-
-
-def _begin_process(directory: str, name: str, options: Mapping[str, Any]) -> None:
-    from glyphflow.corpus.operators import make_operator
-
-    parent = multiprocessing.parent_process()
-    if parent is not None:  # whose death by a signal nobody tells its children
-        threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this one
-    _PROCESS[:] = [Corpus.open(directory), make_operator(name, **options), Renderer()]
-
-
-def _die_with(parent: Any) -> None:
-    parent.join()
-    os._exit(1)
-
-
-def _in_process(shard: str, numbers: Sequence[int]) -> list[Values]:
-    corpus, operator, renderer = _PROCESS
-    with Shard(corpus, shard, renderer) as opened:
-        return compute(operator, [Row(opened, number) for number in numbers])

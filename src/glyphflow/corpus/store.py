@@ -9,7 +9,7 @@
     index/<shard>.parquet              one row a picture; its existence commits the shard
     columns/<stage>.json               which fingerprint of a stage counts now, and what it was computed with
     columns/<stage>@<fp>/<shard>.parquet   row-aligned measurements; existence is the checkpoint
-    views/<name>/<shard>.parquet       for every row: kept, or the first rule that refused it with the value
+    views/<name>/<shard>.parquet       for every row: kept, or the first rule that refused it with the value; split, weight
     views/<name>/view.json             the recipe that decided, and its fingerprint
     forgotten.json                     rows that were taken out again (:mod:`glyphflow.corpus.forget`)
 
@@ -62,7 +62,11 @@ VIEW_TYPES = {
     "stage": "string",  # of the first rule that refused the row
     "rule": "string",
     "value": "double",  # the measured value, where it is a number
-    "detail": "string",  # the sentence a person reads
+    "detail": "string",  # the sentence a person reads; of a kept row that a patch brought back, why it did
+    "split": "string",  # the part of the view that the row belongs to; null where the recipe splits nothing
+    "weight": "float32",  # how often the row is drawn beside one of weight 1
+    "refused_captions": "string",  # caption variants (raw, recaption, fused) that rules took from the row, joined by commas
+    "recaption": "bool",  # to be captioned anew
 }
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -115,21 +119,9 @@ class Corpus:
         return cls(directory)
 
     @contextlib.contextmanager
-    def writing(self, purpose: str, patience: float = 0.0) -> Iterator[None]:
-        """One writer at a time, and nobody measuring; what a killed one left half written is swept away first.
-
-        While another process is at work, this waits ``patience`` seconds before it gives up (:class:`InUseError`).
-        """
-        with contextlib.ExitStack() as stack:
-            deadline = time.monotonic() + patience
-            while True:
-                try:
-                    stack.enter_context(exclusive(self.directory, purpose))
-                    break
-                except InUseError:
-                    if time.monotonic() >= deadline:
-                        raise
-                    time.sleep(0.2)
+    def writing(self, purpose: str) -> Iterator[None]:
+        """One writer of rows at a time, and nobody measuring; what a killed one left half written is swept away first."""
+        with exclusive(self.directory, purpose):
             for pattern in (".*.tmp", ".*.claim"):
                 for leftover in self.directory.rglob(pattern):
                     leftover.unlink(missing_ok=True)
@@ -145,7 +137,24 @@ class Corpus:
 
         They keep out whoever changes rows (:meth:`writing`), so that nothing is measured of a picture while it is forgotten.
         """
+        from glyphflow.corpus.forget import is_waiting
+
+        if is_waiting(self):
+            with self.writing("forgetting"):
+                pass
         with exclusive(self.directory, "measuring", others=True):
+            yield
+
+    @contextlib.contextmanager
+    def deciding(self, purpose: str) -> Iterator[None]:
+        """One process at a time looks at all shards at once (a view, duplicates), beside any that measure; others wait."""
+        with self.measuring(), contextlib.ExitStack() as stack:
+            while True:
+                try:
+                    stack.enter_context(exclusive(self.directory / "views", purpose))
+                    break
+                except InUseError:
+                    time.sleep(0.2)
             yield
 
     # -- rows ---------------------------------------------------------------------------------------------------------
