@@ -101,9 +101,9 @@ class Ranks:
                 f"{plan} is for {plan.count} processes, and {started} {'was' if started == 1 else 'were'} started; start "
                 f"{plan.count} with: torchrun --nproc-per-node {plan.count} -m glyphflow generate … --parallel {plan}"
             )
-        place = _own_device(device)
+        place = own_device(device)
         if not dist.is_initialized():
-            _meet(place)
+            meet(place)
         mesh = init_device_mesh(place.type, (plan.cfg, plan.ulysses, plan.tensor), mesh_dim_names=("cfg", "sp", "tp"))
         seed = torch.tensor([torch.initial_seed() % 2**63], device=place)
         dist.broadcast(seed, src=0)
@@ -152,7 +152,11 @@ class Ranks:
         return sides
 
 
-def _own_device(asked: str | None) -> torch.device:
+def own_device(asked: str | None) -> torch.device:
+    """The device of this process: the card of its number on its machine, or what ``asked`` says.
+
+    Raises InputError when there are more processes than cards.
+    """
     number = int(os.environ.get("LOCAL_RANK", "0"))
     device = pick_device(asked)
     if device.type != "cuda":
@@ -167,7 +171,8 @@ def _own_device(asked: str | None) -> torch.device:
     return device
 
 
-def _meet(device: torch.device) -> None:
+def meet(device: torch.device) -> None:
+    """Make the group of the processes that torchrun started, or of this one alone; it is left when the process ends."""
     backend, card = ("nccl", device) if device.type == "cuda" else ("gloo", None)
     if "RANK" in os.environ:
         dist.init_process_group(backend, device_id=card)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,8 @@ class RMSNorm(nn.Module):
         return rms_norm(x, self.weight, self.eps)
 
 
-class Layout(NamedTuple):
+@dataclass(frozen=True)
+class Layout:
     """How the text and image tokens of a batch meet in attention: [text, image] of each sample, and nothing of another's.
 
     ``lengths`` is None for text (B, L, D); else the texts of the B samples, of these lengths, stand one behind the other in

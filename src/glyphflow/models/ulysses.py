@@ -7,10 +7,10 @@ all others. Nothing is padded. Tokens have their rotary positions with them, so 
 
 from __future__ import annotations
 
-import copy
 import functools
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -48,6 +48,7 @@ def deal(parts: tuple[int, ...], ranks: int, device: torch.device) -> Deal:
     return Deal(numbers, tuple(tuple(len(part[r]) for part in runs) for r in range(ranks)))
 
 
+@dataclass(frozen=True)
 class LocalLayout(Layout):
     """The :class:`Layout` of one rank's tokens, with ``keys`` and ``queries``: all ranks' lengths of each joint sequence.
 
@@ -60,9 +61,7 @@ class LocalLayout(Layout):
 
     def for_target(self) -> LocalLayout:
         """The same where only tokens of the target ask."""
-        local = copy.copy(self)
-        local.queries = self.targets
-        return local
+        return replace(self, queries=self.targets)
 
 
 class Share:
@@ -93,17 +92,18 @@ class Share:
         if mask is not None:
             order = [n for r in range(len(images.numbers)) for n in (texts.numbers[r], text + images.numbers[r])]
             mask = mask[..., torch.cat(order)]
-        local = LocalLayout(
+        samples = range(len(texts.counts[rank]))
+        per_sample = [[counts[i] for counts in texts.counts] for i in samples]
+        keys = tuple(tuple(n + m for n, m in zip(one, images.sizes, strict=True)) for one in per_sample)
+        return LocalLayout(
             layout.text_rotation[texts.numbers[rank]],
             layout.image_rotation[images.numbers[rank]],
             mask,
             None if layout.lengths is None else texts.counts[rank],
+            keys=keys,
+            queries=keys,
+            targets=(self._targets,) * len(samples),
         )
-        samples = range(len(texts.counts[rank]))
-        per_sample = [[counts[i] for counts in texts.counts] for i in samples]
-        local.keys = tuple(tuple(n + m for n, m in zip(one, images.sizes, strict=True)) for one in per_sample)
-        local.queries, local.targets = local.keys, (self._targets,) * len(samples)
-        return local
 
     def image(self, whole_BND: Tensor) -> Tensor:
         """This rank's part of an image stream."""
