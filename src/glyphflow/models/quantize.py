@@ -8,7 +8,7 @@ moves between devices like any other tensor and needs no package or kernel of on
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,9 @@ class QuantLinear(nn.Module):
         self.bias = bias
 
     def forward(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled() and x.requires_grad:
+            out: Tensor = _Through.apply(x, self.bias, self)  # type: ignore[no-untyped-call]
+            return out
         return F.linear(x, self.expand(), self.bias)
 
     def expand(self) -> Tensor:
@@ -54,6 +57,22 @@ class QuantLinear(nn.Module):
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, kind={self.kind}"
+
+
+class _Through(torch.autograd.Function):
+    """x W^T + b for a weight that is not trained: the backward pass expands it again instead of keeping it as a whole."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, bias: Tensor | None, linear: QuantLinear) -> Tensor:
+        ctx.linear, ctx.dtype = linear, x.dtype
+        weight = linear.expand()
+        return F.linear(x.to(weight.dtype), weight, None if bias is None else bias.to(weight.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        weight = ctx.linear.expand()
+        bias = grad.flatten(0, -2).sum(0).to(ctx.linear.bias.dtype) if ctx.needs_input_grad[1] else None
+        return (grad.to(weight.dtype) @ weight).to(ctx.dtype), bias, None
 
 
 def quantised(name: str, shape: tuple[int, ...], kind: Quantize) -> bool:
