@@ -105,7 +105,8 @@ class GELULinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.proj(x)
-        stand_in = h.requires_grad and h.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+        # Whether in training, not whether a gradient is asked for: recomputed passes must be what the first one was.
+        stand_in = self.training and h.device.type == "cpu" and torch.is_autocast_enabled("cpu")
         return F.gelu(h, approximate="none" if stand_in else "tanh")
 
 
