@@ -81,6 +81,16 @@ class Weights:
         for slot in self._slots:
             slot.table[slot.name] = slot.host
 
+    def take(self, tensors: list[Tensor]) -> None:
+        """Copy ``tensors``, from :meth:`copy_to` and changed since, back into the weights."""
+        for slot, tensor in zip(self._slots, tensors, strict=True):
+            slot.host.detach().copy_(tensor.detach(), non_blocking=True)
+
+    @property
+    def slots(self) -> Sequence[tuple[dict[str, Tensor | None], str, Tensor]]:
+        """The table that holds a tensor, its name there and the tensor itself, in the order of :meth:`copy_to`."""
+        return self._slots
+
 
 class Loan:
     """Weights that are on the device as a whole until :meth:`end`."""
@@ -114,7 +124,7 @@ class Stream:
         self._weights = [Weights([module], apart) for module in modules]
         self._loans: dict[int, Loan] = {}
         self._streamed: list[int] = []
-        self._buffers: _Buffers | None = None
+        self._buffers: Buffers | None = None
         self._hooks = []
         for index, module in enumerate(modules):
             self._hooks.append(module.register_forward_pre_hook(lambda *_, index=index: self._before(index)))
@@ -159,7 +169,7 @@ class Stream:
             return
         with torch.inference_mode(False), torch.no_grad():
             if self._buffers is None:
-                self._buffers = _Buffers([self._weights[i] for i in self._streamed], self._device)
+                self._buffers = Buffers([self._weights[i] for i in self._streamed], self._device)
             at = bisect.bisect_left(self._streamed, index)
             if index not in self._loans:
                 self.copied += self._buffers.fetch(at)
@@ -175,7 +185,7 @@ class Stream:
                 self.free_buffers()
 
 
-class _Buffers:
+class Buffers:
     """Two pieces of device memory through which the streamed weights pass; number n uses buffer n % 2."""
 
     def __init__(self, weights: Sequence[Weights], device: torch.device) -> None:
@@ -200,12 +210,13 @@ class _Buffers:
         slot.holds = number
         return self._weights[number].nbytes
 
-    def attach(self, number: int) -> None:
-        """Make the modules compute with the copy, as soon as it is complete."""
+    def attach(self, number: int) -> list[Tensor]:
+        """Make the modules compute with the copy, as soon as it is complete; returns it."""
         slot = self._slots[number % len(self._slots)]
         if self._side is not None:
             torch.cuda.current_stream(self._side.device).wait_event(slot.filled)
         self._weights[number].attach(slot.copies)
+        return slot.copies
 
     def detach(self, number: int) -> None:
         """The module has been called: its buffer may be filled again when the device has got so far."""
@@ -213,8 +224,28 @@ class _Buffers:
             self._slots[number % len(self._slots)].used.record(torch.cuda.current_stream(self._side.device))
         self._weights[number].detach()
 
+    def return_changed(self, number: int) -> int:
+        """Like :meth:`detach`, and the changed copy becomes the weights; returns the bytes that are copied."""
+        slot = self._slots[number % len(self._slots)]
+        if self._side is None:
+            self._weights[number].take(slot.copies)
+        else:
+            # On the stream of the copies: the next one to the device comes behind this one.
+            self._side.wait_stream(torch.cuda.current_stream(self._side.device))
+            with torch.cuda.stream(self._side):
+                self._weights[number].take(slot.copies)
+                slot.used.record(self._side)
+        self._weights[number].detach()
+        return self._weights[number].nbytes
+
+    def settle(self) -> None:
+        """Wait until all copies are complete."""
+        if self._side is not None:
+            self._side.synchronize()
+
     def close(self) -> None:
         """Take all weights back and free the memory."""
+        self.settle()
         for slot in self._slots:
             self._vacate(slot)
         self._slots = []
