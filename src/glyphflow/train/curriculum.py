@@ -6,33 +6,30 @@ corpus was filtered, how evenly it is mixed, and how much of it is synthetic. A 
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from glyphflow.core.config import Config, load_config, parse_yaml
 from glyphflow.core.errors import ConfigError
+from glyphflow.feed.settings import FeedSettings, Positive, Source, TextLevel, Weights
+from glyphflow.feed.settings import Resolution as FeedResolution
 from glyphflow.models import MMDiTConfig, VAEConfig
-from glyphflow.train.recipe import FlowObjective
-
-TextLevel = Literal["none", "word", "line", "paragraph"]
-"""The most text that pictures of a stage may hold."""
-
-Positive = Annotated[int, Field(gt=0)]
-
-
-def _weights(weights: dict[str, float]) -> dict[str, float]:
-    if weights and (min(weights.values()) < 0 or sum(weights.values()) <= 0):
-        raise ValueError("weights must not be negative, and not all zero")
-    return weights
-
-
-Weights = Annotated[dict[str, float], AfterValidator(_weights)]
-"""Name -> weight, relative to the others; empty: all alike."""
-
+from glyphflow.train.optimizer import learning_rate
+from glyphflow.train.recipe import (
+    AnyRecipe,
+    FlowObjective,
+    PreviewConfig,
+    RunConfig,
+    Schedule,
+    Share,
+    TrainConfig,
+    find_recipe,
+    read_recipe,
+)
 
 class Resolution(Config):
     """Pictures of one area; they come in the nine ratios of :data:`glyphflow.feed.buckets.RATIOS`."""
@@ -52,8 +49,9 @@ class Stage(Config):
     steps: Positive
     lr: float = Field(gt=0)
     resolutions: Annotated[tuple[Resolution, ...], Field(min_length=1)]
-    view: str
-    """Name of the corpus view that the stage reads: what the filters of its stage kept."""
+    view: str | None
+    """Name of the corpus view that the stage reads, in every source: what the filters of its stage kept. None: the sources'
+    own views."""
     splits: Weights = Field(default_factory=dict)
     """Weights of the view's splits, such as english, chinese, other, non-text."""
     captions: Weights = Field(default_factory=dict)
@@ -65,6 +63,9 @@ class Stage(Config):
     """Weights of t2i (text to picture), ti2i (edits) and i2i (reconstruction)."""
     producers: Positive | Literal["auto"] = "auto"
     """Encoding devices; auto: as many as keep the trainers fed, from measured rates."""
+    schedule: Schedule = "constant"
+    lr_floor: float = Field(default=0.0, ge=0, le=1)
+    """Share of ``lr`` that a cosine ends at with the stage."""
 
     def shares(self) -> tuple[float, ...]:
         """Share of the steps of each resolution; they sum to 1."""
@@ -95,7 +96,16 @@ class Curriculum(Config):
     optimizer: Optimizer = Optimizer()
     drop_condition: Annotated[float, Field(ge=0, lt=1)] = 0.1
     caption_tokens: Positive = 150
-    """Mean length of a caption as the MMDiT sees it, the closing tokens of the template included."""
+    """Mean length of a caption as the MMDiT sees it, the closing tokens of the template included; only plans read it."""
+    sources: tuple[Source, ...] = ()
+    """Where the stages' views are found."""
+    fingerprint: str | None = None
+    """Identity of the encoders; filled in by the first run, and samples of other encoders are refused from then on."""
+    heldout_share: Share = 0.02
+    from_scratch: bool = True
+    """Begin with random weights of ``model``; false: with those of ``train.init_from``. The encoders are always from there."""
+    train: RunConfig = RunConfig()
+    preview: PreviewConfig = PreviewConfig()
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -105,21 +115,57 @@ class Curriculum(Config):
             raise ConfigError(f"Stages need names of their own, not {', '.join(names)}; rename those that are alike.")
         return self
 
+    def starts(self) -> tuple[int, ...]:
+        """First optimizer step of each stage, and the end of the last."""
+        return tuple(sum(stage.steps for stage in self.stages[:number]) for number in range(len(self.stages) + 1))
+
+    def feed(self, stage: Stage) -> FeedSettings:
+        """What the feed takes for ``stage``."""
+        return FeedSettings(
+            sources=self.sources,
+            resolutions=tuple(FeedResolution(area=r.side**2, batch_size=r.batch, share=r.share) for r in stage.resolutions),
+            view=stage.view,
+            tasks=stage.tasks,
+            mixture=stage.mixture,
+            splits=stage.splits,
+            text=stage.text,
+            captions=stage.captions,
+            drop_condition=self.drop_condition,
+            heldout_share=self.heldout_share,
+            fingerprint=self.fingerprint,
+            producers=stage.producers,
+        )
+
+    def rate(self, step: int) -> float:
+        """Learning rate of ``step`` (from 0): its stage's, under one linear warm-up at the beginning of the run."""
+        starts = self.starts()
+        number = min(bisect.bisect_right(starts, step), len(self.stages)) - 1
+        stage = self.stages[number]
+        settings = TrainConfig(steps=stage.steps, lr=stage.lr, schedule=stage.schedule, lr_floor=stage.lr_floor)
+        warmed = min(1.0, (step + 1) / self.optimizer.warmup_steps) if self.optimizer.warmup_steps else 1.0
+        return warmed * learning_rate(step - starts[number], settings)
+
+    def settings(self) -> TrainConfig:
+        """What the loop needs of the whole run; the learning rate is that of :meth:`rate`."""
+        return TrainConfig(
+            **dict(self.train), **dict(self.optimizer), steps=self.starts()[-1], lr=max(stage.lr for stage in self.stages)
+        )
+
+
+def read_training(source: str | Path, overrides: Sequence[str] = ()) -> AnyRecipe | Curriculum:
+    """Read whatever ``glyphflow train`` trains by: a curriculum or a recipe of one stage."""
+    return read_curriculum(source, overrides) if is_curriculum(source) else read_recipe(source, overrides)
+
 
 def read_curriculum(source: str | Path, overrides: Sequence[str] = ()) -> Curriculum:
-    """Read a curriculum file, or the packaged ``qwen-image-20b``, and apply ``dotted.key=value`` overrides."""
-    return load_config(Curriculum, _find(source), overrides)
+    """Read a curriculum file, or a packaged one (``qwen-image-20b``), and apply ``dotted.key=value`` overrides."""
+    return load_config(Curriculum, find_recipe(source), overrides)
 
 
 def is_curriculum(source: str | Path) -> bool:
     """Whether ``source`` is a curriculum rather than a recipe of one stage; a file that cannot be read is neither."""
     try:
-        data = parse_yaml(_find(source).read_text(encoding="utf-8"), str(source))
+        data = parse_yaml(find_recipe(source).read_text(encoding="utf-8"), str(source))
     except OSError:
         return False
     return isinstance(data, dict) and data.get("kind") == "curriculum"
-
-
-def _find(source: str | Path) -> Path:
-    packaged = Path(str(resources.files("glyphflow"))) / "recipes" / Path(source) / "pretrain.yaml"
-    return packaged if not Path(source).is_file() and packaged.is_file() else Path(source)

@@ -12,7 +12,9 @@ from glyphflow.core.files import atomic_path
 from glyphflow.generate.directory import locate
 from glyphflow.models import VAE, MMDiT
 from glyphflow.train.checkpoint import Checkpoints
-from glyphflow.train.recipe import AnyRecipe, VAERecipe, read_recipe
+from glyphflow.train.curriculum import Curriculum, read_training
+from glyphflow.train.lora import TrainedLoRA, inject_lora
+from glyphflow.train.recipe import AnyRecipe, VAERecipe
 from glyphflow.train.run import RECIPE, open_pixels
 from glyphflow.train.vae import latent_statistics
 
@@ -24,23 +26,26 @@ def export_run(run: Path, out: Path, *, average: bool = True, dtype: str = "bflo
     """Write the latest checkpoint of ``run`` as the pipeline directory ``out``; returns its step.
 
     The trained part comes from the checkpoint (its moving average unless ``average`` is false), every other part is copied from
-    the directory that the run started from. A VAE gets latents_mean and latents_std measured on crops of its own feed.
-    ``out`` must not exist.
+    the directory that the run started from. A VAE gets latents_mean and latents_std measured on crops of its own feed. A LoRA
+    run gives a directory with the adapter alone, float32, as diffusers and ``--lora`` read it. ``out`` must not exist.
     """
     if dtype not in _DTYPES:
         raise ConfigError(f"The type {dtype!r} cannot be written; choose {' or '.join(_DTYPES)}.")
     if Path(out).exists():
         raise StorageError(f"{out} exists already; choose another directory or remove it first.")
-    recipe = read_recipe(run / RECIPE)
+    recipe = read_training(run / RECIPE)
     checkpoints = Checkpoints(run / "checkpoints", recipe.train.keep)
     steps = checkpoints.steps()
     if not steps:
         raise InputError(
             f"{run} holds no checkpoint yet; let the run reach step {recipe.train.checkpoint_every} or stop it with Ctrl-C."
         )
+    if recipe.train.lora:
+        _export_adapter(recipe, checkpoints, steps[-1], out, average)
+        return steps[-1]
     root = locate(recipe.train.init_from)
     part = "vae" if isinstance(recipe, VAERecipe) else "transformer"
-    model = _model(recipe, root / part)
+    model = _model(recipe, root)
     weights = {name: p.detach() for name, p in model.named_parameters()}
     checkpoints.load_weights(steps[-1], weights, ema=average)
     if isinstance(recipe, VAERecipe):
@@ -52,9 +57,24 @@ def export_run(run: Path, out: Path, *, average: bool = True, dtype: str = "bflo
     return steps[-1]
 
 
-def _model(recipe: AnyRecipe, directory: Path) -> VAE | MMDiT:
-    kind = VAE if isinstance(recipe, VAERecipe) else MMDiT
-    return kind.from_pretrained(directory, dtype=torch.float32)
+def _export_adapter(
+    recipe: AnyRecipe | Curriculum, checkpoints: Checkpoints, step: int, out: Path, average: bool
+) -> None:
+    assert recipe.train.lora is not None
+    model = _model(recipe, locate(recipe.train.init_from))
+    inject_lora(model, recipe.train.lora, 0)
+    adapter = TrainedLoRA(model)
+    checkpoints.load_weights(step, {name: p.detach() for name, p in adapter.named_parameters()}, ema=average)
+    with atomic_path(out) as temporary:
+        adapter.save(temporary)
+
+
+def _model(recipe: AnyRecipe | Curriculum, root: Path) -> VAE | MMDiT:
+    if isinstance(recipe, VAERecipe):
+        return VAE.from_pretrained(root / "vae", dtype=torch.float32)
+    if isinstance(recipe, Curriculum) and recipe.from_scratch:
+        return MMDiT(recipe.model)
+    return MMDiT.from_pretrained(root / "transformer", dtype=torch.float32)
 
 
 def _standardised(vae: VAE, recipe: VAERecipe) -> VAE:

@@ -6,11 +6,16 @@ parameters and almost none of the work. Counting them per token would promise ha
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
+import torch
+
+from glyphflow.feed.feed import EncodedBatch
 from glyphflow.models import MMDiTConfig
 
 _WAVE = 256  # features of the timestep's sinusoid
+_SIDE = 1024  # of the matrices that a rate is measured with: large enough for the caches to be used as in a model
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,11 @@ class SampleFlops:
         """Forward and backward: twice more for the gradients of weights and inputs."""
         return 3 * self.forward - self.embed
 
+    @property
+    def adapt(self) -> int:
+        """Forward and backward through frozen weights: gradients of the inputs only."""
+        return 2 * self.forward - self.embed
+
     def recomputed(self, share: float) -> float:
         """What activation checkpointing of a ``share`` of the blocks repeats in the backward pass."""
         return share * (self.blocks + self.modulation)
@@ -53,3 +63,25 @@ def sample_flops(config: MMDiTConfig, text: int, target: int, references: int = 
         modulation=config.num_layers * 2 * 6 * square * (rows + 1),
         head=2 * square * (rows + 2) + 2 * target * width * config.patch_size**2 * (config.out_channels or config.in_channels),
     )
+
+
+def batch_flops(batch: EncodedBatch, config: MMDiTConfig, *, frozen: bool = False, recomputed: float = 0.0) -> float:
+    """Operations of a training step on ``batch``, with the padding of its texts, which is computed, too.
+
+    ``frozen``: only an adapter learns, whose own work is too little to count. ``recomputed``: share of the blocks that
+    activation checkpointing runs twice.
+    """
+    references = 0 if batch.references is None else batch.references.shape[1]
+    sample = sample_flops(config, batch.embeds.shape[1], batch.latents.shape[1], references)
+    return len(batch.ids) * ((sample.adapt if frozen else sample.train) + sample.recomputed(recomputed))
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype, seconds: float = 0.2) -> float:
+    """Operations a second of a square matrix product on ``device``, the best of several: what a CPU can be measured against."""
+    a, b = (torch.randn(_SIDE, _SIDE, device=device).to(dtype) for _ in range(2))
+    best, end = float("inf"), time.perf_counter() + seconds
+    while best == float("inf") or time.perf_counter() < end:
+        began = time.perf_counter()
+        float((a @ b)[0, 0])  # reading a number waits for the device
+        best = min(best, time.perf_counter() - began)
+    return 2 * _SIDE**3 / best

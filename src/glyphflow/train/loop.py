@@ -1,4 +1,4 @@
-"""The one training loop: batch, loss, step, average, measure, save. What is trained and on what is passed in."""
+"""The one training loop: batches, loss, step, average, measure, save. What is trained and on what is passed in."""
 
 from __future__ import annotations
 
@@ -6,25 +6,28 @@ import contextlib
 import math
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import FrameType
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
 import torch
+import torch.distributed as dist
 from PIL import Image
 from torch import nn
 
 from glyphflow.core.errors import InputError, InterruptedRun
 from glyphflow.core.files import atomic_path
-from glyphflow.core.hardware import peak_memory_bytes
 from glyphflow.core.hashing import derive_seed
 from glyphflow.core.progress import Progress
-from glyphflow.feed.prefetch import Prefetch
 from glyphflow.train.checkpoint import Checkpoints
+from glyphflow.train.ema import EMA
+from glyphflow.train.history import History
+from glyphflow.train.meter import Meter
 from glyphflow.train.metrics import Metrics
-from glyphflow.train.optimizer import EMA, gradient_norm, learning_rate, make_optimizer
+from glyphflow.train.optimizer import learning_rate, make_optimizer
+from glyphflow.train.parallel import World
 from glyphflow.train.recipe import TrainConfig
 
 Measured = Mapping[str, float]
@@ -34,9 +37,12 @@ class Batch(Protocol):
     """What the loop asks of a payload; everything else is between the feed and the objective."""
 
     @property
+    def step(self) -> int: ...
+    @property
     def ids(self) -> tuple[str, ...]: ...
     @property
     def tokens(self) -> int: ...
+    def split(self, parts: int) -> Sequence[Self]: ...
 
 
 B = TypeVar("B", bound=Batch)
@@ -44,107 +50,196 @@ Objective = Callable[[nn.Module, B, torch.Generator], tuple[torch.Tensor, dict[s
 """(model, batch, rng) -> loss (a scalar that can be differentiated), metrics (detached scalars)."""
 
 
+class Feed(Protocol[B]):
+    """Where batches come from: one after the other, each with the seconds spent waiting for it."""
+
+    def next(self) -> tuple[B, float]: ...
+
+
 class Loop(Generic[B]):
     """Train ``model`` in place for ``settings.steps`` steps, from the latest checkpoint in ``out`` if there is one.
 
-    ``batch(step)`` makes the batch of a step (already on the model's device), ``objective`` turns it into a loss. All
-    randomness of a step comes from (``seed``, step), so a run that was killed and continues ends with the same bits as one
-    that was not. ``heldout(model)`` measures and ``preview(model)`` draws with the averaged weights; both are optional.
+    ``feed(step)`` opens the feed at its step ``step``; its batches are on the model's device. ``objective`` turns one into a
+    loss, a mean over what ``weight`` counts; ``size`` is what ``settings.micro_tokens`` limits. All randomness of a step
+    comes from (``seed``, step, number of the sample), so a run that was killed and continues ends with the same bits as one
+    that was not.
+
+    ``model`` is as ``world`` has laid it out; ``trained`` holds those of its parameters that learn (None: all that ask for a
+    gradient are the model's own), which is what the optimizer, the average and checkpoints know. ``rate(step)`` is the learning rate (None: that of ``settings``), ``work(batch)``
+    the operations of a step on a batch and ``peak`` what a device can do in a second. ``heldout(model)`` measures and
+    ``preview(model)`` draws with the averaged weights; both are optional.
     """
 
     def __init__(
         self,
         model: nn.Module,
         objective: Objective[B],
-        batch: Callable[[int], B],
+        feed: Callable[[int], AbstractContextManager[Feed[B]]],
         settings: TrainConfig,
         out: Path,
         *,
         seed: int,
+        world: World,
+        weight: Callable[[B], int],
+        trained: nn.Module | None = None,
+        size: Callable[[B], int] | None = None,
+        rate: Callable[[int], float] | None = None,
+        work: Callable[[B], float] | None = None,
+        peak: float | None = None,
+        history: History | None = None,
         heldout: Callable[[nn.Module], Measured] | None = None,
         preview: Callable[[nn.Module], Image.Image] | None = None,
     ) -> None:
         self.model = model
-        self.ema = EMA(model, settings.ema_decay)
         self._objective = objective
-        self._batch = batch
+        self._feed = feed
         self._settings = settings
         self._out = Path(out)
         self._seed = seed
+        self._world = world
+        self._weight = weight
+        self._size = size or weight
+        self._rate = rate or (lambda step: learning_rate(step, settings))
+        self._work = work or (lambda batch: 0.0)
+        self._peak = peak
+        self._history = history or History([])
         self._heldout = heldout
         self._preview = preview
-        self._optimizer = make_optimizer(model, settings)
-        self._trained = [p for p in model.parameters() if p.requires_grad]
-        self._device = self._trained[0].device
-        self._checkpoints = Checkpoints(self._out / "checkpoints", settings.keep)
+        self._trained = trained or model
+        self._parameters = [p for p in self._trained.parameters() if p.requires_grad]
+        self._optimizer = make_optimizer(self._trained, settings)
+        self.ema = EMA(self._trained, settings.ema_decay) if settings.ema_decay else None
+        self._checkpoints = Checkpoints(self._out / "checkpoints", settings.keep, world.group)
+        self._measured: tuple[int, Measured] = (0, {})
 
     def run(self) -> None:
         """Train to the last step. Ctrl-C (or SIGTERM) saves a checkpoint and raises :class:`InterruptedRun`."""
         start = self._resume()
         if start >= self._settings.steps:
             return
-        with (
-            Metrics(self._out, start) as metrics,
-            Prefetch(self._batch, start) as feed,
-            Progress("train", self._settings.steps, "step", initial=start) as progress,
-            _stop_requests() as stop,
-        ):
-            meter = _Meter(self._settings.steps, self._device)
-            for step in range(start, self._settings.steps):
-                batch, waited = feed.next()
-                measured = self._step(step, batch)
-                meter.add(batch, waited, measured)
+        world, settings = self._world, self._settings
+        with contextlib.ExitStack() as stack:
+            metrics = stack.enter_context(Metrics(self._out, start, wandb=settings.wandb)) if world.is_main else None
+            feed = stack.enter_context(self._feed(start * settings.accumulate))
+            bar = stack.enter_context(Progress("train", settings.steps, "step", initial=start)) if world.is_main else None
+            stop = stack.enter_context(_stop_requests())
+            stack.callback(self._checkpoints.wait)
+            meter = self._meter()
+            for step in range(start, settings.steps):
+                self._note(step, metrics)
+                taken = [feed.next() for _ in range(settings.accumulate)]
+                batches, waited = [batch for batch, _ in taken], sum(seconds for _, seconds in taken)
+                measured = self._step(step, batches)
+                images, tokens = sum(len(b.ids) for b in batches), sum(b.tokens for b in batches)
+                meter.add(images, tokens, sum(map(self._work, batches)), waited, measured)
                 done = step + 1
-                if done % self._settings.log_every == 0 or done == self._settings.steps:
+                if done % settings.log_every == 0 or done == settings.steps:
                     line = meter.line(done)
-                    metrics.write(done, line)
-                    progress.advance(0, **{k: line[k] for k in ("loss", "images_per_second", "wait_share")})
-                progress.advance(1)
+                    if metrics and bar:
+                        metrics.write(done, line)
+                        shown = ("loss", "images_per_second", "peak_share", "wait_share")
+                        bar.advance(0, **{name: line[name] for name in shown if name in line})
+                if bar:
+                    bar.advance(1)
                 with meter.paused():
                     self._look(done, metrics)
                     self._save(done, stop)
 
-    def _step(self, step: int, batch: B) -> dict[str, float]:
+    def _step(self, step: int, batches: Sequence[B]) -> dict[str, float]:
         """One optimizer step; returns its measurements. Stops before the weights change when the numbers are not finite."""
         self.model.train()
-        rng = torch.Generator().manual_seed(derive_seed(self._seed, "noise", step))
-        with autocast(self._device, self._settings):
-            loss, extra = self._objective(self.model, batch, rng)
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = gradient_norm(self._trained, self._settings.clip)
-        value = float(loss.detach())
-        if not (math.isfinite(value) and math.isfinite(norm)):
-            raise InputError(
-                f"Training stopped at step {step + 1}: the loss is {value:g} and the gradient's norm {norm:g} on the records "
-                f"{', '.join(batch.ids)}; look at these records or lower train.lr, then run again to continue from the "
-                "last checkpoint."
-            )
-        rate = learning_rate(step, self._settings)
+        pieces = [piece for batch in batches for piece in self._split(batch)]
+        weights = [self._weight(piece) for piece in pieces]
+        sums: dict[str, torch.Tensor] = {}
+        for number, (piece, weight) in enumerate(zip(pieces, weights, strict=True)):
+            self._world.last_micro(self.model, number == len(pieces) - 1)
+            loss, extra = self._loss(piece)
+            share = weight / sum(weights)
+            (loss * share).backward()  # type: ignore[no-untyped-call]
+            for name, value in {"loss": loss.detach(), **extra}.items():
+                sums[name] = sums.get(name, torch.zeros_like(value)) + share * value
+        norm = self._world.clip(self._parameters, self._settings.clip)
+        measured = self._mean({name: float(value) for name, value in sums.items()})
+        if not (math.isfinite(measured["loss"]) and math.isfinite(norm)):
+            self._refuse(step, batches, measured["loss"], norm)
+        rate = self._rate(step)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
-        self.ema.update(step)
-        return {"loss": value, "grad_norm": norm, "lr": rate, **{k: float(v) for k, v in extra.items()}}
+        if self.ema:
+            self.ema.update(step)
+        return {**measured, "grad_norm": norm, "lr": rate}
 
-    def _look(self, done: int, metrics: Metrics) -> None:
+    def _loss(self, piece: B) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        rng = torch.Generator().manual_seed(derive_seed(self._seed, "noise", piece.step))
+        with self._world.computing():
+            return self._objective(self.model, piece, rng)
+
+    def _split(self, batch: B) -> Sequence[B]:
+        """The fewest equal micro-batches within both limits of the recipe: as many on every rank, as shapes are the same."""
+        count, settings = len(batch.ids), self._settings
+        at_once = min(settings.micro_batch or count, count)
+        if settings.micro_tokens:
+            at_once = min(at_once, max(1, settings.micro_tokens * count // self._size(batch)))
+        return batch.split(next(parts for parts in range(1, count + 1) if count % parts == 0 and count // parts <= at_once))
+
+    def _refuse(self, step: int, batches: Sequence[B], loss: float, norm: float) -> None:
+        """Say which records made the numbers useless: every sample is computed again alone, as the same work on every rank."""
+        found: list[str] = []
+        for batch in batches:
+            for sample in batch.split(len(batch.ids)):
+                self._optimizer.zero_grad(set_to_none=True)
+                self._world.last_micro(self.model, True)
+                alone, _ = self._loss(sample)
+                alone.backward()  # type: ignore[no-untyped-call]
+                of_all = self._world.clip(self._parameters, self._settings.clip)
+                lonely = self._world.part.world == 1  # else the norm is that of all ranks' samples together
+                if not (math.isfinite(float(alone.detach())) and (math.isfinite(of_all) or not lonely)):
+                    found += sample.ids
+        if self._world.part.world > 1:
+            gathered: list[list[str]] = [[] for _ in range(dist.get_world_size())]
+            dist.all_gather_object(gathered, found)
+            found = list(dict.fromkeys(record for some in gathered for record in some))
+        everyone = [record for batch in batches for record in batch.ids]
+        names = f"the records {', '.join(found)}" if found else f"no single record of {', '.join(everyone)}"
+        raise InputError(
+            f"Training stopped at step {step + 1}: the loss is {loss:g} and the gradient's norm {norm:g}, because of {names}; "
+            "look at these records or lower train.lr, then run again to continue from the last checkpoint."
+        )
+
+    def _look(self, done: int, metrics: Metrics | None) -> None:
         """Held-out measurements and preview pictures, when they are due."""
         settings = self._settings
         last = done == settings.steps
         if self._heldout and settings.heldout_samples and (last or done % settings.heldout_every == 0):
-            with self._averaged(), autocast(self._device, settings):
-                metrics.write(done, self._heldout(self.model))
+            with self._averaged(), self._world.computing():
+                measured = self._heldout(self.model)
+            self._measured = (done, measured)
+            if metrics:
+                metrics.write(done, measured)
         if self._preview and (last or done % settings.preview_every == 0):
-            with self._averaged(), autocast(self._device, settings):
-                sheet = self._preview(self.model)
-            with atomic_path(self._out / "previews" / f"step_{done:06d}.png") as temporary:
-                sheet.save(temporary, format="png")
+            with self._averaged(), self._world.whole(self.model) as whole, self._world.computing():
+                sheet = self._preview(whole)
+            if metrics:
+                with atomic_path(self._out / "previews" / f"step_{done:06d}.png") as temporary:
+                    sheet.save(temporary, format="png")
+
+    def _note(self, step: int, metrics: Metrics | None) -> None:
+        for text in self._history.notes(step * self._settings.accumulate):
+            if metrics:
+                metrics.note(step, text)
 
     def _save(self, done: int, stop: threading.Event) -> None:
         settings = self._settings
-        if stop.is_set() or done == settings.steps or done % settings.checkpoint_every == 0:
-            self._checkpoints.save(done, self.model, self._optimizer, self.ema)
-        if stop.is_set() and done < settings.steps:
+        stopping = self._anyone(stop.is_set())
+        if stopping or done == settings.steps or done % settings.checkpoint_every == 0:
+            extra = self._history.state(done * settings.accumulate)
+            if self._measured[0] == done:
+                extra |= self._measured[1]
+            self._checkpoints.save(done, self._trained, self._optimizer, self.ema, extra)
+        if stopping and done < settings.steps:
+            self._checkpoints.wait()
             raise InterruptedRun(
                 f"Training stopped after step {done} of {settings.steps}; the checkpoint is in "
                 f"{self._out / 'checkpoints'} and the same command continues from it."
@@ -154,68 +249,42 @@ class Loop(Generic[B]):
         steps = self._checkpoints.steps()
         if not steps:
             return 0
-        self._checkpoints.load(steps[-1], self.model, self._optimizer, self.ema)
+        extra = self._checkpoints.load(steps[-1], self._trained, self._optimizer, self.ema)
+        self._history.check(extra, steps[-1] * self._settings.accumulate)
         return steps[-1]
 
     @contextlib.contextmanager
     def _averaged(self) -> Iterator[None]:
         """The model with its averaged weights, for looking only."""
-        self.ema.swap()
         self.model.eval()
+        if self.ema:
+            self.ema.swap()
         try:
             with torch.no_grad():
                 yield
         finally:
-            self.ema.swap()
+            if self.ema:
+                self.ema.swap()
 
+    def _meter(self) -> Meter:
+        world = self._world
+        devices = (dist.get_world_size() if dist.is_initialized() else 1) // world.part.world
+        return Meter(
+            self._settings.steps, world.device, total=world.sum, world=world.part.world, devices=devices, peak=self._peak
+        )
 
-class _Meter:
-    """Averages between two log lines."""
+    def _mean(self, values: dict[str, float]) -> dict[str, float]:
+        """Over the data-parallel ranks, whose shares of a step are equal."""
+        world = self._world.part.world
+        return values if world == 1 else {name: total / world for name, total in self._world.sum(values).items()}
 
-    def __init__(self, steps: int, device: torch.device) -> None:
-        self._steps = steps
-        self._device = device
-        self._clear()
-
-    def add(self, batch: Batch, waited: float, measured: Mapping[str, float]) -> None:
-        self._count += 1
-        self._images += len(batch.ids)
-        self._tokens += batch.tokens
-        self._waited += waited
-        for name, value in measured.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
-
-    def line(self, done: int) -> dict[str, float]:
-        """Means since the last line; rates without the time spent on checkpoints, previews and held-out measurements."""
-        seconds = max(time.perf_counter() - self._began, 1e-9)
-        memory = torch.cuda.max_memory_allocated(self._device) if self._device.type == "cuda" else peak_memory_bytes()
-        line = {name: total / self._count for name, total in self._sums.items()} | {
-            "images_per_second": self._images / seconds,
-            "tokens_per_second": self._tokens / seconds,
-            "seconds_per_step": seconds / self._count,
-            "wait_share": self._waited / seconds,
-            "peak_memory_gb": memory / 1e9,
-            "eta_seconds": (self._steps - done) * seconds / self._count,
-        }
-        self._clear()
-        return line
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        began = time.perf_counter()
-        yield
-        self._began += time.perf_counter() - began
-
-    def _clear(self) -> None:
-        self._count = self._images = self._tokens = 0
-        self._waited = 0.0
-        self._sums: dict[str, float] = {}
-        self._began = time.perf_counter()
-
-
-def autocast(device: torch.device, settings: TrainConfig) -> torch.autocast:
-    """Compute in bfloat16 over the float32 parameters when the recipe says so."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=settings.compute_dtype == "bfloat16")
+    def _anyone(self, mine: bool) -> bool:
+        """Whether a rank was asked to stop: signals do not arrive everywhere within the same step."""
+        if not dist.is_initialized() or dist.get_world_size() == 1:
+            return mine
+        flag = torch.tensor(float(mine), device=self._world.device)
+        dist.all_reduce(flag)
+        return bool(flag)
 
 
 @contextlib.contextmanager

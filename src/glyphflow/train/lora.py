@@ -110,7 +110,8 @@ def save_trained(path: Path, tensors: Mapping[str, Tensor], scale: float) -> Non
     """Write ``tensors``, named as in :class:`TrainedLoRA`, as one LoRA file."""
     names = [name.removesuffix(".lora_A.weight") for name in tensors if name.endswith(".lora_A.weight")]
     layers = {
-        name: LowRank(_whole(tensors[f"{name}.lora_A.weight"]), _whole(tensors[f"{name}.lora_B.weight"]), scale) for name in names
+        name: LowRank(_whole(tensors[f"{name}.lora_A.weight"]), _whole(tensors[f"{name}.lora_B.weight"]), scale)
+        for name in names
     }
     save_lora(path if path.suffix == ".safetensors" else path / FILE, LoRA(dict(layers), ""))
 

@@ -21,13 +21,13 @@ from glyphflow.train.vae import contact_sheet
 _COLUMNS = 4
 
 
-def preview_sheet(recipe: MMDiTRecipe) -> Callable[[nn.Module], Image.Image]:
+def preview_sheet(recipe: MMDiTRecipe, device: torch.device | None = None) -> Callable[[nn.Module], Image.Image]:
     """A callable that draws the prompts of ``recipe.preview`` with the MMDiT it is given, one contact sheet a time.
 
-    Prompts are embedded once, here; the condition encoder is not kept.
+    Prompts are embedded once, here; the condition encoder is not kept. ``device`` is the model's (None: the recipe's).
     """
     settings = recipe.preview
-    root, device = locate(recipe.train.init_from), pick_device(recipe.train.device)
+    root, device = locate(recipe.train.init_from), device or pick_device(recipe.train.device)
     condition = ConditionEncoder.from_pretrained(root, torch.float32, device)
     embeds, mask = condition.pad(condition.encode(settings.prompts))
     empty, _ = condition.pad(condition.encode([""]) * len(settings.prompts))

@@ -11,6 +11,9 @@ from pydantic import Field
 
 from glyphflow.core.config import Config, load_config, parse_yaml, to_dict
 from glyphflow.core.errors import ConfigError
+from glyphflow.feed.settings import FeedSettings, Resolution, Source
+from glyphflow.train.lora import LoRAConfig
+from glyphflow.train.parallel import ParallelConfig
 
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -18,18 +21,8 @@ Schedule = Literal["constant", "cosine"]
 """Of the learning rate, after the warm-up."""
 
 
-class Source(Config):
-    """One stream of records: a view of a corpus, and the cache that ``glyphflow encode`` makes of it."""
-
-    corpus: Path | None = None
-    view: str | None = None
-    cache: Path | None = None
-    weight: float = Field(default=1.0, gt=0)
-    """Share of the steps that come from here, relative to the other sources."""
-
-
-class FeedConfig(Config):
-    """What both payloads share."""
+class PixelFeedConfig(Config):
+    """The pixel payload of VAE training."""
 
     sources: Annotated[tuple[Source, ...], Field(min_length=1)]
     area: Positive = 128 * 128
@@ -37,25 +30,26 @@ class FeedConfig(Config):
     batch_size: Positive = 32
     heldout_share: Share = 0.02
     """Records (chosen by a hash of their id) that training never sees; the held-out loss is measured on them."""
-
-
-class PixelFeedConfig(FeedConfig):
-    """The pixel payload of VAE training."""
-
     crop: Positive = 64
     cache_pictures: int = Field(default=4000, ge=0)
     """Prepared pictures kept in memory, at most 3 x area bytes each."""
 
 
-class EncodedFeedConfig(FeedConfig):
-    """The encoded payload of MMDiT training."""
+class EncodedFeedConfig(FeedSettings):
+    """The encoded payload of MMDiT training: one resolution by ``area`` and ``batch_size``, or several by ``resolutions``."""
 
-    captions: dict[str, float] = Field(default_factory=dict)
-    """Caption variant -> weight of being chosen for a sample; empty: all variants of the cache alike."""
-    drop_condition: Share = 0.1
-    """Chance of each sample to get the empty prompt instead, which classifier-free guidance needs."""
-    fingerprint: str | None = None
-    """Identity of the encoders; filled in by the first run, and a cache of other encoders is refused from then on."""
+    resolutions: tuple[Resolution, ...] = ()
+    area: Positive = 128 * 128
+    """Pixels of a bucket, where ``resolutions`` is empty."""
+    batch_size: Positive = 32
+    """Samples of a step over all processes, where ``resolutions`` is empty."""
+
+    @property
+    def settings(self) -> FeedSettings:
+        """What the feed takes."""
+        fields = {name: getattr(self, name) for name in FeedSettings.model_fields}
+        single = Resolution(area=self.area, batch_size=self.batch_size)
+        return FeedSettings(**fields | {"resolutions": self.resolutions or (single,)})
 
 
 class RunConfig(Config):
@@ -72,11 +66,15 @@ class RunConfig(Config):
     """Image tokens (targets and references) computed at once, for runs of several resolutions; both limits hold."""
     accumulate: Positive = 1
     """Batches of the feed to one optimizer step; they may differ in shape, every token weighs the same."""
+    lora: LoRAConfig | None = None
+    """Train low-rank adapters and nothing else; None: all weights."""
     optimizer: Literal["adamw", "adamw8bit", "adafactor"] = "adamw"
     base: Literal["int8", "int4"] | None = None
     """Precision of frozen weights under LoRA; None: as they are."""
     offload: int = Field(default=0, ge=0)
     """Blocks that wait in main memory and come to the card when they are needed."""
+    parallel: ParallelConfig = ParallelConfig()
+    """Changes neither what is learned nor what a checkpoint holds, so a run may go on under another."""
     log_every: Positive = 10
     checkpoint_every: Positive = 500
     keep: Positive = 2
@@ -165,17 +163,16 @@ class MMDiTRecipe(Recipe):
 AnyRecipe = VAERecipe | MMDiTRecipe
 _KINDS: dict[str, type[VAERecipe] | type[MMDiTRecipe]] = {"vae": VAERecipe, "mmdit": MMDiTRecipe}
 _PACKAGED = Path(str(resources.files("glyphflow"))) / "recipes"
-_MAY_CHANGE = {"steps", "device", "log_every", "checkpoint_every", "keep", "heldout_every", "heldout_samples", "preview_every"} | {
-    "wandb",
-    "peak_flops",
-    "micro_batch",
-    "micro_tokens",
-}
+_MAY_CHANGE = (
+    *("steps", "device", "log_every", "checkpoint_every", "keep", "heldout_every", "heldout_samples", "preview_every"),
+    *("wandb", "peak_flops", "micro_batch", "micro_tokens", "offload", "parallel."),
+)
+"""Keys of ``train`` that decide how long and how fast, and what is looked at."""
 
 
 def read_recipe(source: str | Path, overrides: Sequence[str] = ()) -> AnyRecipe:
     """Read a recipe file, or a packaged one by its name (``nano-vae``), and apply ``dotted.key=value`` overrides."""
-    path = _find(source)
+    path = find_recipe(source)
     try:
         data = parse_yaml(path.read_text(encoding="utf-8"), str(path))
     except OSError as error:
@@ -189,24 +186,43 @@ def read_recipe(source: str | Path, overrides: Sequence[str] = ()) -> AnyRecipe:
     return load_config(_KINDS[kind], path, overrides)
 
 
-def check_same_run(saved: Recipe, now: Recipe) -> None:
-    """Refuse to continue a run under a recipe that computes something else; lengths and intervals may change."""
+def check_same_run(saved: Config, now: Config) -> None:
+    """Refuse to continue a run under a recipe that computes something else.
+
+    Lengths, intervals and what decides speed only may change, and a curriculum may get more stages at its end.
+    """
     before, after = _flat(to_dict(saved)), _flat(to_dict(now))
+    stages = len(getattr(saved, "stages", ()))
     for key in sorted(before.keys() | after.keys()):
-        if key.removeprefix("train.") not in _MAY_CHANGE and before.get(key) != after.get(key):
+        if not _may_change(key, stages) and before.get(key) != after.get(key):
             raise ConfigError(
-                f"The run in {now.out} was made with {key} = {before.get(key)!r} and the recipe now says {after.get(key)!r}; "
-                "restore the value to continue that run, or choose another directory with out=…"
+                f"The run in {after['out']} was made with {key} = {before.get(key)!r} and the recipe now says "
+                f"{after.get(key)!r}; restore the value to continue that run, or choose another directory with out=…"
             )
 
 
-def _find(source: str | Path) -> Path:
+def _may_change(key: str, stages: int) -> bool:
+    section, _, name = key.partition(".")
+    if section == "stages":
+        number, _, name = name.partition(".")
+        return int(number) >= stages or name == "producers"
+    return (section == "train" and name.startswith(_MAY_CHANGE)) or key in {"feed.producers", "feed.prefetch"}
+
+
+def find_recipe(source: str | Path) -> Path:
+    """The file that ``source`` means: itself, a packaged recipe's, or the ``pretrain.yaml`` of a packaged folder."""
     path = Path(source)
-    packaged = _PACKAGED / f"{path.name.removesuffix('.yaml')}.yaml"
-    return packaged if not path.is_file() and packaged.exists() else path
+    if path.is_file():
+        return path
+    name = path.name.removesuffix(".yaml")
+    packaged = (_PACKAGED / f"{name}.yaml", _PACKAGED / name / "pretrain.yaml")
+    return next((found for found in packaged if found.is_file()), path)
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Leaves by dotted key; lists of objects are numbered."""
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        value = dict(enumerate(value))
     if not isinstance(value, dict):
         return {prefix: value}
     found: dict[str, Any] = {}
