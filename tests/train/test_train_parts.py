@@ -10,12 +10,13 @@ import torch
 from torch import nn
 
 from glyphflow.core.errors import ConfigError
+from glyphflow.core.hashing import derive_seed
 from glyphflow.feed.feed import EncodedBatch
 from glyphflow.feed.pixels import PixelBatch
 from glyphflow.models import MMDiT, MMDiTConfig
 from glyphflow.train.heldout import heldout_velocity
 from glyphflow.train.metrics import Metrics, read_metrics
-from glyphflow.train.objectives import edge_loss, flow_matching, psnr, velocity_errors
+from glyphflow.train.objectives import edge_loss, flow_matching, image_tokens, predicted_elements, psnr
 from glyphflow.train.optimizer import EMA, learning_rate, make_optimizer
 from glyphflow.train.recipe import FlowObjective, MMDiTRecipe, TrainConfig, VAERecipe, check_same_run, read_recipe
 from glyphflow.train.vae import latent_statistics
@@ -28,43 +29,86 @@ class Guess(nn.Module):
         super().__init__()
         self.value = nn.Parameter(torch.tensor(value))
 
-    def forward(self, x: torch.Tensor, text: torch.Tensor, sigma: torch.Tensor, shapes: object, mask: object) -> torch.Tensor:
+    def forward(
+        self,
+        x: torch.Tensor,
+        text: torch.Tensor,
+        sigma: torch.Tensor,
+        shapes: object,
+        mask: object,
+        *,
+        target_tokens: int | None = None,
+    ) -> torch.Tensor:
         self.x, self.sigma = x, sigma
-        return self.value.expand_as(x)
+        return self.value.expand_as(x[:, :target_tokens])
 
 
-def batch(count: int = 4, tokens: tuple[int, int] = (2, 3), seed: int = 0) -> EncodedBatch:
+def batch(count: int = 4, tokens: tuple[int, int] = (2, 3), seed: int = 0, *, references: int = 0) -> EncodedBatch:
     generator = torch.Generator().manual_seed(seed)
     latents = torch.randn(count, tokens[0] * tokens[1], 64, generator=generator).to(torch.bfloat16)
     embeds = torch.randn(count, 5, 32, generator=generator).to(torch.bfloat16)
-    return EncodedBatch(0, tuple(f"r{i}" for i in range(count)), latents, embeds, None, [[(1, *tokens)]] * count, "f")
+    shapes = [[(1, *tokens)] * (1 + references)] * count
+    return EncodedBatch(
+        step=0,
+        ids=tuple(f"r{i}" for i in range(count)),
+        first=0,
+        total=count,
+        latents=latents,
+        references=torch.cat([latents * 0.5] * references, dim=1) if references else None,
+        embeds=embeds,
+        mask=None,
+        shapes=shapes,
+        tasks=("ti2i" if references else "t2i",) * count,
+        fingerprint="f",
+    )
 
 
 def test_flow_matching_is_the_squared_distance_to_noise_minus_picture() -> None:
     data, model = batch(), Guess(0.25)
     loss, _ = flow_matching(model, data, torch.Generator().manual_seed(9), times=FlowObjective(mean=0.3, std=0.7, shift=2.0))
-    rng = torch.Generator().manual_seed(9)
-    sigma = torch.sigmoid(0.3 + 0.7 * torch.randn(4, generator=rng))
-    sigma = 2 * sigma / (1 + sigma)
-    x0 = data.latents.float()
-    noise = torch.randn(x0.shape, generator=rng)
-    assert torch.allclose(model.sigma, sigma) and len(set(sigma.tolist())) == 4  # its own noise level for each sample
+    sigmas, noises = [], []
+    for number in range(4):  # its own generator for each sample
+        rng = torch.Generator().manual_seed(derive_seed(9, number))
+        sigma = torch.sigmoid(0.3 + 0.7 * torch.randn(1, generator=rng))
+        sigmas.append(2 * sigma / (1 + sigma))
+        noises.append(torch.randn(data.latents.shape[1:], generator=rng))
+    sigma, noise, x0 = torch.cat(sigmas), torch.stack(noises), data.latents.float()
+    assert torch.allclose(model.sigma, sigma) and len(set(sigma.tolist())) == 4
     mixed = (1 - sigma[:, None, None]) * x0 + sigma[:, None, None] * noise
     assert torch.allclose(model.x, mixed, atol=1e-6)
     assert float(loss.detach()) == pytest.approx(float((0.25 - (noise - x0)).square().mean()), rel=1e-6)
 
 
-def test_every_token_weighs_the_same() -> None:
-    """The loss of a batch is the mean over tokens, so two batches join by their token counts."""
-    model, sigma = Guess(0.0), torch.full((2,), 0.5)
-    small, large = batch(2, (1, 2), 1), batch(2, (3, 4), 2)
-    errors = [velocity_errors(model, b, sigma, torch.Generator().manual_seed(1)) for b in (small, large)]
-    sums = [float(e.detach().mean()) * len(b.ids) * b.latents.shape[1] for e, b in zip(errors, (small, large), strict=True)]
-    manual = 0.0
-    for data in (small, large):
-        noise = torch.randn(data.latents.shape, generator=torch.Generator().manual_seed(1))
-        manual += float((noise - data.latents.float()).square().mean(-1).sum())
-    assert sum(sums) == pytest.approx(manual, rel=1e-5)
+def test_no_split_changes_the_noise_of_a_sample() -> None:
+    data, whole = batch(6), Guess(0.0)
+    flow_matching(whole, data, torch.Generator().manual_seed(4), times=FlowObjective())
+    for parts in (2, 3, 6):
+        seen, losses = [], []
+        for piece in data.split(parts):
+            model = Guess(0.0)
+            losses.append(flow_matching(model, piece, torch.Generator().manual_seed(4), times=FlowObjective())[0])
+            seen.append(model.x)
+        assert torch.equal(torch.cat(seen), whole.x)
+
+
+def test_references_stay_clean_and_ask_nothing() -> None:
+    data, model = batch(references=2), Guess(0.0)
+    loss, _ = flow_matching(model, data, torch.Generator().manual_seed(9), times=FlowObjective())
+    plain = Guess(0.0)
+    alone, _ = flow_matching(plain, batch(), torch.Generator().manual_seed(9), times=FlowObjective())
+    assert torch.equal(model.x[:, :6], plain.x) and torch.equal(model.x[:, 6:], data.references.float())
+    assert torch.equal(loss, alone)
+    assert image_tokens(data) == 4 * 18 and predicted_elements(data) == 4 * 6
+
+
+def test_larger_pictures_are_noisier_under_the_samplers_shift() -> None:
+    """The released schedule's shift is exp(0.5) at 256 tokens and exp(0.9) at 8,192."""
+    for tokens, shift in (((16, 16), math.exp(0.5)), ((64, 128), math.exp(0.9))):
+        data, model, plain = batch(2, tokens), Guess(0.0), Guess(0.0)
+        flow_matching(model, data, torch.Generator().manual_seed(1), times=FlowObjective(shift="sampler"))
+        flow_matching(plain, data, torch.Generator().manual_seed(1), times=FlowObjective())
+        odds = (model.sigma / (1 - model.sigma)) / (plain.sigma / (1 - plain.sigma))
+        assert torch.allclose(odds, torch.full_like(odds, shift), rtol=1e-3)
 
 
 def test_held_out_loss_visits_every_noise_level_and_repeats() -> None:
@@ -75,6 +119,19 @@ def test_held_out_loss_visits_every_noise_level_and_repeats() -> None:
     bins = {name: value for name, value in found.items() if "sigma" in name}
     assert len(bins) == 8
     assert found["heldout_loss"] == pytest.approx(sum(bins.values()) / 8)
+
+
+def test_held_out_loss_is_the_same_from_several_processes() -> None:
+    model, batches = Guess(0.0), [batch(6, seed=s) for s in range(5)]
+    shares: list[dict[str, float]] = []
+    with torch.no_grad():
+        for rank in range(2):
+            heldout_velocity(
+                model, batches=batches, seed=3, rank=rank, world=2, total=lambda v: shares.append(dict(v)) or dict(v)
+            )
+        joined = {name: shares[0][name] + shares[1][name] for name in shares[0]}
+        found = heldout_velocity(model, batches=batches, seed=3, rank=0, world=2, total=lambda v: joined)
+        assert found == pytest.approx(heldout_velocity(model, batches=batches, seed=3))
 
 
 def test_learning_rate_warms_up_and_follows_the_cosine_to_its_floor() -> None:

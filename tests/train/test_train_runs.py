@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -18,14 +19,17 @@ import glyphflow.train.run as run_module
 from glyphflow.core.errors import ConfigError, InputError, InterruptedRun, StorageError
 from glyphflow.core.files import exclusive, read_json
 from glyphflow.feed.encode import Encoders, encode_selection
+from glyphflow.feed.prefetch import Prefetch
 from glyphflow.generate import Pipeline
 from glyphflow.models import VAE, MMDiT
 from glyphflow.train.checkpoint import Checkpoints
 from glyphflow.train.export import export_run
 from glyphflow.train.loop import Loop
 from glyphflow.train.metrics import read_metrics
+from glyphflow.train.objectives import flow_matching, image_tokens, predicted_elements
+from glyphflow.train.parallel import World
 from glyphflow.train.preview import preview_sheet
-from glyphflow.train.recipe import MMDiTRecipe, TrainConfig, read_recipe
+from glyphflow.train.recipe import FlowObjective, MMDiTRecipe, TrainConfig, read_recipe
 from glyphflow.train.run import train_mmdit, train_vae
 from tiny import tiny_pipeline
 from tiny_pictures import TinySelection
@@ -150,21 +154,87 @@ def test_a_tiny_model_overfits(model: Path, cache: Path, tmp_path: Path) -> None
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
 
 
-def test_not_a_number_stops_with_the_record_ids(model: Path, cache: Path, tmp_path: Path) -> None:
+def loop_of(network: torch.nn.Module, objective: Any, feed: Any, out: Path, **changes: Any) -> Loop[Any]:
+    settings = TrainConfig(**{"steps": 5, "checkpoint_every": 2, "weight_decay": 0, "compute_dtype": "float32", **changes})
+    return Loop(
+        network,
+        objective,
+        lambda start: Prefetch(feed.batch, start),
+        settings,
+        out,
+        seed=0,
+        world=World.start(settings.parallel, "cpu"),
+        weight=predicted_elements,
+        size=image_tokens,
+    )
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_not_a_number_stops_with_the_record_that_made_it(where: str, model: Path, cache: Path, tmp_path: Path) -> None:
     network = MMDiT.from_pretrained(model / "transformer", torch.float32).requires_grad_(True)
     feed = run_module.open_encoded(mmdit_recipe(model, cache, tmp_path))
     start = {name: p.detach().clone() for name, p in network.named_parameters()}
+    guilty = feed.batch(2).ids[1]
 
     def objective(net: torch.nn.Module, batch: Any, rng: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         value = sum(p.sum() for p in net.parameters())
-        return value * (float("nan") if batch.step == 2 else 0.0), {}
+        if batch.step != 2 or guilty not in batch.ids:
+            return value * 0.0, {}
+        return (value * float("nan") if where == "loss" else (value * 0.0).sqrt()), {}  # the root's slope at 0 is infinite
 
-    loop = Loop(network, objective, feed.batch, TrainConfig(steps=5, checkpoint_every=2, weight_decay=0), tmp_path, seed=0)
-    with pytest.raises(InputError) as caught:
-        loop.run()
-    assert all(record in str(caught.value) for record in feed.batch(2).ids) and "step 3" in str(caught.value)
+    with pytest.raises(InputError, match="step 3") as caught:
+        loop_of(network, objective, feed, tmp_path).run()
+    assert [record for record in feed.batch(2).ids if record in str(caught.value)] == [guilty]
     assert Checkpoints(tmp_path / "checkpoints", 2).steps() == [2]
     assert all(torch.equal(start[name], p) for name, p in network.named_parameters())
+
+
+def test_micro_batches_change_nothing_but_rounding(model: Path, cache: Path, tmp_path: Path) -> None:
+    feed = run_module.open_encoded(mmdit_recipe(model, cache, tmp_path))
+    found = []
+    for number, changes in enumerate(({}, {"micro_batch": 1}, {"micro_batch": 3}, {"micro_tokens": 40})):
+        network = MMDiT.from_pretrained(model / "transformer", torch.float32).requires_grad_(True)
+        sizes: list[int] = []
+
+        def objective(net: torch.nn.Module, batch: Any, rng: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+            sizes.append(len(batch.ids))
+            return flow_matching(net, batch, rng, times=FlowObjective())
+
+        loop_of(network, objective, feed, tmp_path / str(number), steps=4, log_every=1, **changes).run()
+        found.append([(line["loss"], line["grad_norm"]) for line in read_metrics(tmp_path / str(number))])
+        assert max(sizes) == (4, 1, 2, 2)[number]  # of 4: 3 does not divide it; two pictures of 16 or 18 tokens are within 40
+    for other in found[1:]:
+        assert other == [pytest.approx(pair, rel=1e-4) for pair in found[0]]
+
+
+def test_accumulated_batches_of_two_shapes_weigh_every_token_alike(model: Path, cache: Path, tmp_path: Path) -> None:
+    feed = run_module.open_encoded(mmdit_recipe(model, cache, tmp_path))
+    pair = [feed.batch(0), next(b for b in map(feed.batch, range(1, 20)) if b.shapes[0] != feed.batch(0).shapes[0])]
+
+    class Two:
+        def batch(self, step: int) -> Any:
+            return dataclasses.replace(pair[step % 2], step=step)
+
+    def squares(net: torch.nn.Module, batch: Any, rng: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        return (batch.latents.float() * next(net.parameters()).sum()).square().mean(), {}
+
+    network = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.constant_(network.weight, 1.0)
+    loop_of(network, squares, Two(), tmp_path, steps=1, accumulate=2, clip=1e9).run()
+    tokens = torch.cat([batch.latents.float().flatten(0, 1) for batch in pair])
+    line = read_metrics(tmp_path)[0]
+    assert line["loss"] == pytest.approx(float(tokens.square().mean()), rel=1e-5)
+    assert line["grad_norm"] == pytest.approx(2 * float(tokens.square().mean()), rel=1e-5)
+
+
+def test_an_adapter_learns_and_the_rest_stays(model: Path, cache: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    train_mmdit(mmdit_recipe(model, cache, out, "train.steps=4", "train.lora={rank: 2}"))
+    line = [found for found in read_metrics(out) if "loss" in found][-1]
+    assert line["peak_share"] > 0 and line["tflops_per_device"] > 0 and 0 <= line["wait_share"] <= 1
+    assert export_run(out, tmp_path / "lora") == 4
+    stored = load_file(tmp_path / "lora" / "pytorch_lora_weights.safetensors")
+    assert any(float(value.abs().max()) > 0 for name, value in stored.items() if "lora_B" in name)
 
 
 def test_export_is_a_whole_pipeline_with_averaged_weights(model: Path, straight: Path, tmp_path: Path) -> None:

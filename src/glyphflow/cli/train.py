@@ -24,9 +24,7 @@ def register(app: typer.Typer) -> None:
         if isinstance(read, VAERecipe):
             train_vae(read)
         else:
-            from glyphflow.train.preview import preview_sheet
-
-            train_mmdit(read, preview_sheet(read) if read.preview.prompts else None)
+            train_mmdit(read)
         typer.echo(
             f"Trained to step {read.train.steps} in {read.out}; glyphflow export {read.out} OUT makes a pipeline directory."
         )

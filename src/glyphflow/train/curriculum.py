@@ -31,6 +31,7 @@ from glyphflow.train.recipe import (
     read_recipe,
 )
 
+
 class Resolution(Config):
     """Pictures of one area; they come in the nine ratios of :data:`glyphflow.feed.buckets.RATIOS`."""
 

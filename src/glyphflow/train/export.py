@@ -57,9 +57,7 @@ def export_run(run: Path, out: Path, *, average: bool = True, dtype: str = "bflo
     return steps[-1]
 
 
-def _export_adapter(
-    recipe: AnyRecipe | Curriculum, checkpoints: Checkpoints, step: int, out: Path, average: bool
-) -> None:
+def _export_adapter(recipe: AnyRecipe | Curriculum, checkpoints: Checkpoints, step: int, out: Path, average: bool) -> None:
     assert recipe.train.lora is not None
     model = _model(recipe, locate(recipe.train.init_from))
     inject_lora(model, recipe.train.lora, 0)
