@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import signal
 import subprocess
@@ -189,18 +190,20 @@ def test_not_a_number_stops_with_the_record_that_made_it(where: str, model: Path
     assert all(torch.equal(start[name], p) for name, p in network.named_parameters())
 
 
+def counted(net: torch.nn.Module, batch: Any, rng: torch.Generator, *, sizes: list[int]) -> Any:
+    sizes.append(len(batch.ids))
+    return flow_matching(net, batch, rng, times=FlowObjective())
+
+
 def test_micro_batches_change_nothing_but_rounding(model: Path, cache: Path, tmp_path: Path) -> None:
     feed = run_module.open_encoded(mmdit_recipe(model, cache, tmp_path))
     found = []
     for number, changes in enumerate(({}, {"micro_batch": 1}, {"micro_batch": 3}, {"micro_tokens": 40})):
         network = MMDiT.from_pretrained(model / "transformer", torch.float32).requires_grad_(True)
         sizes: list[int] = []
-
-        def objective(net: torch.nn.Module, batch: Any, rng: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-            sizes.append(len(batch.ids))
-            return flow_matching(net, batch, rng, times=FlowObjective())
-
-        loop_of(network, objective, feed, tmp_path / str(number), steps=4, log_every=1, **changes).run()
+        loop_of(
+            network, functools.partial(counted, sizes=sizes), feed, tmp_path / str(number), steps=4, log_every=1, **changes
+        ).run()
         found.append([(line["loss"], line["grad_norm"]) for line in read_metrics(tmp_path / str(number))])
         assert max(sizes) == (4, 1, 2, 2)[number]  # of 4: 3 does not divide it; two pictures of 16 or 18 tokens are within 40
     for other in found[1:]:

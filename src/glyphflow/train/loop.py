@@ -46,14 +46,15 @@ class Batch(Protocol):
 
 
 B = TypeVar("B", bound=Batch)
+Given = TypeVar("Given", bound=Batch, covariant=True)
 Objective = Callable[[nn.Module, B, torch.Generator], tuple[torch.Tensor, dict[str, torch.Tensor]]]
 """(model, batch, rng) -> loss (a scalar that can be differentiated), metrics (detached scalars)."""
 
 
-class Feed(Protocol[B]):
+class Feed(Protocol[Given]):
     """Where batches come from: one after the other, each with the seconds spent waiting for it."""
 
-    def next(self) -> tuple[B, float]: ...
+    def next(self) -> tuple[Given, float]: ...
 
 
 class Loop(Generic[B]):
@@ -64,10 +65,10 @@ class Loop(Generic[B]):
     comes from (``seed``, step, number of the sample), so a run that was killed and continues ends with the same bits as one
     that was not.
 
-    ``model`` is as ``world`` has laid it out; ``trained`` holds those of its parameters that learn (None: all that ask for a
-    gradient are the model's own), which is what the optimizer, the average and checkpoints know. ``rate(step)`` is the learning rate (None: that of ``settings``), ``work(batch)``
-    the operations of a step on a batch and ``peak`` what a device can do in a second. ``heldout(model)`` measures and
-    ``preview(model)`` draws with the averaged weights; both are optional.
+    ``model`` is as ``world`` has laid it out; ``trained`` holds those of its parameters that learn, which is what the
+    optimizer, the average and checkpoints know (None: the model's own). ``rate(step)`` is the learning rate (None: that of ``settings``),
+    ``work(batch)`` the operations of a step on a batch and ``peak`` what a device can do in a second. ``heldout(model)``
+    measures and ``preview(model)`` draws with the averaged weights; both are optional.
     """
 
     def __init__(

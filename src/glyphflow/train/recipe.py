@@ -73,6 +73,11 @@ class RunConfig(Config):
     """Precision of frozen weights under LoRA; None: as they are."""
     offload: int = Field(default=0, ge=0)
     """Blocks that wait in main memory and come to the card when they are needed."""
+    modulation: Literal["card", "host"] = "card"
+    """Where frozen modulations live, a third of the weights; from the host they pass through the card once a step."""
+    weights: Literal["float32", "bfloat16"] = "float32"
+    """Of trained weights. bfloat16, for one card: rounded by chance, so that small steps are right on average, each updated
+    and its gradient freed within the backward pass (adamw8bit or adafactor, no accumulation, no clipping)."""
     parallel: ParallelConfig = ParallelConfig()
     """Changes neither what is learned nor what a checkpoint holds, so a run may go on under another."""
     log_every: Positive = 10
@@ -119,8 +124,8 @@ class FlowObjective(Config):
     mean: float = 0.0
     std: float = Field(default=1.0, gt=0)
     shift: Annotated[float, Field(gt=0)] | Literal["sampler"] = 1.0
-    """Above 1, more noise: larger pictures need it, as neighbouring pixels tell about each other. ``sampler``: what the released
-    schedule shifts a picture of that many tokens by when it is drawn, 1.65 at 256 tokens and 2.46 at 8,192."""
+    """Above 1, more noise: larger pictures need it, as neighbouring pixels tell about each other. ``sampler``: what the
+    released schedule shifts a picture of that many tokens by when it is drawn, 1.65 at 256 tokens and 2.46 at 8,192."""
 
 
 class PreviewConfig(Config):
