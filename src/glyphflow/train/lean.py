@@ -5,8 +5,8 @@ backward pass still runs, and both keep weights of bfloat16 right: a step there 
 number and would be lost, so the sum is rounded up or down by chance, and right on average. That chance is a function of the
 step and of the parameter's place, not of a generator's past: a run that continues from a checkpoint gets the same bits.
 
-Why not torchao's ``AdamW8bit``: it rounds moments to the nearest level, and a second moment that shrinks by 0.1 % a step stays on
-its level for ever (a test shows both); it compiles a program for every shape; its blocks run across rows, so that its state
+Why not torchao's ``AdamW8bit``: it rounds moments to the nearest level, and a second moment that shrinks by 0.1 % a step stays
+on its level for ever (a test shows both); it compiles a program for every shape; its blocks run across rows, so that its state
 fits only the layout that it was made on; and its chance comes from the global generator. Here blocks are parts of rows.
 """
 

@@ -109,11 +109,9 @@ class TrainedLoRA(nn.Module):
 def save_trained(path: Path, tensors: Mapping[str, Tensor], scale: float) -> None:
     """Write ``tensors``, named as in :class:`TrainedLoRA`, as one LoRA file."""
     names = [name.removesuffix(".lora_A.weight") for name in tensors if name.endswith(".lora_A.weight")]
-    layers = {
-        name: LowRank(_whole(tensors[f"{name}.lora_A.weight"]), _whole(tensors[f"{name}.lora_B.weight"]), scale)
-        for name in names
-    }
-    save_lora(path if path.suffix == ".safetensors" else path / FILE, LoRA(dict(layers), ""))
+    pairs = {name: [_whole(tensors[f"{name}.lora_{side}.weight"]) for side in "AB"] for name in names}
+    layers = {name: LowRank(down, up, scale) for name, (down, up) in pairs.items()}
+    save_lora(path if path.suffix == ".safetensors" else path / FILE, LoRA({**layers}, ""))
 
 
 def _put(root: nn.Module, path: str, parameter: nn.Parameter) -> None:

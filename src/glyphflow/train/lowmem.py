@@ -34,9 +34,9 @@ from glyphflow.models import MMDiT
 from glyphflow.models.attention import Layout
 from glyphflow.models.block import Block
 from glyphflow.models.lora import Branches
-from glyphflow.models.quantize import Quantize
 from glyphflow.train.lean import LeanOptimizer
-from glyphflow.train.lora import LoRAConfig, inject_lora
+from glyphflow.train.lora import inject_lora
+from glyphflow.train.recipe import RunConfig
 
 Place = Literal["card", "host"]
 Rows = tuple[Tensor, Tensor]
@@ -215,12 +215,12 @@ class _Pass:
         image: Tensor,
         text: Tensor,
         time: Tensor | None,
-        first: Tensor | None,
-        second: Tensor | None,
+        image_rows: Tensor | None,
+        text_rows: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """The block itself."""
         layout, segments, target = static
-        rows = None if first is None or second is None else (first, second)
+        rows = None if image_rows is None or text_rows is None else (image_rows, text_rows)
         return self.forward(image, text, time, layout, segments, rows, target)
 
 
@@ -284,25 +284,46 @@ class Opened(NamedTuple):
     low: LowMemory
 
 
-def open_low_memory(
-    transformer: Path,
-    device: torch.device,
-    compute_dtype: torch.dtype,
-    *,
-    lora: LoRAConfig | None,
-    seed: int,
-    base: Quantize | None = None,
-    offload: int = 0,
-    modulation: Place = "card",
-    every: int = 1,
-) -> Opened:
-    """Read the released directory ``transformer`` in ``compute_dtype`` for training on one card.
+def needs_low_memory(settings: RunConfig) -> bool:
+    """Whether ``settings`` ask for anything of this module."""
+    low = settings.base is not None or settings.offload > 0 or settings.modulation == "host"
+    return low or settings.weights == "bfloat16"
 
-    With ``lora`` the weights are frozen, the blocks' linears in ``base`` if it says so, and an adapter is trained whose start
-    comes from ``seed``; without, all weights are (and :meth:`LowMemory.fuse` is to be called). The rest as in LowMemory.
+
+def open_low_memory(transformer: Path, device: torch.device, settings: RunConfig, seed: int) -> Opened:
+    """Read the released directory ``transformer`` and lay it out as ``settings`` say, for one process.
+
+    With ``settings.lora`` everything else is frozen, and the adapter's start comes from ``seed``; without, all weights are
+    trained, as bfloat16, and the caller gives their optimizer to :meth:`LowMemory.fuse`. Raises ConfigError for settings
+    that contradict each other.
     """
-    if lora is None and base is not None:
-        raise ConfigError(f"train.base is {base} and all weights are trained, which integers cannot be; add lora or drop base.")
-    model = MMDiT.from_pretrained(transformer, compute_dtype, quantize=base)
-    trained = model.requires_grad_(True) if lora is None else inject_lora(model, lora, seed)
-    return Opened(model, trained, LowMemory(model, device, offload=offload, modulation=modulation, every=every))
+    _check(settings)
+    dtype = torch.bfloat16 if settings.compute_dtype == "bfloat16" else torch.float32
+    model = MMDiT.from_pretrained(transformer, dtype, quantize=settings.base)
+    trained = inject_lora(model, settings.lora, seed) if settings.lora else model.requires_grad_(True)
+    words: dict[str | int, int] = {"none": 0, "full": 1}
+    every = words.get(settings.parallel.checkpointing, settings.parallel.checkpointing)
+    low = LowMemory(model, device, offload=settings.offload, modulation=settings.modulation, every=int(every))
+    return Opened(model, trained, low)
+
+
+def _check(settings: RunConfig) -> None:
+    if settings.lora:
+        if settings.weights == "bfloat16":
+            raise ConfigError("train.weights is bfloat16 and an adapter is trained, which stays float32; leave weights out.")
+        return
+    if settings.base is not None:
+        raise ConfigError(
+            f"train.base is {settings.base} and all weights are trained, which integers cannot be; add lora, or drop base."
+        )
+    if settings.weights != "bfloat16" or settings.compute_dtype != "bfloat16" or settings.optimizer == "adamw":
+        raise ConfigError(
+            "Training all weights on a card that does not hold them needs train.weights and train.compute_dtype bfloat16 and "
+            f"the optimizer adamw8bit or adafactor, and they are {settings.weights}, {settings.compute_dtype} and "
+            f"{settings.optimizer}."
+        )
+    if settings.accumulate > 1 or settings.micro_batch or settings.micro_tokens:
+        raise ConfigError(
+            "Gradients that are applied in the backward pass cannot add up over several; leave train.accumulate, micro_batch "
+            "and micro_tokens out, and make the feed's batches smaller."
+        )
