@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from glyphflow.cli.corpus_run import register as register_running
+
 _CORPUS = typer.Argument(help="The corpus directory.")
 _RECIPE = typer.Option(help="A recipe file, or a packaged one by name, such as demo-corpus.")
 _WORKERS = typer.Option(min=1, help="Threads (default: every core).")
@@ -18,7 +20,7 @@ def register(app: typer.Typer) -> None:
     group.command("collect")(collect)
     group.command("ingest")(ingest)
     group.command("render")(render)
-    group.command("measure")(measure)
+    register_running(group)
     group.command("curate")(curate)
     group.command("annotate")(annotate)
     group.command("report")(report)
@@ -80,15 +82,6 @@ def render(
     typer.echo(f"{added} new renders, {count} in all.")
 
 
-def measure(corpus: Annotated[Path, _CORPUS], workers: Annotated[int | None, _WORKERS] = None) -> None:
-    """Measure what has not been measured: headers, pixels (one small strict decode), duplicates."""
-    from glyphflow.corpus import Corpus
-    from glyphflow.corpus.measure import measure as run
-
-    done = run(Corpus.open(corpus), workers)
-    typer.echo(f"Measured now: {done['header']} headers, {done['pixels']} pictures; {done['duplicates']} compared.")
-
-
 def curate(
     corpus: Annotated[Path, _CORPUS],
     recipe: Annotated[str, _RECIPE],
@@ -111,23 +104,49 @@ def curate(
 def annotate(
     corpus: Annotated[Path, _CORPUS],
     view: Annotated[str, typer.Option(help="The rows to annotate.")],
-    ocr: Annotated[bool, typer.Option(help="Read the text in photographs.")] = True,
+    using: Annotated[
+        str,
+        typer.Option(
+            "--with",
+            help="Who describes: rules (names and read text), endpoint:URL (an OpenAI-compatible server; its key in "
+            "OPENAI_API_KEY), or qwen:DIRECTORY (Qwen2.5-VL).",
+        ),
+    ] = "rules",
+    model: Annotated[str | None, typer.Option(help="The endpoint's model (default: OPENAI_MODEL).")] = None,
+    variants: Annotated[str, typer.Option(help="recaption, fused (asked with the raw caption given), or both.")] = (
+        "recaption,fused"
+    ),
+    languages: Annotated[str, typer.Option(help="Languages of the captions: en, zh, or both.")] = "en,zh",
+    renders: Annotated[str, typer.Option(help="truth: renders get their ground truth; model: described like photographs.")] = (
+        "truth"
+    ),
+    ocr: Annotated[bool, typer.Option(help="Check captions against the text read in photographs.")] = True,
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests under way at a time.")] = 16,
+    attempts: Annotated[int, typer.Option(min=1, help="Requests for one caption until its answer fits.")] = 3,
     workers: Annotated[int | None, _WORKERS] = None,
 ) -> None:
-    """Write caption and metadata of every kept row: ground truth of renders, names and OCR for photographs."""
+    """Write caption and metadata of every kept row, in the report's JSON: by a vision-language model, or by rules.
+
+    Renders get their ground truth. Every answer of a model is kept: a run that was cut off asks nothing twice, and rows whose
+    server gave no answer are asked again by the same command.
+    """
     from glyphflow.corpus import Corpus
     from glyphflow.corpus.annotate import annotate as run
 
-    store = Corpus.open(corpus)
-    store.view_info(view)  # a wrong name shows before the models are loaded
-    if ocr:
-        from glyphflow.perception.ocr import OCR
-
-        reader = OCR()
-        done = run(store, view, reader.read, reader.identity, workers)
-    else:
-        done = run(store, view, None, "none", workers)
-    typer.echo(f"{done} rows annotated now.")
+    options = {
+        "using": using,
+        "model": model,
+        "variants": [each.strip() for each in variants.split(",") if each.strip()],
+        "languages": [each.strip() for each in languages.split(",") if each.strip()],
+        "renders": renders,
+        "reading": ocr,
+        "concurrency": concurrency,
+        "attempts": attempts,
+    }
+    done = run(Corpus.open(corpus), view, options, workers)
+    typer.echo(f"{done.rows} rows annotated now.")
+    for error, count in done.errors.items():
+        typer.echo(f"  {count:>8}  {error}")
 
 
 def report(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -35,14 +35,15 @@ class Transport(Protocol):
 class Endpoint:
     """The chat completions of an OpenAI-compatible ``server``, whose address is the base ("…/v1") or their full path."""
 
-    def __init__(self, server: Server) -> None:
-        self._server = server
+    def __init__(self, server: Server, picture_url: Callable[[NDArray[np.uint8]], str] | None = None) -> None:
+        """``picture_url`` puts a picture on the wire (default: :func:`data_url`)."""
+        self._server, self._picture_url = server, picture_url or data_url
         self._url = server.url if server.url.endswith("/chat/completions") else server.url + "/chat/completions"
         self.identity = server.identity
 
     def send(self, request: Mapping[str, Any], pictures: Mapping[str, NDArray[np.uint8]]) -> Reply:
         """Ask until there is an answer or the attempts are used up."""
-        body = json.dumps(_with_pictures(request, pictures)).encode()
+        body = json.dumps(_with_pictures(request, {name: self._picture_url(each) for name, each in pictures.items()})).encode()
         return self._server.post(self._url, body, "application/json", read_completion)
 
 
@@ -70,9 +71,16 @@ def data_url(picture: NDArray[np.uint8]) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def _with_pictures(value: Any, pictures: Mapping[str, NDArray[np.uint8]]) -> Any:
+def jpeg_url(picture: NDArray[np.uint8]) -> str:
+    """The picture as a JPEG data URL of quality 95 with full colour: a tenth of a PNG's time and size, and text stays sharp."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="JPEG", quality=95, subsampling=0)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _with_pictures(value: Any, pictures: Mapping[str, str]) -> Any:
     if isinstance(value, Mapping):
         return {name: _with_pictures(inner, pictures) for name, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_with_pictures(inner, pictures) for inner in value]
-    return data_url(pictures[value]) if isinstance(value, str) and value in pictures else value
+    return pictures[value] if isinstance(value, str) and value in pictures else value

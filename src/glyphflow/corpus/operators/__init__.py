@@ -21,7 +21,13 @@ def _pixels() -> Operator:
     return pixels()
 
 
-OPERATORS: Mapping[str, Callable[..., Operator]] = {"header": _header, "pixels": _pixels}
+def _annotate(**options: Any) -> Operator:
+    from glyphflow.corpus.annotate import annotator
+
+    return annotator(**options)
+
+
+OPERATORS: Mapping[str, Callable[..., Operator]] = {"header": _header, "pixels": _pixels, "annotate": _annotate}
 
 
 def make_operator(name: str, **options: Any) -> Operator:
