@@ -12,7 +12,7 @@ import contextlib
 import functools
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import torch
 import torch.distributed as dist
@@ -20,16 +20,20 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 from torch.utils.checkpoint import checkpoint
+from typing_extensions import TypeIs
 
 from glyphflow.core.config import Config
 from glyphflow.core.errors import ConfigError
 from glyphflow.models import MMDiT
 from glyphflow.models.kernels import TRACEABLE
 from glyphflow.models.lora import Branches
-from glyphflow.train.pieces import local, pieces
+from glyphflow.models.parallel import parallelise, split_axis
+from glyphflow.models.quantize import QuantLinear
+from glyphflow.train.pieces import local
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
+    from torch.distributed.fsdp import FSDPModule
 
     from glyphflow.feed.order import Part
 
@@ -69,9 +73,9 @@ class ParallelConfig(Config):
 class World:
     """This process's place among all processes of a run, and what they do together. Made by :meth:`start`.
 
-    A loss is the mean over this process's part of the batch; parts are equally large, so the mean of all processes' gradients
-    is the gradient of the mean over the batch, whatever the axes: over tp it is the same everywhere, over sp it is to be averaged
-    (models/parallel.py), over dp it is a mean anyway.
+    A loss is the mean over this process's part of the batch. Parts are equally large, so the mean of the gradients over dp is
+    the gradient of the mean over the batch; over sp they are to be averaged, too, and over tp they are complete
+    (models/parallel.py). That is the division which fully_shard does by itself.
     """
 
     def __init__(self, config: ParallelConfig, device: torch.device, world: int) -> None:
@@ -81,6 +85,7 @@ class World:
         self.group: ProcessGroup | None = dist.new_group(backend="gloo") if world > 1 else None
         """All processes over the CPU, for checkpoints; None when there is one."""
         self._autocast: torch.dtype | None = None
+        self._cut: set[nn.Parameter] = set()  # by tensor parallelism
         if dist.is_initialized():
             self._make_meshes()
 
@@ -125,25 +130,24 @@ class World:
     def apply(self, model: nn.Module, compute_dtype: torch.dtype) -> nn.Module:
         """Make ``model`` (float32, whole) this process's part of it, to be computed in ``compute_dtype``; returns it.
 
-        In this order: split by heads and tokens, recomputation, compiling, sharding. Optimizer and moving average come
-        after it. Networks other than the MMDiT have no plan: they are sharded as a whole. Raises ConfigError for what cannot be.
+        In this order: split by heads and tokens, recomputation, compiling, sharding. Optimizer and moving average are made
+        after it. Networks other than the MMDiT have no plan and are sharded as a whole. Raises ConfigError for what cannot be.
         """
         self._refuse(model)
         low = compute_dtype if compute_dtype != torch.float32 else None
-        replicate, shard, sp, tp = self.sizes
+        sp, tp = self.sizes[2:]
         if isinstance(model, MMDiT):
             if sp * tp > 1:
-                from glyphflow.models.parallel import parallelise
-
                 model = parallelise(model, self._mesh)
             recompute(model, self.config.checkpointing)
             if self.config.compile:
                 compile_blocks(model)
-        # On the CPU products are autocast over float32 weights in one process, for the reasons in shard_model; a card alone
-        # goes the way of many.
-        self._autocast = low if self.device.type == "cpu" or not isinstance(model, MMDiT) else None
-        if dist.is_initialized() and (self.size > 1 or self._autocast is None):
+        alike = isinstance(model, MMDiT) and all(p.requires_grad for p in model.parameters())
+        self._autocast = None if alike and self.device.type == "cuda" else low
+        if self.size > 1 or (alike and self.device.type == "cuda"):
             shard_model(model, self._state_mesh, None if self._autocast else low)
+        if tp > 1:
+            self._cut = {p for name, p in model.named_parameters() if split_axis(name) is not None}
         return model
 
     def computing(self) -> contextlib.AbstractContextManager[object]:
@@ -180,8 +184,103 @@ class World:
     @torch.no_grad()
     def clip(self, parameters: Iterable[nn.Parameter], max_norm: float) -> float:
         """Scale gradients down to a norm of ``max_norm`` over all processes; returns the norm before."""
-        known = list(parameters)
-        grads = [local(p.grad) for p in known if p.grad is not None]
-        cut = [p.grad is not None and self._is_split(p) for p in known]
-        norm = self._norm([g for g, p in zip(grads, (p for p in known if p.grad is not None), strict=True)])
+        known = [p for p in parameters if p.grad is not None]
+        grads = [local(cast(Tensor, p.grad)) for p in known]
+        norms = torch.stack(torch._foreach_norm(grads)).double() if grads else torch.zeros(0, dtype=torch.float64)
+        squares = norms.to(self.device).square()
+        cut = torch.tensor([p in self._cut for p in known], device=self.device)
+        sums = torch.stack([(squares * cut).sum(), (squares * ~cut).sum()])
+        if dist.is_initialized() and self.size > 1:
+            dist.all_reduce(sums, group=self._state_mesh.get_group("state"))
+            dist.all_reduce(sums[:1], group=self._mesh.get_group("tp"))  # the others are the same in all of tp
+        norm = float(sums.sum().sqrt())
+        if norm > max_norm:
+            torch._foreach_mul_(grads, max_norm / norm)
         return norm
+
+    def sum(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Sums over all parts of the batch (dp); the keys must be the same everywhere."""
+        if self.size == 1:
+            return dict(values)
+        speaks = self.rank % (self.sizes[2] * self.sizes[3]) == 0  # one process for each part
+        numbers = torch.tensor([value if speaks else 0.0 for value in values.values()], dtype=torch.float64)
+        dist.all_reduce(numbers, group=self.group)
+        return dict(zip(values, numbers.tolist(), strict=True))
+
+    def barrier(self) -> None:
+        """Wait until all processes are here."""
+        if self.group is not None:
+            dist.barrier(self.group)
+
+    def close(self) -> None:
+        """Leave the other processes, once all are here."""
+        if dist.is_initialized():
+            self.barrier()
+            dist.destroy_process_group()
+
+    def _refuse(self, model: nn.Module) -> None:
+        """Raise ConfigError for what this model cannot have."""
+        config, (_, _, sp, tp) = self.config, self.sizes
+        if not isinstance(model, MMDiT):
+            asked = [name for name, on in (("sp", sp > 1), ("tp", tp > 1), ("compile", config.compile)) if on]
+            asked += ["checkpointing"] if config.checkpointing != "none" else []
+            if asked:
+                raise ConfigError(
+                    f"train.parallel.{asked[0]} is set, and a {type(model).__name__} has no plan for it; remove it."
+                )
+            return
+        heads = model.config.num_attention_heads
+        if heads % (sp * tp):
+            raise ConfigError(
+                f"The model has {heads} attention heads, which sp {sp} x tp {tp} = {sp * tp} processes cannot share equally; "
+                f"choose train.parallel.sp and tp whose product divides {heads}."
+            )
+        if tp > 1 and any(isinstance(module, Branches) for module in model.modules()):
+            raise ConfigError(
+                f"train.lora with tp {tp} would need the adapter's gradients summed inside of it; use dp_shard or sp instead."
+            )
+        if self.size > 1 and any(isinstance(module, QuantLinear) for module in model.modules()):
+            raise ConfigError(
+                f"train.base keeps weights in few bits, which {self.size} processes cannot cut among them; remove it, or start one."
+            )
+
+
+def recompute(model: MMDiT, blocks: Literal["none", "full"] | int) -> None:
+    """Keep no activations of all or every k-th of the blocks; each computes again when its gradient is asked for."""
+    every = {"none": 0, "full": 1}.get(cast(str, blocks), cast(int, blocks))
+    for index, block in enumerate(model.transformer_blocks):
+        if every and index % every == every - 1:
+            # The forward pass and not the module, whose parameters keep their names. A block draws no random numbers.
+            block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
+
+
+def compile_blocks(model: MMDiT) -> None:
+    """Compile the blocks, one program for them all and for any number of tokens."""
+    model.use_kernels(TRACEABLE)
+    for block in model.transformer_blocks:
+        block.forward = torch.compile(block.forward, dynamic=True)
+
+
+def shard_model(model: nn.Module, mesh: DeviceMesh, low: torch.dtype | None) -> None:
+    """Cut every parameter into rows over ``mesh``: blocks are gathered one by one, in ``low`` (None: as they are stored).
+
+    Gradients are reduced in float32, and what an optimizer sees is float32. Nothing stays gathered behind a forward pass, so
+    that parameters are in one state whenever anybody looks at them.
+    """
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+
+    # Inputs are cast at the door only: inside there are rotation tables, which need their float32.
+    inside = MixedPrecisionPolicy(param_dtype=low, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    door = MixedPrecisionPolicy(param_dtype=low, reduce_dtype=torch.float32, cast_forward_inputs=True)
+    for block in model.transformer_blocks if isinstance(model, MMDiT) else ():
+        fully_shard(block, mesh=mesh, mp_policy=inside, reshard_after_forward=True)
+    fully_shard(model, mesh=mesh, mp_policy=door, reshard_after_forward=True)
+    for name in ("encode", "decode"):
+        if hasattr(model, name):
+            register_fsdp_forward_method(model, name)
+
+
+def _is_sharded(module: nn.Module) -> TypeIs[FSDPModule]:
+    from torch.distributed.fsdp import FSDPModule
+
+    return isinstance(module, FSDPModule)
