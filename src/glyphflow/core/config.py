@@ -59,8 +59,7 @@ def load_config(cls: type[C], source: Path | Mapping[str, Any], overrides: Seque
         data = parse_yaml(text, name) or {}
         if not isinstance(data, dict):
             raise ConfigError(f"{name} must hold key: value pairs at the top, not a {type(data).__name__}.")
-    for override in overrides:
-        data = _override(data, override)
+    data = with_overrides(data, overrides)
     try:
         return cls.model_validate(data)
     except pydantic.ValidationError as error:
@@ -75,6 +74,14 @@ def to_dict(config: Config) -> dict[str, Any]:
 def dump_config(config: Config, path: Path) -> None:
     """Save the resolved ``config`` as YAML beside an output, atomically."""
     write_text(path, yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True))
+
+
+def with_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """``data`` with ``dotted.key=value`` strings applied, whose values are YAML; a malformed one is a :class:`ConfigError`."""
+    changed = dict(data)
+    for override in overrides:
+        changed = _override(changed, override)
+    return changed
 
 
 def _override(data: dict[str, Any], override: str) -> dict[str, Any]:

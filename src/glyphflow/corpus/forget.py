@@ -85,7 +85,7 @@ def _forget_rows(corpus: Corpus, shard: str, rows: Sequence[int]) -> None:
     if corpus.pixels_path(shard).exists():
         _blank_pictures(corpus.pixels_path(shard), shard, rows)
     for table in sorted((corpus.directory / "columns").glob(f"*@*/{shard}.parquet")):
-        _replace(table, rows, {"error": FORGOTTEN})
+        _replace(table, rows, {"error": FORGOTTEN, "measured": True})
     for table in sorted((corpus.directory / "views").glob(f"*/{shard}.parquet")):
         _replace(table, rows, {"kept": False, "rule": "Forgotten", "detail": FORGOTTEN})
     tombstone = {"offset": -1, "size": 0, "width": 0, "height": 0, "orientation": 1, "key": "", "sha256": "", "format": ""}

@@ -96,7 +96,7 @@ class Shard:
         found = self.corpus.columns(stage, self.name, (column,))
         if found is None:
             raise InputError(
-                f"{name} of the shard {self.name} is not measured yet; run glyphflow corpus measure --stages {stage}."
+                f"{name} is not measured for the shard {self.name}; run glyphflow corpus measure --stages {stage} first."
             )
         self._columns[name] = found[column]
 

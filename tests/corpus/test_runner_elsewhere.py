@@ -1,0 +1,112 @@
+"""The same columns from Ray actors and from the jobs of a Slurm array."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from corpus_pictures import encoded, photo
+from typer.testing import CliRunner
+
+from glyphflow.cli.main import app
+from glyphflow.corpus import Corpus
+from glyphflow.corpus.ingest import ingest_folder
+from glyphflow.corpus.runner import run
+from glyphflow.corpus.sources import cut
+
+Folder = Callable[..., Path]
+
+
+def columns(corpus: Corpus) -> dict[str, bytes]:
+    """Every file that measuring writes, by its path."""
+    place = corpus.directory / "columns"
+    return {str(path.relative_to(place)): path.read_bytes() for path in sorted(place.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture
+def two(folder: Folder, tmp_path: Path) -> tuple[Corpus, Corpus]:
+    """A corpus of 20 pictures in seven shards, twice; the first is measured."""
+    place = folder(20)
+    (place / "picture-004.jpg").write_bytes(cut(encoded(photo(4)), 0.5))
+    made = tuple(Corpus.create(tmp_path / name) for name in ("here", "there"))
+    for corpus in made:
+        ingest_folder(corpus, place, "mine", "x", per_shard=3)
+    for stage in ("header", "pixels", "duplicates"):
+        run(made[0], stage)
+    return made[0], made[1]
+
+
+def test_the_jobs_of_an_array_do_the_work_of_one_command(two: tuple[Corpus, Corpus]) -> None:
+    here, there = two
+    cli = CliRunner()
+    asked = ["corpus", "measure", str(there.directory), "--on", "slurm", "--workers", "3"]
+    said = cli.invoke(app, asked)
+    assert said.exit_code == 0, said.output
+    script = there.directory / "slurm" / "header-pixels.sbatch"
+    assert script.read_text() in said.output and f"sbatch {script}" in said.output
+    assert f"glyphflow corpus measure {there.directory} --stages duplicates" in said.output
+    assert re.search(r"#SBATCH --array=0-2$", script.read_text(), re.MULTILINE)
+    for job in (2, 0, 1):  # in whatever order they start
+        environment = {**os.environ, "SLURM_ARRAY_TASK_ID": str(job), "SLURM_CPUS_PER_TASK": "1"}
+        done = subprocess.run(["bash", str(script)], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        if job == 2:  # the first job of the array does everything when no other one comes
+            assert "pixels: 20 rows measured by this job." in done.stdout
+            last = there.column_path("pixels", there.stage_fingerprint("pixels") or "", "mine-00000")
+            last.unlink()
+    run(there, "duplicates")
+    assert columns(there) == columns(here)
+    assert "Nothing is missing." in cli.invoke(app, asked).output
+
+
+def test_a_part_is_written_as_a_fraction(two: tuple[Corpus, Corpus]) -> None:
+    cli = CliRunner()
+    for part in ("3", "3/3", "x/2"):
+        done = cli.invoke(app, ["corpus", "work", str(two[1].directory), "--stages", "pixels", "--part", part])
+        assert done.exit_code and "write I/N" in str(done.exception)
+    done = cli.invoke(app, ["corpus", "measure", str(two[1].directory), "texts.batch=4"])
+    assert "The option 'texts' is of no stage that runs" in str(done.exception)
+    done = cli.invoke(app, ["corpus", "measure", str(two[1].directory), "--stages", "pixel"])
+    assert "There is no operator 'pixel'" in str(done.exception)
+    done = cli.invoke(app, ["corpus", "measure", str(two[1].directory), "--on", "mars"])
+    assert "--on mars is not known" in str(done.exception)
+
+
+@pytest.mark.slow
+def test_ray_writes_the_same_columns_also_when_actors_are_killed(two: tuple[Corpus, Corpus]) -> None:
+    ray = pytest.importorskip("ray")
+    here, there = two
+    killed: list[int] = []
+    ended = threading.Event()
+
+    def kill_two() -> None:
+        while not ended.wait(0.001) and len(killed) < 2:
+            for claim in there.directory.rglob(".*.claim"):
+                with contextlib.suppress(OSError, ValueError, IndexError):
+                    process = int(claim.read_text().split()[1])
+                    if process not in killed:
+                        os.kill(process, signal.SIGKILL)
+                        killed.append(process)
+
+    ray.init(include_dashboard=False, num_cpus=2, object_store_memory=80 << 20, log_to_driver=False)
+    killer = threading.Thread(target=kill_two)
+    try:
+        assert run(there, "header", on="ray", workers=2) == 20
+        killer.start()
+        run(there, "pixels", on="ray", workers=2)
+        ended.set()
+        killer.join()
+        assert len(killed) == 2 and os.getpid() not in killed
+        assert run(there, "pixels", on="ray") == 0
+    finally:
+        ended.set()
+        ray.shutdown()
+    run(there, "duplicates")
+    assert columns(there) == columns(here)
