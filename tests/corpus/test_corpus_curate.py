@@ -1,18 +1,16 @@
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
-from corpus_pictures import encoded, photo
 
 from glyphflow.core.errors import ConfigError, InputError
 from glyphflow.corpus import Corpus, add_specs
-from glyphflow.corpus.annotate import ANNOTATION_TYPES, KEYS, annotate, text_split
 from glyphflow.corpus.curate import curate, decisions, summarise
 from glyphflow.corpus.ingest import ingest_folder
 from glyphflow.corpus.measure import measure
@@ -20,7 +18,6 @@ from glyphflow.corpus.page import page
 from glyphflow.corpus.query import query
 from glyphflow.corpus.recipe import CorpusRecipe, RenderSet, Rule, Stage, load_recipe, packaged_recipes
 from glyphflow.corpus.sources import FAULTS, collect
-from glyphflow.perception.ocr import OCRLine
 
 Folder = Callable[..., Path]
 
@@ -106,16 +103,20 @@ def test_a_view_that_misses_new_rows_is_refused(corpus: Corpus) -> None:
 
 
 def test_rule_conditions() -> None:
-    def rule(**conditions: object) -> Rule:
-        return Rule.model_validate({"filter": "f", "column": "a.b", "reason": ""} | conditions)
+    def passing(values: list[object], **conditions: object) -> list[bool]:
+        rule = Rule.model_validate({"filter": "f", "column": "a.b", "reason": ""} | conditions)
+        return rule.passes(pa.array(values)).tolist()
 
-    assert rule(min=1).allows(1) and not rule(min=1).allows(0.9) and rule(min=1).allows(None)
-    assert rule(max=1).allows(1) and not rule(max=1).allows(2)
-    assert rule(empty=True).allows(None) and rule(empty=True).allows("") and not rule(empty=True).allows("x")
-    assert not rule(empty=False).allows(None) and rule(empty=False).allows("x")
-    assert rule(equals="en").allows("en") and not rule(equals="en").allows("zh")
-    with pytest.raises(ValueError, match="no condition"):
-        rule()
+    assert passing([0.9, 1.0, None], min=1) == [False, True, True]
+    assert passing([0, 1, 2, None], max=1) == [True, True, False, True]
+    assert passing([0.5, 1.0, float("nan")], min=0.6, max=0.9) == [False, False, True]
+    assert passing([None, "", "x"], empty=True) == [True, True, False]
+    assert passing([None, "", "x"], empty=False) == [False, False, True]
+    assert passing([None, 3], empty=True) == [True, False]
+    assert passing(["en", "zh", None], equals="en") == [True, False, True]
+    assert passing([True, False, None], equals=False) == [False, True, True]
+    with pytest.raises(ValueError, match="says nothing"):
+        passing([1])
 
 
 def test_renders_are_drawn_when_read_the_same_in_every_thread(corpus: Corpus) -> None:
@@ -140,49 +141,6 @@ def test_specs_added_twice_are_one_and_others_under_the_name_are_refused(tmp_pat
     assert corpus.records().ids == ids and len(set(ids)) == 5
     with pytest.raises(InputError, match="another name"):
         add_specs(corpus, "words", RenderSet(name="words", template="word", seed=1, count=5).specs(), per_shard=2)
-
-
-def _reader(images: Sequence[np.ndarray]) -> list[list[OCRLine]]:
-    box = ((10.0, 10.0), (110.0, 10.0), (110.0, 30.0), (10.0, 30.0))
-    sure, unsure, letter = OCRLine("OPEN 24", box, 0.99), OCRLine("0PEM", box, 0.5), OCRLine("O", box, 0.99)
-    return [[sure, unsure, letter, OCRLine("www.example.com", box, 0.95), OCRLine("guess", box, 0.99, True)] for _ in images]
-
-
-def test_annotation_is_the_reports_json_for_kept_rows_only(corpus: Corpus) -> None:
-    curate(
-        corpus, [_stage(Rule(filter="Key", column="index.key", equals="picture-000.jpg", kinds=("photo",), reason=""))], "kept"
-    )
-    assert annotate(corpus, "kept", _reader, "a test's reader") == 10
-    assert annotate(corpus, "kept", _reader, "a test's reader") == 0
-    seen = 0
-    for shard in corpus.shards():
-        columns, kept = corpus.columns("annotate", shard), corpus.view("kept", shard)["kept"]
-        assert columns is not None and set(columns) == {"id", *ANNOTATION_TYPES}
-        for number, keep in enumerate(kept):
-            text = columns["annotation"][number]
-            assert (text is not None) == keep
-            if text is None:
-                continue
-            said = json.loads(text)
-            assert tuple(said) == KEYS and said["Abnormal Element"] in ("yes", "no")
-            assert said["Caption"] == columns["caption_en"][number]
-            if shard.startswith("mine"):
-                seen += 1
-                assert said["Caption"] == 'picture number 0, with the text "OPEN 24"'
-                assert said["Watermark List"] == ["www.example.com"] and said["Image Type"] == "photograph"
-                assert columns["smallest_text"][number] == pytest.approx(20 / 160)
-                assert columns["text_split"][number] == "English"
-            else:
-                assert columns["caption_zh"][number]
-    assert seen == 1
-    photograph = next(row for row in corpus.records("kept").rows if row.source == "mine")
-    assert photograph.captions["en"].endswith('"OPEN 24"')  # what is trained on quotes the text
-
-
-def test_text_splits() -> None:
-    assert [text_split(text) for text in ("", "hello", "你好", "你好 hi", "привет", "2024")] == [
-        "Non-Text", "English", "Chinese", "Chinese", "Other Language", "Other Language",
-    ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -277,35 +235,6 @@ def test_every_spec_of_the_recipes_is_drawn(tmp_path: Path) -> None:
     for number in range(len(selection)):
         record = selection.load(number)
         assert set(record.captions) >= {"en", "zh"} and record.image.std() > 0
-
-
-def test_photographs_without_captions_are_named_by_their_files(tmp_path: Path) -> None:
-    place = tmp_path / "pictures"
-    place.mkdir()
-    for number, name in enumerate(("IMG_1234.jpg", "red-barn_02.jpg", "小猫.jpg")):
-        (place / name).write_bytes(encoded(photo(number)))
-    corpus = Corpus.create(tmp_path / "corpus")
-    ingest_folder(corpus, place, "mine", "x")
-    measure(corpus)
-    curate(corpus, [_clarity(0.0)], "all")
-    annotate(corpus, "all", None, "none")
-    captions = {row.captions.get("en"): row.captions.get("zh") for row in corpus.records("all").rows}
-    assert captions == {"a photograph": "一张照片", "red barn": None, None: "小猫"}
-
-
-def test_a_damaged_picture_that_a_lax_view_keeps_is_annotated_with_the_reason(tmp_path: Path) -> None:
-    place = tmp_path / "pictures"
-    place.mkdir()
-    (place / "cut.jpg").write_bytes(encoded(photo(1))[:4000])
-    (place / "good.jpg").write_bytes(encoded(photo(2)))
-    corpus = Corpus.create(tmp_path / "corpus")
-    ingest_folder(corpus, place, "mine", "x")
-    measure(corpus)
-    curate(corpus, [_stage(Rule(filter="Key", column="index.key", empty=False, reason=""))], "all")
-    assert annotate(corpus, "all", None, "none") == 2
-    columns = corpus.columns("annotate", "mine-00000")
-    assert columns is not None and columns["caption_en"] == [None, "good"]
-    assert columns["error"][0].startswith("damaged JPEG") and columns["error"][1] is None
 
 
 def test_an_optional_set_is_left_out_where_its_font_is_missing() -> None:

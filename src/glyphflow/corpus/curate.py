@@ -1,6 +1,6 @@
-"""Decide: rules over columns become a view in which every row is kept or has the first rule that refused it, and why.
+"""Decide: rules over columns become views in which every row is kept or has the first rule that refused it, and why.
 
-Only columns are read. Changing a threshold therefore costs milliseconds and decodes no picture.
+Only columns are read, each whole and none more than once for a stage. Changing a threshold therefore decodes no picture.
 """
 
 from __future__ import annotations
@@ -8,15 +8,24 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from glyphflow.core.config import to_dict
 from glyphflow.core.errors import ConfigError
-from glyphflow.core.files import write_json
-from glyphflow.core.hashing import fingerprint
-from glyphflow.corpus.recipe import Rule, Stage
-from glyphflow.corpus.store import VIEW_TYPES, Corpus, check_name
-from glyphflow.corpus.tables import read_table, write_table
+from glyphflow.core.files import read_json, write_json
+from glyphflow.core.hardware import require
+from glyphflow.core.hashing import fingerprint, sha256_file
+from glyphflow.corpus.balance import apply_best, apply_patch, balance_weights, text_weights
+from glyphflow.corpus.recipe import VARIANTS, Rule, Stage
+from glyphflow.corpus.scan import Scan, slots_of
+from glyphflow.corpus.store import INDEX_TYPES, VIEW_TYPES, Corpus, check_name
+from glyphflow.corpus.tables import write_table
+from glyphflow.corpus.variants import VARIANT_COLUMNS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -28,110 +37,248 @@ class ViewSummary:
     kept: int
     refused: dict[tuple[str, str], int]
     skipped: tuple[str, ...]  # optional filters whose columns do not exist yet
+    splits: dict[str, int]  # kept rows by split; empty where the recipe splits nothing
+    patched: int = 0  # kept rows that a patch brought back
 
 
 def curate(corpus: Corpus, stages: Sequence[Stage], view: str) -> ViewSummary:
-    """Write ``view``. A rule over a column that nothing has measured is a :class:`ConfigError`, unless it is optional."""
-    check_name(view, "view")
-    with corpus.writing(f"curating {view!r}"):
-        rules, skipped = _applicable(corpus, stages)
-        used = sorted({rule.column.split(".")[0] for _, rule in rules} - {"index"})
+    """Write ``view``: what all of ``stages`` keep.
+
+    A rule over a column that nothing has measured is a :class:`ConfigError`, unless it is optional, and so is one whose column
+    lacks rows that the rules before it keep.
+    """
+    return _curate(corpus, stages, {len(stages): view})[0]
+
+
+def curate_all(corpus: Corpus, stages: Sequence[Stage]) -> list[ViewSummary]:
+    """Write the view that each of ``stages`` names, in one pass over the columns."""
+    return _curate(corpus, stages, {number: stage.view for number, stage in enumerate(stages, 1) if stage.view})
+
+
+def _curate(corpus: Corpus, stages: Sequence[Stage], views: dict[int, str]) -> list[ViewSummary]:
+    """``views``: number of stages -> the view that they make."""
+    for view in views.values():
+        check_name(view, "view")
+    with corpus.deciding(f"curating {', '.join(views.values())}"):
+        known = _Known(corpus)
+        wanted = {count: known.description(stages[:count]) for count in views}
+        stale = {count: view for count, view in views.items() if not known.is_current(view, wanted[count])}
+        if stale:
+            slots = slots_of(stages)
+            scan = Scan(corpus, known.shards, slots)
+            for count in range(1, max(stale) + 1):
+                _apply(scan, stages, count - 1, known)
+                if count in stale:
+                    _write_view(scan, stale[count], wanted[count])
+        return [summarise(corpus, view) for view in views.values()]
+
+
+def _apply(scan: Scan, stages: Sequence[Stage], number: int, known: _Known) -> None:
+    """What stage ``number`` decides, in the order that :class:`Stage` states."""
+    stage = stages[number]
+    slots = [slot for slot, each in enumerate(scan.slots) if each.stage == number]
+    rules = {slot: rule for slot, rule in zip(slots, stage.rules, strict=False) if known.applies(rule)}
+    variants = [column for columns in VARIANT_COLUMNS.values() for column in columns if known.has(column)]
+    scan.apply_rules(stage, rules, variants)
+    if stage.patch is not None:
+        apply_patch(scan, stage.patch, [each.name for each in stages], known.shares)
+    if stage.best is not None:
+        apply_best(scan, stage.best, slots[-1])
+    if stage.balance is not None or stage.resample is not None:
+        weight = np.ones(len(scan.failed))
+        if stage.balance is not None:
+            weight *= balance_weights(scan, stage.balance, known.shares)
+        if stage.resample is not None:
+            weight *= text_weights(scan, stage.resample)
+        scan.weight = weight.astype(np.float32)
+    scan.recaption = np.isin(scan.split, [scan.split_names.index(name) for name in stage.recaption])
+
+
+class _Known:
+    """Which columns exist in every shard, and which rules can be applied."""
+
+    def __init__(self, corpus: Corpus) -> None:
+        self.shards = corpus.shards()
+        self._corpus = corpus
+        self._columns: dict[str, set[str] | None] = {}
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The share of every branch of the taxonomy that the rows were classified with."""
+        told = read_json(self._corpus.directory / "columns" / "categories.json")["operator"]["shares"]
+        return {branch: float(share) for branch, share in told.items()}
+
+    def columns(self, source: str) -> set[str] | None:
+        """The columns of a stage (or of "index"); None when a shard has not got them."""
+        if source not in self._columns:
+            self._columns[source] = self._look(source)
+        return self._columns[source]
+
+    def _look(self, source: str) -> set[str] | None:
+        if source == "index":
+            return set(INDEX_TYPES)
+        mark = self._corpus.stage_fingerprint(source)
+        if mark is None or self._corpus.missing(source, mark):
+            return None
+        if not self.shards:
+            return set()
+        # Equal fingerprints have equal columns, so one shard speaks for all.
+        path = self._corpus.column_path(source, mark, self.shards[0])
+        return set(require("pyarrow.parquet", "corpus").read_schema(path).names)
+
+    def has(self, column: str) -> bool:
+        """Whether every shard has the column."""
+        source, _, name = column.partition(".")
+        return name in (self.columns(source) or ())
+
+    def applies(self, rule: Rule) -> bool:
+        """Whether the rule's column is there; False for an optional one that waits for its stage."""
+        if rule.optional and self.columns(rule.source) is None:
+            return False
+        self.require(rule.column, f"filter {rule.filter!r}")
+        return True
+
+    def require(self, column: str, who: str) -> None:
+        """A :class:`ConfigError` unless every shard has the column."""
+        source, _, name = column.partition(".")
+        names = self.columns(source)
+        if names is None:
+            raise ConfigError(
+                f"The {who} reads {column}, but the stage {source!r} has not run on every shard of "
+                f"{self._corpus.directory}; run glyphflow corpus measure first."
+            )
+        if self.shards and name not in names:
+            raise ConfigError(f"The {who} reads {column}; the stage {source!r} has only {', '.join(sorted(names))}.")
+
+    def description(self, stages: Sequence[Stage]) -> dict[str, Any]:
+        """What decides a view, with the fingerprint of it all."""
+        rules = [(rule, self.applies(rule)) for stage in stages for rule in stage.rules]
+        for stage in stages:
+            for column, part in stage.reads.items():
+                self.require(column, f"{part} of stage {stage.name}")
+        used = {rule.source for rule, applies in rules if applies}
+        used |= {column.split(".")[0] for stage in stages for column in stage.reads}
+        if any(rule.captions for rule, _ in rules):
+            used |= {column.split(".")[0] for columns in VARIANT_COLUMNS.values() for column in columns if self.has(column)}
+        scores = [stage.patch.scores for stage in stages if stage.patch and stage.patch.scores]
         info = {
             "stages": [to_dict(stage) for stage in stages],
-            "columns": {stage: corpus.stage_fingerprint(stage) for stage in used},
-            "shards": corpus.shards(),
-            "skipped": list(skipped),
+            "columns": {stage: self._corpus.stage_fingerprint(stage) for stage in sorted(used - {"index"})},
+            "shards": self.shards,
+            "skipped": list(dict.fromkeys(rule.filter for rule, applies in rules if not applies)),
+            "scores": [sha256_file(path) if path.is_file() else "" for path in scores],
         }
-        mark = fingerprint(info)
-        if view not in corpus.views() or corpus.view_info(view).get("fingerprint") != mark:
-            # The old description goes first: a run that dies here leaves a view that is missing, not one that lies.
-            (corpus.directory / "views" / view / "view.json").unlink(missing_ok=True)
-            for shard in corpus.shards():
-                _decide_shard(corpus, rules, view, shard)
-            write_json(corpus.directory / "views" / view / "view.json", {"fingerprint": mark, **info})
-        return summarise(corpus, view)
+        return {"fingerprint": fingerprint(info), **info}
+
+    def is_current(self, view: str, wanted: dict[str, Any]) -> bool:
+        """Whether the view was decided like this, after the last row of its columns was measured."""
+        path = self._corpus.directory / "views" / view / "view.json"
+        if not path.exists() or self._corpus.view_info(view).get("fingerprint") != wanted["fingerprint"]:
+            return False
+        # A file that comes into a folder by rename sets the folder's time; measuring further rows does that.
+        folders = [self._corpus.column_path(stage, mark, "x").parent for stage, mark in wanted["columns"].items()]
+        return all(folder.stat().st_mtime_ns <= path.stat().st_mtime_ns for folder in folders)
+
+
+# -- the table of a view --------------------------------------------------------------------------------------------------
+
+
+def _write_view(scan: Scan, view: str, info: dict[str, Any]) -> None:
+    corpus = scan.corpus
+    description = corpus.directory / "views" / view / "view.json"
+    # The old description goes first: a run that dies here leaves a view that is missing, not one that lies.
+    description.unlink(missing_ok=True)
+    stages = [stage["name"] for stage in info["stages"]]
+    for shard, here in scan.each_shard():
+        write_table(corpus.view_path(view, shard), _table(scan, shard, here, stages), VIEW_TYPES)
+    write_json(description, info)
+
+
+def _table(scan: Scan, shard: str, here: slice, stages: Sequence[str]) -> dict[str, Any]:
+    arrow = require("pyarrow", "corpus")
+    failed, rows = scan.failed[here], here.stop - here.start
+    first = np.where(failed == 0, -1, np.bitwise_count((failed & (~failed + np.uint64(1))) - np.uint64(1)).astype(np.int64))
+    value, said, detail = np.full(rows, np.nan), np.zeros(rows, np.bool_), np.full(rows, None, object)
+    for failing in scan.failing[shard]:
+        decides = first[failing.rows] == failing.slot
+        where = failing.rows[decides]
+        told = failing.values.filter(arrow.array(decides))
+        detail[where] = sentences(scan.slots[failing.slot].reason, told)
+        if not arrow.types.is_string(told.type) and not arrow.types.is_null(told.type):
+            value[where], said[where] = told.cast("float64").to_numpy(zero_copy_only=False), True
+    for row in scan.notes:
+        if here.start <= row < here.stop and first[row - here.start] < 0:
+            detail[row - here.start] = scan.notes[row]
+    lost = scan.gone[here].astype(np.int64)
+    return {
+        "id": scan.read(shard, ("index.id",))["index.id"],
+        "kept": arrow.array(first < 0),
+        "stage": _named([stages[slot.stage] for slot in scan.slots], first),
+        "rule": _named([slot.filter for slot in scan.slots], first),
+        "value": arrow.array(value, mask=~said | np.isnan(value)),
+        "detail": arrow.array(detail, "string"),
+        "split": _named(scan.split_names, scan.split[here]),
+        "weight": arrow.array(scan.weight[here]),
+        "refused_captions": _named(_LOST, np.where(lost == 0, -1, lost)),
+        "recaption": arrow.array(scan.recaption[here] & (first < 0)),
+    }
+
+
+# What a set of bits of refused variants is called: index 5 is "raw,fused".
+_LOST = [",".join(name for bit, name in enumerate(VARIANTS) if bits >> bit & 1) for bits in range(1 << len(VARIANTS))]
+
+
+def _named(names: Sequence[str], numbers: NDArray[Any]) -> Any:
+    """``names`` by number as an Arrow array of strings; null for negative numbers."""
+    arrow = require("pyarrow", "corpus")
+    return arrow.array(names, "string").take(arrow.array(numbers, "int64", mask=numbers < 0))
+
+
+def sentences(reason: str, values: Any) -> list[str]:
+    """``reason`` with each of the Arrow array's values in the place of {value}; numbers that are not whole with four digits."""
+    if "{value}" not in reason:
+        return [reason] * len(values)
+    before, _, after = reason.partition("{value}")
+    after = after.replace("{", "{{").replace("}", "}}")
+    form = before.replace("{", "{{").replace("}", "}}")
+    floating = require("pyarrow", "corpus").types.is_floating(values.type)
+    form += ("{:.4g}" if floating else "{}") + after
+    return [form.format(value) if value is not None else f"{before}None{after}" for value in values.to_pylist()]
+
+
+# -- reading views --------------------------------------------------------------------------------------------------------
 
 
 def summarise(corpus: Corpus, view: str) -> ViewSummary:
     """Count the decisions of an existing view."""
     info = corpus.view_info(view)
-    counted: Counter[tuple[str, str]] = Counter()
-    total = kept = 0
+    refused: Counter[tuple[str, str]] = Counter()
+    splits: Counter[str] = Counter()
+    total = kept = patched = 0
     for shard in corpus.shards():
-        decided = corpus.view(view, shard)
-        total += len(decided["kept"])
-        kept += sum(decided["kept"])
-        counted.update((stage, rule) for stage, rule in zip(decided["stage"], decided["rule"], strict=True) if rule)
-    order = [(stage["name"], rule["filter"]) for stage in info["stages"] for rule in stage["rules"]]
-    return ViewSummary(view, total, kept, {pair: counted[pair] for pair in order}, tuple(info["skipped"]))
+        table = corpus.view_arrow(view, shard, ("kept", "stage", "rule", "detail", "split"))
+        of_kept = table.filter(table["kept"])
+        total, kept = total + len(table), kept + len(of_kept)
+        patched += len(of_kept) - of_kept["detail"].null_count
+        splits.update({split: count for (split,), count in _counted(of_kept, ("split",)).items()})
+        refused.update(_counted(table, ("stage", "rule")))
+    order = [(stage["name"], name) for stage in info["stages"] for name in Stage.model_validate(stage).filters]
+    counts = {pair: refused[pair] for pair in dict.fromkeys(order)}
+    return ViewSummary(view, total, kept, counts, tuple(info["skipped"]), dict(splits), patched)
 
 
-def _applicable(corpus: Corpus, stages: Sequence[Stage]) -> tuple[list[tuple[str, Rule]], tuple[str, ...]]:
-    """The rules whose columns exist in every shard, and the optional filters that wait for theirs."""
-    shards = corpus.shards()
-    known: dict[str, set[str] | None] = {}
-    rules: list[tuple[str, Rule]] = []
-    skipped: list[str] = []
-    for stage in stages:
-        for rule in stage.rules:
-            source, column = rule.column.split(".")
-            if source not in known:
-                known[source] = _columns_everywhere(corpus, source, shards)
-            names = known[source]
-            if names is None and rule.optional:
-                skipped.append(rule.filter)
-                continue
-            if names is None:
-                raise ConfigError(
-                    f"The filter {rule.filter!r} reads {rule.column}, but the stage {source!r} has not run on every shard of "
-                    f"{corpus.directory}; run glyphflow corpus measure first."
-                )
-            if column not in names:
-                raise ConfigError(
-                    f"The filter {rule.filter!r} reads {rule.column}; the stage {source!r} has only {', '.join(sorted(names))}."
-                )
-            rules.append((stage.name, rule))
-    return rules, tuple(dict.fromkeys(skipped))
-
-
-def _columns_everywhere(corpus: Corpus, source: str, shards: Sequence[str]) -> set[str] | None:
-    names: set[str] | None = set()
-    for shard in shards:
-        found = corpus.index(shard) if source == "index" else corpus.columns(source, shard)
-        if found is None:
-            return None
-        names = set(found)
-    return names
-
-
-def _decide_shard(corpus: Corpus, rules: Sequence[tuple[str, Rule]], view: str, shard: str) -> None:
-    index = corpus.index(shard, ("id", "kind"))
-    tables: dict[str, dict[str, list[Any]]] = {}
-    decisions: list[dict[str, Any]] = [dict.fromkeys(VIEW_TYPES) | {"id": each, "kept": True} for each in index["id"]]
-    for stage, rule in rules:
-        source, column = rule.column.split(".")
-        if source not in tables:
-            tables[source] = corpus.index(shard) if source == "index" else (corpus.columns(source, shard) or {})
-        for decision, kind, value in zip(decisions, index["kind"], tables[source][column], strict=True):
-            if decision["kept"] and kind in rule.kinds and not rule.allows(value):
-                decision |= {"kept": False, "stage": stage, "rule": rule.filter}
-                decision |= {"value": _number(value), "detail": rule.reason.replace("{value}", _shown(value))}
-    write_table(corpus.view_path(view, shard), {name: [each[name] for each in decisions] for name in VIEW_TYPES}, VIEW_TYPES)
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
-
-
-def _shown(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _counted(table: Any, columns: tuple[str, ...]) -> dict[tuple[str, ...], int]:
+    """How many rows have each combination of values, rows with a null left out."""
+    counted = table.select(columns).drop_null().group_by(list(columns)).aggregate([([], "count_all")])
+    rows = zip(*(counted[name].to_pylist() for name in columns), strict=True)
+    return dict(zip(rows, counted["count_all"].to_pylist(), strict=True))
 
 
 def decisions(corpus: Corpus, view: str) -> list[dict[str, Any]]:
     """All rows of ``view`` as mappings, with their shard and row number, for pages and tests."""
     rows: list[dict[str, Any]] = []
     for shard in corpus.shards():
-        table = read_table(corpus.view_path(view, shard))
+        table = corpus.view(view, shard)
         rows += [
             {"shard": shard, "row": number, **{name: table[name][number] for name in VIEW_TYPES}}
             for number in range(len(table["id"]))

@@ -19,6 +19,7 @@ from glyphflow.core.hardware import require
 from glyphflow.core.hashing import fingerprint
 from glyphflow.core.progress import Progress
 from glyphflow.corpus.store import PHOTO
+from glyphflow.corpus.variants import best_caption
 
 if TYPE_CHECKING:
     from glyphflow.corpus.selection import Row, Selection
@@ -46,7 +47,7 @@ def export_webdataset(selection: Selection, folder: Path | str, per_file: int = 
         with atomic_path(path) as temporary, tarfile.open(temporary, "w", format=tarfile.PAX_FORMAT) as tar:
             for row in rows:
                 data, ending = picture(selection, row)
-                caption = row.captions.get("en") or row.captions.get("zh") or ""
+                caption = _caption(row)
                 for name, content in ((ending, data), (".txt", caption.encode()), (".json", _said(row))):
                     member = tarfile.TarInfo(row.id + name)
                     member.size, member.mode = len(content), 0o644
@@ -75,7 +76,7 @@ def export_folder(selection: Selection, folder: Path | str) -> int:
         for row in rows:
             data, ending = picture(selection, row)
             write_bytes(folder / (row.id + ending), data)
-            write_bytes(folder / f"{row.id}.txt", (row.captions.get("en") or row.captions.get("zh") or "").encode())
+            write_bytes(folder / f"{row.id}.txt", (_caption(row)).encode())
             write_bytes(folder / f"{row.id}.json", _said(row))
         write_bytes(path, "".join(f"{row.id}\n" for row in rows).encode())
 
@@ -130,8 +131,13 @@ def picture(selection: Selection, row: Row) -> tuple[bytes, str]:
     return buffer.getvalue(), ".png"
 
 
+def _caption(row: Row) -> str:
+    return best_caption(row.captions, "en") or best_caption(row.captions, "zh") or ""
+
+
 def _said(row: Row) -> bytes:
-    said = {"id": row.id, **row.captions, "width": row.width, "height": row.height, "source": row.source}
+    plain = {language: told for language in ("en", "zh") if (told := best_caption(row.captions, language))}
+    said = {"id": row.id, **row.captions, **plain, "width": row.width, "height": row.height, "source": row.source}
     said |= {"licence": row.licence} | ({"references": list(row.references)} if row.references else {})
     return json.dumps(said, ensure_ascii=False).encode()
 
@@ -162,8 +168,8 @@ def _batch(selection: Selection, rows: Sequence[Row]) -> Any:
             {
                 "id": row.id,
                 "image": {"bytes": data, "path": row.id + ending},
-                "caption_en": row.captions.get("en"),
-                "caption_zh": row.captions.get("zh"),
+                "caption_en": best_caption(row.captions, "en"),
+                "caption_zh": best_caption(row.captions, "zh"),
                 "width": row.width,
                 "height": row.height,
                 "source": row.source,

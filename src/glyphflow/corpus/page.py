@@ -19,6 +19,7 @@ from glyphflow.corpus.decode import PictureError, decode_rgb
 from glyphflow.corpus.recipe import Rule
 from glyphflow.corpus.specs import Renderer
 from glyphflow.corpus.store import PHOTO, Corpus
+from glyphflow.corpus.variants import best_caption
 
 if TYPE_CHECKING:
     import numpy as np
@@ -241,7 +242,7 @@ def _kept(corpus: Corpus, view: str) -> str:
     for number in chosen:
         record = selection.load(number)
         said = json.loads(annotations.get(record.id, "{}"))
-        said = {"Caption": record.captions.get("en", ""), "中文": record.captions.get("zh", "")} | said
+        said = {"Caption": best_caption(record.captions, "en") or "", "中文": best_caption(record.captions, "zh") or ""} | said
         items = "".join(
             f"<dt>{html.escape(key)}</dt><dd>{html.escape(value if isinstance(value, str) else json.dumps(value))}</dd>"
             for key, value in said.items()

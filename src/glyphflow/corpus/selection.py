@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from glyphflow.core.errors import InputError
 from glyphflow.corpus.decode import PictureError, decode_rgb, upright_size
 from glyphflow.corpus.specs import Renderer
-from glyphflow.corpus.store import PHOTO, Corpus
+from glyphflow.corpus.store import PHOTO, RENDER, Corpus
+from glyphflow.corpus.variants import VARIANT_COLUMNS, text_level
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,7 +40,7 @@ class Record:
 
     id: str
     image: NDArray[np.uint8]  # (H, W, 3) RGB, upright
-    captions: dict[str, str]  # language ("en", "zh") -> caption; may be empty
+    captions: dict[str, str]  # "raw_en", "recaption_zh", ...; of renders and edits "en" and "zh"; may be empty
     source: str
     references: tuple[str, ...] = ()  # ids of the pictures that an edit starts from, in order
 
@@ -60,6 +61,10 @@ class Row:
     format: str = ""
     licence: str = ""
     references: tuple[str, ...] = ()
+    split: str = ""  # of the view
+    weight: float = 1.0  # how often the view wants the row drawn beside one of weight 1
+    domain: str = ""  # nature, design, people, synthetic, or "" where nothing has classified the row
+    text: str | None = None  # what is written in the picture as far as it was read; None: nobody looked
 
 
 class Selection:
@@ -84,6 +89,35 @@ class Selection:
     def sizes(self) -> list[tuple[int, int]]:
         """(width, height) of every record, upright, from the index: nothing is opened."""
         return [(row.width, row.height) for row in self.rows]
+
+    @property
+    def weights(self) -> list[float]:
+        """How often each record wants to be drawn beside one of weight 1, from the view."""
+        return [row.weight for row in self.rows]
+
+    def labels(self, kind: Literal["domain", "split", "text", "task"]) -> list[str]:
+        """What each record is, in order.
+
+        "domain": nature, design, people or synthetic (every render); "" where nothing has classified the row. "split": the
+        view's split (english, portrait, ...), "" where it has none. "text": how much is written in the picture, none, word,
+        line or paragraph; of a render that was never read it is found by drawing it; "" for a photograph nobody has read.
+        "task": ti2i for a record with references, else t2i.
+        """
+        if kind == "domain":
+            return [row.domain for row in self.rows]
+        if kind == "split":
+            return [row.split for row in self.rows]
+        if kind == "task":
+            return ["ti2i" if row.references else "t2i" for row in self.rows]
+        return [self._text_level(row) for row in self.rows]
+
+    def _text_level(self, row: Row) -> str:
+        if row.text is not None:
+            return text_level(row.text)
+        if row.kind == PHOTO:
+            return ""
+        drawn = self._renderer.draw(self.corpus.payload(row.shard, row.kind, row.offset, row.size))
+        return text_level("\n".join(line.text for line in drawn.lines))
 
     def load(self, number: int) -> Record:
         """Read (or draw) record ``number``. Safe to call from many threads. A damaged picture is an :class:`InputError`."""
@@ -116,7 +150,7 @@ class Selection:
                     f"Record {row.id} of {self.corpus.directory} cannot be decoded ({error}); curate it away."
                 ) from error
         drawn = self._renderer.draw(data)
-        return Record(row.id, drawn.image, dict(drawn.captions), row.source, row.references)
+        return Record(row.id, drawn.image, drawn.captions | row.captions, row.source, row.references)
 
 
 def select(corpus: Corpus, view: str | None) -> Selection:
@@ -125,40 +159,90 @@ def select(corpus: Corpus, view: str | None) -> Selection:
     for shard in corpus.shards():
         index = corpus.index(shard, _INDEX)
         if view is None:
+            decided: dict[str, list[Any]] = {}
             kept = [size > 0 and width > 0 for size, width in zip(index["size"], index["width"], strict=True)]
         else:
-            decided = corpus.view(view, shard)["kept"]
-            kept = [keep and size > 0 for keep, size in zip(decided, index["size"], strict=True)]
-        annotated = corpus.columns("annotate", shard, ("caption_en", "caption_zh")) or {}
-        rows += [_row(index, annotated, shard, number) for number, keep in enumerate(kept) if keep]
+            decided = corpus.view(view, shard)
+            kept = [keep and size > 0 for keep, size in zip(decided["kept"], index["size"], strict=True)]
+        known = _Known(corpus, shard, decided)
+        rows += [_row(index, known, shard, number) for number, keep in enumerate(kept) if keep]
     if view is not None:
         corpus.view_info(view)  # an unknown name must be an error in an empty corpus, too
     return Selection(corpus, rows, view)
 
 
-def _row(index: dict[str, list[Any]], annotated: dict[str, list[Any]], shard: str, number: int) -> Row:
+class _Known:
+    """What a view and the stages say about the rows of one shard beside the index."""
+
+    def __init__(self, corpus: Corpus, shard: str, decided: dict[str, list[Any]]) -> None:
+        self.annotated = corpus.columns("annotate", shard) or {}
+        self._read = corpus.columns("text", shard) or {}
+        self._categories = corpus.columns("categories", shard) or {}
+        self._decided = decided
+
+    def view(self, name: str, number: int) -> Any:
+        """A column of the view, None without one."""
+        return self._decided[name][number] if name in self._decided else None
+
+    def domain(self, number: int, kind: str) -> str:
+        if kind == RENDER:
+            return "synthetic"
+        return (self._categories["domain"][number] or "") if self._categories else ""
+
+    def text(self, number: int) -> str | None:
+        """What was read by the stage that reads, else by the annotator; None if nobody looked."""
+        for columns in (self._read, self.annotated):
+            if "text" in columns and columns["text"][number] is not None:
+                return str(columns["text"][number])
+        return None
+
+
+def _row(index: dict[str, list[Any]], known: _Known, shard: str, number: int) -> Row:
     width, height = upright_size(index["width"][number], index["height"][number], index["orientation"][number])
+    kind, weight = index["kind"][number], known.view("weight", number)
+    refused = (known.view("refused_captions", number) or "").split(",")
+    if kind == RENDER:
+        captions = _render_captions(known.annotated, number)
+    elif index["references"][number]:
+        captions = json.loads(index["captions"][number] or "{}")  # an instruction, which no captioner can see in the picture
+    else:
+        captions = captions_of(index["captions"][number], known.annotated, number, refused)
     return Row(
         id=index["id"][number],
         shard=shard,
-        kind=index["kind"][number],
+        kind=kind,
         offset=index["offset"][number],
         size=index["size"][number],
         width=width,
         height=height,
         source=index["source"][number],
-        captions=_captions(index["captions"][number], annotated, number),
+        captions=captions,
         format=index["format"][number],
         licence=index["licence"][number],
         references=tuple(json.loads(index["references"][number] or "[]")),
+        split=known.view("split", number) or "",
+        weight=1.0 if weight is None else weight,
+        domain=known.domain(number, kind),
+        text=known.text(number),
     )
 
 
-def _captions(raw: str | None, annotated: dict[str, list[Any]], number: int) -> dict[str, str]:
-    """The annotation where there is one (it quotes the text in the picture), else what came with the file."""
-    captions: dict[str, str] = json.loads(raw) if raw else {}
-    for language in ("en", "zh"):
-        caption = annotated.get(f"caption_{language}", [None] * (number + 1))[number]
-        if caption:
-            captions[language] = caption
+def captions_of(raw: str | None, annotated: dict[str, list[Any]], number: int, refused: Sequence[str] = ()) -> dict[str, str]:
+    """The captions of a photograph by variant and language, without the variants that its view ``refused``.
+
+    "raw_en", "raw_zh" as they came with the picture, "recaption_en", "fused_zh", … as the annotator wrote them.
+    """
+    came: dict[str, str] = json.loads(raw) if raw and "raw" not in refused else {}
+    captions = {f"raw_{language}": text for language, text in came.items()}
+    for variant in ("recaption", "fused"):
+        for column in VARIANT_COLUMNS[variant] if variant not in refused else ():
+            name = column.removeprefix("annotate.")
+            if name in annotated and annotated[name][number]:
+                captions[name] = annotated[name][number]
     return captions
+
+
+def _render_captions(annotated: dict[str, list[Any]], number: int) -> dict[str, str]:
+    """The annotator's captions of a render, "en" and "zh"; those it lacks are known once the render is drawn."""
+    found = {language: annotated.get(f"caption_{language}") for language in ("en", "zh")}
+    return {language: column[number] for language, column in found.items() if column and column[number]}

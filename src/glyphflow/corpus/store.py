@@ -280,6 +280,11 @@ class Corpus:
 
     def view(self, view: str, shard: str) -> dict[str, list[Any]]:
         """The decisions of ``view`` for one shard (see VIEW_TYPES), row-aligned with its index."""
+        table = self.view_arrow(view, shard)
+        return {name: table.column(name).to_pylist() for name in table.column_names}
+
+    def view_arrow(self, view: str, shard: str, columns: Sequence[str] | None = None) -> Any:
+        """The same, or some columns of it, as a pyarrow table."""
         self.view_info(view)
         path = self.view_path(view, shard)
         if not path.exists():
@@ -287,4 +292,4 @@ class Corpus:
                 f"The view {view!r} was decided before the shard {shard!r} was added; run glyphflow corpus measure and "
                 "glyphflow corpus curate again."
             )
-        return read_table(path)
+        return read_arrow(path, columns, optional=("split", "weight", "refused_captions", "recaption"))
