@@ -17,7 +17,7 @@ from PIL import Image
 
 from glyphflow.core.errors import ConfigError
 from glyphflow.corpus.annotate import rules
-from glyphflow.corpus.annotate.asking import Asker, NoAnswer, Told
+from glyphflow.corpus.annotate.asking import MAX_TOKENS, Asker, NoAnswer, Told
 from glyphflow.corpus.annotate.known import (
     Line,
     answer,
@@ -78,6 +78,7 @@ def annotator(
     reading: bool = True,
     concurrency: int = 16,
     attempts: int = 3,
+    max_tokens: int = MAX_TOKENS,
     max_side: int = 1024,
     timeout_s: float = 120.0,
     key_env: str = "OPENAI_API_KEY",
@@ -91,7 +92,7 @@ def annotator(
     "qwen:DIR" (Qwen2.5-VL in this process). ``model`` is the endpoint's model (default: OPENAI_MODEL). For each of ``variants``
     ("recaption", "fused") and ``languages`` there is one caption; the metadata comes with the first. ``renders`` "truth" gives
     renders their ground truth, "model" has them described like photographs, and the rules check the text. ``reading``: check
-    against the text read in photographs. ``concurrency`` requests are under way at a time; pictures are shown at most
+    against the text read in photographs. ``concurrency`` requests are under way at a time, each for at most ``max_tokens`` tokens; pictures are shown at most
     ``max_side`` pixels a side.
     """
     unknown = [name for name in (*variants, *languages) if name not in (*VARIANTS, *LANGUAGES)]
@@ -100,7 +101,7 @@ def annotator(
             f"variants={','.join(variants)}, languages={','.join(languages)}, renders={renders} is not possible; variants are "
             f"{', '.join(VARIANTS)}, languages {', '.join(LANGUAGES)}, renders truth or model."
         )
-    asker = _asker(using, model, attempts, timeout_s, key_env, device)
+    asker = _asker(using, model, (attempts, max_tokens), timeout_s, key_env, device)
     read = read or (_reader() if reading else lambda row: None)
     how = {"variants": list(variants), "languages": list(languages), "reading": reading}
     if asker is None:
@@ -123,7 +124,9 @@ def annotator(
     )
 
 
-def _asker(using: str, model: str | None, attempts: int, timeout_s: float, key_env: str, device: str | None) -> Asker | None:
+def _asker(
+    using: str, model: str | None, limits: tuple[int, int], timeout_s: float, key_env: str, device: str | None
+) -> Asker | None:
     kind, _, place = using.partition(":")
     if kind == "rules" and not place:
         return None
@@ -138,12 +141,12 @@ def _asker(using: str, model: str | None, attempts: int, timeout_s: float, key_e
                 "OPENAI_BASE_URL and OPENAI_MODEL."
             )
         server = Server(place, os.environ.get(key_env) or None, timeout_s=timeout_s)
-        return Asker(model, Endpoint(server, jpeg_url), attempts=attempts)
+        return Asker(model, Endpoint(server, jpeg_url), attempts=limits[0], max_tokens=limits[1])
     if kind == "qwen" and place:
         from glyphflow.corpus.annotate.qwen import QwenVL
 
         captioner = QwenVL(Path(place), device)
-        return Asker(captioner.identity, captioner, attempts=attempts)
+        return Asker(captioner.identity, captioner, attempts=limits[0], max_tokens=limits[1])
     raise ConfigError(f"{using!r} cannot annotate; choose rules, endpoint:URL or qwen:DIRECTORY.")
 
 
