@@ -10,9 +10,10 @@ import torch
 
 from glyphflow.core.errors import ConfigError, InputError
 from glyphflow.core.files import read_json, write_json
-from glyphflow.feed.cache import LatentCache, shard_path
-from glyphflow.feed.encode import Encoders, encode_selection
+from glyphflow.feed.cache import LatentCache
+from glyphflow.feed.encode import Encoders
 from glyphflow.feed.feed import EncodedFeed
+from glyphflow.feed.producing import encode_selection
 from glyphflow.models import VAE, image_to_tensor, pack_latents
 from tiny import tiny_pipeline
 from tiny_pictures import TinySelection
@@ -43,29 +44,34 @@ def open_feed(cache: Path, **changes: object) -> EncodedFeed:
 
 
 def test_a_cached_sample_is_what_the_encoders_say(cache: Path, model: Path, encoders: Encoders) -> None:
-    opened = LatentCache(cache)
-    assert "number-007" not in opened.ids  # unreadable, left out
-    index = opened.ids.index("number-004")
-    sample = opened.sample(index)
+    opened = LatentCache(cache, AREA)
+    assert "number-007" not in opened.places  # unreadable, left out
+    sample = opened.sample("number-004")
     record = TinySelection(60).load(4)
     vae = VAE.from_pretrained(model / "vae", torch.float32)
     expected = vae.standardise(vae.encode(image_to_tensor(record.image)[None]).mode())[0]
-    assert torch.allclose(sample.latents.float(), expected, atol=0.02, rtol=0.01)
-    assert set(sample.embeds) == {"en", "zh"}
-    assert torch.equal(sample.embeds["zh"], encoders.captions([record.captions["zh"]])[0])
-    assert set(opened.sample(opened.ids.index("number-003")).embeds) == {"en"}
+    assert torch.allclose(sample.latents[0].float(), expected, atol=0.02, rtol=0.01)
+    assert set(sample.texts) == {"en", "zh"}
+    assert torch.equal(sample.texts["zh"], encoders.text(record.captions["zh"]))
+    assert set(opened.sample("number-003").texts) == {"en"}
+
+
+def shards(cache: Path) -> list[Path]:
+    return sorted(cache.glob("area-*/*.safetensors"))
 
 
 def test_encoding_continues_after_a_stop_and_gives_the_same_bytes(cache: Path, encoders: Encoders, tmp_path: Path) -> None:
     copy = tmp_path / "cache"
     shutil.copytree(cache, copy)
-    before = shard_path(copy, 0).read_bytes()
+    (shard,) = shards(copy)
+    before = shard.read_bytes()
     selection = TinySelection(60, broken=(7,))
     assert encode_selection(selection, encoders, copy, AREA) == 59
     assert selection.loads == []  # nothing to do, nothing read
-    shard_path(copy, 0).write_bytes(before[:100])  # damaged: made again
-    encode_selection(selection, encoders, copy, AREA)
-    assert shard_path(copy, 0).read_bytes() == before
+    shard.write_bytes(before[:100])  # damaged: put aside and made again
+    assert encode_selection(selection, encoders, copy, AREA) == 59
+    assert shard.read_bytes() == before
+    assert len(list(copy.glob("area-*/*.damaged"))) == 1
 
 
 def test_a_cache_of_other_encoders_or_records_is_refused(cache: Path, model: Path, encoders: Encoders, tmp_path: Path) -> None:
@@ -73,10 +79,8 @@ def test_a_cache_of_other_encoders_or_records_is_refused(cache: Path, model: Pat
     other = Encoders(other_model, torch.device("cpu"), torch.float32)
     with pytest.raises(ConfigError, match=f"{encoders.fingerprint}.*{other.fingerprint}"):
         encode_selection(TinySelection(60), other, cache, AREA)
-    with pytest.raises(ConfigError, match="other records"):
-        encode_selection(TinySelection(59), encoders, cache, AREA)
     with pytest.raises(ConfigError, match=f"{encoders.fingerprint}.*for {other.fingerprint}"):
-        open_feed(cache, fingerprint=other.fingerprint)
+        open_feed(cache, fingerprint=other.fingerprint).batch(0)
 
 
 def test_the_fingerprint_knows_the_latent_statistics(model: Path, tmp_path: Path) -> None:
@@ -91,7 +95,7 @@ def test_the_fingerprint_knows_the_latent_statistics(model: Path, tmp_path: Path
 def test_an_unfinished_cache_is_refused(cache: Path, tmp_path: Path) -> None:
     copy = tmp_path / "cache"
     shutil.copytree(cache, copy)
-    write_json(copy / "manifest.json", read_json(copy / "manifest.json") | {"complete": False})
+    (copy / f"area-{AREA}" / "complete.json").unlink()
     with pytest.raises(InputError, match="not complete"):
         open_feed(copy)
 
@@ -107,21 +111,20 @@ def test_batch_of_a_step_is_a_pure_function(cache: Path) -> None:
 
 
 def test_a_batch_has_one_bucket_packed_latents_and_masked_padding(cache: Path) -> None:
-    opened, shapes = LatentCache(cache), set()
+    opened, shapes = LatentCache(cache, AREA), set()
     for step in range(8):
         batch = open_feed(cache).batch(step)
         (shape,) = {tuple(s[0]) for s in batch.shapes}
         shapes.add(shape)
         assert batch.latents.shape == (8, shape[1] * shape[2], 64)
-        index = opened.ids.index(batch.ids[0])
-        assert torch.equal(batch.latents[0], pack_latents(opened.latents(index)[None])[0])
+        assert torch.equal(batch.latents[0], pack_latents(opened.sample(batch.ids[0]).latents[0][None])[0])
         if batch.mask is not None:
             assert batch.mask.any(dim=1).all() and not batch.embeds[~batch.mask].any()
     assert len(shapes) == 2  # square and wide pictures both come
 
 
 def test_conditions_are_dropped_sample_by_sample(cache: Path) -> None:
-    opened, source = LatentCache(cache), open_feed(cache, drop_condition=0.5)
+    opened, source = LatentCache(cache, AREA), open_feed(cache, drop_condition=0.5)
     empty = len(opened.empty)
 
     def dropped(batch_step: int) -> list[bool]:
@@ -142,10 +145,10 @@ def test_conditions_are_dropped_sample_by_sample(cache: Path) -> None:
 
 def test_caption_variants_follow_their_weights(cache: Path) -> None:
     source = open_feed(cache, captions={"zh": 1.0}, drop_condition=0.0)
-    opened = LatentCache(cache)
+    opened = LatentCache(cache, AREA)
     batch = source.batch(0)
     for row, record in enumerate(batch.ids):
-        embeds = opened.sample(opened.ids.index(record)).embeds
+        embeds = opened.sample(record).texts
         expected = embeds.get("zh", opened.empty)  # a record without that caption trains without condition
         assert torch.equal(batch.embeds[row, : len(expected)], expected)
     with pytest.raises(ConfigError, match=r"'fr'.*en, zh"):

@@ -11,21 +11,21 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from glyphflow.core.config import load_config, parse_yaml, to_dict
-from glyphflow.core.errors import ConfigError, InputError, StorageError
-from glyphflow.core.files import exclusive, read_json, storage_errors, write_json
+from glyphflow.core.errors import ConfigError, InputError
+from glyphflow.core.files import read_json, storage_errors, write_json
+from glyphflow.feed.locks import patient
 from glyphflow.feed.settings import FeedSettings
 
 FILE = "amendments.jsonl"
 SETTLED_AHEAD = 16
 """Steps that are settled at once: as many may pass before a change takes effect."""
 CHANGEABLE = ("producers", "view", "mixture", "captions", "tasks", "splits")
-_PATIENCE_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,8 @@ class AmendmentLog:
             entry = Amendment(horizon if from_step is None else from_step, dict(changes))
             if entry.from_step < horizon:
                 raise ConfigError(
-                    f"The run has ordered the batches of the steps before {horizon}, so a change from step {entry.from_step} on "
-                    f"comes too late; use --from {horizon} or later."
+                    f"The run has ordered the batches before step {horizon}, so a change from step {entry.from_step} on comes "
+                    f"too late; use --from {horizon} or later."
                 )
             line = {"from_step": entry.from_step, "changes": dict(changes), "time": round(time.time(), 3)}
             with storage_errors(self.path), self.path.open("a", encoding="utf-8") as file:
@@ -121,17 +121,5 @@ class AmendmentLog:
         path = self._state / "settled.json"
         return int(read_json(path)["steps"]) if path.exists() else 0
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        """The lock that settling and appending share; held for milliseconds, so a busy one is waited for."""
-        deadline = time.monotonic() + _PATIENCE_SECONDS
-        with contextlib.ExitStack() as stack:
-            while True:
-                try:
-                    stack.enter_context(exclusive(self._state, "a change of the feed"))
-                    break
-                except StorageError:
-                    if time.monotonic() > deadline:
-                        raise
-                    time.sleep(0.01)
-            yield
+    def _locked(self) -> contextlib.AbstractContextManager[None]:
+        return patient(self._state, "a change of the feed")

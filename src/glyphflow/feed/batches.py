@@ -91,7 +91,7 @@ def _moved(batch: B, device: torch.device) -> B:
 def _split(batch: B, parts: int) -> list[B]:
     rows = len(batch.ids)
     if rows % parts:
-        raise ConfigError(f"A batch of {rows} samples cannot be cut into {parts} equal micro-batches; choose a divisor of {rows}.")
+        raise ConfigError(f"A batch of {rows} samples cannot be cut into {parts} equal micro-batches; use a divisor of {rows}.")
     size = rows // parts
     found = []
     for start in range(0, rows, size):

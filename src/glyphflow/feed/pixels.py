@@ -3,42 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from glyphflow.core.errors import ConfigError
 from glyphflow.core.hashing import derive_seed
 from glyphflow.feed.batches import PixelBatch as PixelBatch
-from glyphflow.feed.buckets import Size, bucket_of, bucket_sizes, fit
-from glyphflow.feed.order import EpochOrder, Interleave, is_heldout
-
-Picture = npt.NDArray[np.uint8]
-"""(height, width, 3) RGB."""
-
-
-class Record(Protocol):
-    """What a feed reads of a corpus record."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def image(self) -> Picture: ...
-    @property
-    def captions(self) -> dict[str, str]: ...
-
-
-class Selection(Protocol):
-    """The records of a corpus view, in a fixed order; ``load`` decodes (or renders) one picture."""
-
-    @property
-    def ids(self) -> Sequence[str]: ...
-    @property
-    def sizes(self) -> Sequence[Size]: ...
-    def __len__(self) -> int: ...
-    def load(self, index: int) -> Record: ...
+from glyphflow.feed.buckets import bucket_of, bucket_sizes, fit
+from glyphflow.feed.order import Interleave, Part, Serving, is_heldout, record_keys
+from glyphflow.feed.records import Picture
+from glyphflow.feed.records import Selection as Selection
 
 
 class PixelFeed:
@@ -75,27 +50,31 @@ class PixelFeed:
         self._cache: dict[tuple[int, int], Picture] = {}
         self._training: list[list[int]] = []
         self._heldout: list[tuple[int, int]] = []
+        self._orders: list[Serving] = []
         for number, selection in enumerate(self._sources):
-            out = [is_heldout(record_id, heldout_share) for record_id in selection.ids]
+            ids = list(selection.ids)
+            out = [is_heldout(record_id, heldout_share) for record_id in ids]
             self._training.append([i for i, held in enumerate(out) if not held])
             self._heldout += [(number, i) for i, held in enumerate(out) if held]
             if not self._training[-1]:
                 raise ConfigError(f"Source {number} of the feed holds no record to train on; check its corpus and view.")
+            keys = record_keys([ids[i] for i in self._training[-1]])
+            self._orders.append(Serving(keys, batch_size, seed, f"pixels-{number}"))
         self._turns = Interleave([weight for _, weight in sources])
-        self._orders = [
-            EpochOrder(len(indices), batch_size, seed, f"pixels-{number}") for number, indices in enumerate(self._training)
-        ]
 
-    def batch(self, step: int) -> PixelBatch:
-        """The crops of ``step`` >= 0."""
+    def batch(self, step: int, part: Part | None = None) -> PixelBatch:
+        """The crops of ``step`` >= 0 that belong to ``part`` (default: all)."""
         source, number = self._turns.at(step)
+        picks = self._orders[source].picks(number)
+        first, end = (part or Part()).bounds(len(picks))
         crops, ids = [], []
-        for slot, pick in enumerate(self._orders[source].picks(number)):
-            index = self._training[source][pick.position]
-            rng = np.random.default_rng(derive_seed(self._seed, "crop", source, pick.epoch, index, slot))
+        for pick in picks[first:end]:
+            index = self._training[source][pick.member]
+            record_id = self._sources[source].ids[index]
+            rng = np.random.default_rng(derive_seed(self._seed, "crop", record_id, pick.epoch))
             crops.append(self._cut(self._picture(source, index), rng))
-            ids.append(self._sources[source].ids[index])
-        return PixelBatch(step, tuple(ids), to_tensor(np.stack(crops)), total=len(ids))
+            ids.append(record_id)
+        return PixelBatch(step, tuple(ids), to_tensor(np.stack(crops)), first, len(picks))
 
     def heldout(self, count: int) -> list[PixelBatch]:
         """Up to ``count`` whole held-out pictures, one batch per picture, always the same ones in the same order."""

@@ -1,4 +1,4 @@
-"""What a feed draws from and in which shares, as strict typed objects: everything that decides the batch of a step but the seed."""
+"""What a feed draws from and in which shares, as strict typed objects: all that decides a step's batch but the seed."""
 
 from __future__ import annotations
 
@@ -61,9 +61,9 @@ class Resolution(Config):
 class FeedSettings(Config):
     """What one stretch of a run learns from.
 
-    Steps are shared out in this order, each level keeping its shares exactly: resolutions, tasks, domains (``mixture``), sources,
-    splits, and at last the buckets by the records that they hold. A combination without records leaves its share to its
-    neighbours of the same level; a name that no record has at all is an error.
+    Steps are shared out in this order, each level keeping its shares exactly: resolutions, tasks, domains (``mixture``),
+    sources, splits, and at last the buckets by the records that they hold. A combination without records leaves its share to
+    its neighbours of the same level; a name that no record has at all is an error.
     """
 
     sources: Annotated[tuple[Source, ...], Field(min_length=1)]

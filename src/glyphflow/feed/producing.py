@@ -1,0 +1,181 @@
+"""Filling a cache: the records of a run in the order in which it needs them, resumable, by any number of processes at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from glyphflow.core.progress import Progress
+from glyphflow.feed.cache import (
+    DamagedShard,
+    LatentCache,
+    Shard,
+    Unreadable,
+    area_directory,
+    caption_mark,
+    open_cache,
+    set_aside,
+    write_shard,
+)
+from glyphflow.feed.content import PRODUCERS, cache_path
+from glyphflow.feed.encode import Encoders, encode_loaded, load_pictures
+from glyphflow.feed.locks import patient
+from glyphflow.feed.order import Part
+from glyphflow.feed.prefetch import Prefetch
+from glyphflow.feed.records import Picture, Records, Selection, selection_records
+from glyphflow.feed.staged import StagedFeed
+from glyphflow.feed.texts import COPY
+
+SHARD_RECORDS = 128
+Loaded = tuple[list[Picture], Mapping[str, str]] | str
+"""Pictures and captions of a record, or why there are none."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Records that one shard shall hold."""
+
+    cache: Path
+    area: int
+    records: Records
+    members: Sequence[int]
+    """Places in ``records``."""
+    copies: bool
+    """Whether the texts of reconstruction are wanted."""
+
+
+def encode_selection(
+    selection: Selection, encoders: Encoders, cache: Path, area: int, *, copies: bool = False, part: Part | None = None
+) -> int:
+    """Encode all records of ``selection`` into ``cache`` at ``area`` pixels, in their order; returns how many it holds.
+
+    Pictures are brought to the nearest of the nine buckets. What is there already is kept; a cache of other encoders is
+    refused with a ConfigError. A record whose picture cannot be read is left out; its shard says why. With ``copies`` the
+    texts of reconstruction are encoded, too. ``part`` takes every ``world``-th shard.
+    """
+    records = selection_records(Path(cache).name, selection)
+    starts = range(0, len(records.ids), SHARD_RECORDS)
+    blocks = [
+        Block(Path(cache), area, records, range(start, min(start + SHARD_RECORDS, len(records.ids))), copies)
+        for start in starts
+    ]
+    return encode_blocks(blocks, encoders, part or Part())[Path(cache)]
+
+
+def encode_feed(
+    feed: StagedFeed, encoders: Encoders, *, heldout: int = 0, part: Part | None = None, check: bool = False
+) -> dict[Path, int]:
+    """Encode what ``feed`` needs into the caches of its sources, first ``heldout`` held-out samples, then step by step.
+
+    Records that the feed's steps never reach come last. Returns how many records each cache holds, over all its areas.
+    ``check`` reads every record that is there and compares it with its checksum.
+    """
+    return encode_blocks(list(feed_blocks(feed, heldout)), encoders, part or Part(), check=check)
+
+
+def feed_blocks(feed: StagedFeed, heldout: int) -> Iterator[Block]:
+    """The records of a feed in blocks, by the step that needs them first."""
+    open_blocks: dict[tuple[Path, int], tuple[Records, list[int], bool]] = {}
+    for source, records, area, index, copies in feed.needs(heldout):
+        key = (cache_path(source), area)
+        if key in open_blocks and (open_blocks[key][0] is not records or len(open_blocks[key][1]) == SHARD_RECORDS):
+            yield Block(*key, *open_blocks.pop(key))
+        open_blocks.setdefault(key, (records, [], copies))[1].append(index)
+    for key, rest in open_blocks.items():
+        yield Block(*key, *rest)
+
+
+def encode_blocks(blocks: Sequence[Block], encoders: Encoders, part: Part, *, check: bool = False) -> dict[Path, int]:
+    """Write the shards of every ``part.world``-th block, as far as their records are missing.
+
+    Each process that fills a cache holds a lock of its own in it, by which those who wait for records know that they come. A
+    damaged shard is put aside and its records are encoded again.
+    """
+    caches = {(block.cache, block.area): block for block in blocks}
+    opened: dict[tuple[Path, int], LatentCache] = {}
+    for cache, area in caches:
+        with patient(cache / PRODUCERS, "opening the cache"):
+            open_cache(cache, encoders.fingerprint, encoders.text(""))
+        _put_damaged_aside(area_directory(cache, area), check)
+        opened[cache, area] = LatentCache(cache, area)
+    mine = [block for number, block in enumerate(blocks) if number % part.world == part.rank]
+    work = [(block, _missing(block, opened[block.cache, block.area])) for block in mine]
+    total = sum(len(block.members) for block in mine)
+    done = total - sum(len(missing) for _, missing in work)
+    with Progress("encode", total, "img", initial=done) as progress:
+        for cache in sorted({block.cache for block in blocks}):
+            with patient(cache / PRODUCERS / f"{part.rank + 1}-of-{part.world}", f"encoding part {part.rank + 1}", seconds=2):
+                _write([(b, missing) for b, missing in work if missing and b.cache == cache], opened, encoders, progress)
+    found: dict[Path, int] = {}
+    for (cache, area), reader in opened.items():
+        reader.refresh()
+        if not any(_missing(block, reader) for block in blocks if (block.cache, block.area) == (cache, area)):
+            reader.mark_complete()
+        found[cache] = found.get(cache, 0) + len(reader.places)
+    return found
+
+
+def _write(
+    work: Sequence[tuple[Block, list[int]]],
+    opened: Mapping[tuple[Path, int], LatentCache],
+    encoders: Encoders,
+    progress: Progress,
+) -> None:
+    """Encode and write shard by shard, while a thread decodes (or draws) the pictures that come next."""
+    turns = [(block, index) for block, missing in work for index in missing]
+
+    def load(turn: int) -> Loaded | None:
+        if turn >= len(turns):
+            return None
+        block, index = turns[turn]
+        selection = block.records.selection
+        assert selection is not None
+        try:
+            return load_pictures(selection, index, block.area)
+        except Unreadable as error:
+            return str(error)
+
+    with Prefetch(load, 0, depth=8) as loaded:
+        for block, missing in work:
+            samples, skipped = [], {}
+            for index in missing:
+                found, _ = loaded.next()
+                record = block.records.ids[index]
+                if isinstance(found, str):
+                    skipped[record] = found
+                elif found is not None:
+                    samples.append(encode_loaded(record, *found, encoders, copies=block.copies))
+                progress.advance(1)
+            places = opened[block.cache, block.area].places
+            known = [places[s.id][0].generation for s in samples if s.id in places]
+            write_shard(area_directory(block.cache, block.area), samples, skipped, max(known, default=-1) + 1)
+
+
+def _missing(block: Block, cache: LatentCache) -> list[int]:
+    """The members of ``block`` that the cache lacks, or has with other texts than they have now."""
+    found = []
+    for index in block.members:
+        record = block.records.ids[index]
+        if record in cache.places:
+            shard, row = cache.places[record]
+            names = shard.names(row)
+            captions = block.records.captions[index] or {}
+            said = {name: int(shard.said[row, shard.texts.index(name)]) for name in names}
+            current = all(said.get(name) == caption_mark(caption) for name, caption in captions.items())
+            if current and not (block.copies and COPY not in names):
+                continue
+        elif record in cache.skipped:
+            continue
+        found.append(index)
+    return found
+
+
+def _put_damaged_aside(directory: Path, check: bool) -> None:
+    for path in sorted(directory.glob("*.safetensors")):
+        try:
+            shard = Shard(path)
+            for row in range(len(shard.ids) if check else 0):
+                shard.check(row)
+        except DamagedShard:
+            set_aside(path)
