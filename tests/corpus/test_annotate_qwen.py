@@ -18,6 +18,7 @@ from glyphflow.corpus.curate import curate
 from glyphflow.corpus.ingest import ingest_folder
 from glyphflow.corpus.measure import measure
 from glyphflow.corpus.recipe import Rule, Stage
+from glyphflow.models.vision import Preprocessing, expand
 from tiny import tiny_text_encoder, tiny_tokenizer
 
 
@@ -43,19 +44,14 @@ def test_it_says_what_the_model_finds_likeliest(directory: Path) -> None:
     """Token by token against the model's own logits over the whole conversation, written out by hand here."""
     qwen = QwenVL(directory, "cpu")
     image = np.asarray(photo(1, 112, 84))
-    reply = qwen.send(_request("What is it?", "A thing.", "Say more."), {"sha256:a": image})
-    assert (
-        reply.status == "ok"
-        and reply.text == qwen.send(_request("What is it?", "A thing.", "Say more."), {"sha256:a": image}).text
-    )
-
-    from PIL import Image
-
-    from glyphflow.models.vision import Preprocessing, expand
+    asked, pictures = _request("What is it?", "A thing.", "Say more."), {"sha256:a": image}
+    reply = qwen.send(asked, pictures)
+    assert reply.status == "ok" and reply.text == qwen.send(asked, pictures).text
 
     tokenizer, how = tiny_tokenizer(), Preprocessing()
     said = (
-        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>"
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
+        "<|vision_start|><|image_pad|><|vision_end|>"
         "What is it?<|im_end|>\n<|im_start|>assistant\nA thing.<|im_end|>\n<|im_start|>user\nSay more.<|im_end|>\n"
         "<|im_start|>assistant\n"
     )

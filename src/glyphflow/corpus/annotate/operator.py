@@ -92,8 +92,8 @@ def annotator(
     "qwen:DIR" (Qwen2.5-VL in this process). ``model`` is the endpoint's model (default: OPENAI_MODEL). For each of ``variants``
     ("recaption", "fused") and ``languages`` there is one caption; the metadata comes with the first. ``renders`` "truth" gives
     renders their ground truth, "model" has them described like photographs, and the rules check the text. ``reading``: check
-    against the text read in photographs. ``concurrency`` requests are under way at a time, each for at most ``max_tokens`` tokens; pictures are shown at most
-    ``max_side`` pixels a side.
+    against the text read in photographs. ``concurrency`` requests are under way at a time, each for at most
+    ``max_tokens`` tokens; pictures are shown at most ``max_side`` pixels a side.
     """
     unknown = [name for name in (*variants, *languages) if name not in (*VARIANTS, *LANGUAGES)]
     if unknown or not variants or not languages or renders not in ("truth", "model"):
