@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from corpus_pictures import photo
+from PIL import Image
 
 from glyphflow.core.errors import InputError, MissingError
 from glyphflow.corpus import Corpus
