@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from glyphflow.core.errors import ConfigError
+from glyphflow.generate.activations import LiveBytes
+from glyphflow.generate.streaming import Weights
 from glyphflow.models import MMDiT, MMDiTConfig
-from glyphflow.models.quantize import quantise_weight
+from glyphflow.models.quantize import QuantLinear, quantise_weight
+from glyphflow.train.lean import Adafactor, AdamW8bit
 from glyphflow.train.lora import LoRAConfig, inject_lora
 from glyphflow.train.lowmem import LowMemory
 from tiny import seeded_weights
@@ -78,3 +84,131 @@ def test_an_adapter_gets_the_gradients_of_resident_weights(offload: int, modulat
             assert found.keys() == wanted.keys()
             assert all(torch.equal(found[name], wanted[name]) for name in wanted)
     assert torch.equal(gradients(model, trained, half)[0], loss)  # closed: as it was
+
+
+def test_copies_are_what_passes_and_no_more() -> None:
+    model, trained = adapted()
+    blocks = list(model.transformer_blocks)
+    modulations = [part for block in blocks for part in (block.img_mod, block.txt_mod)]
+    adapters = [part for part in model.modules() if type(part).__name__ == "Branches"]
+    with LowMemory(model, CPU, offload=3, modulation="host", every=1) as low:
+        away = [blocks[index] for index in low.offloaded]
+        assert len(away) == 3
+        each = [Weights([block], apart=[*modulations, *adapters]).nbytes for block in away]
+        rows = Weights(modulations).nbytes
+        gradients(model, trained)
+        # Forwards every block; backwards the last two are still there.
+        assert low.copied == sum(each) + each[0] + rows
+        before = low.copied
+        gradients(model, trained)  # the first two are still there from the last backward pass
+        assert low.copied - before == each[2] + each[0] + rows
+
+
+def test_the_card_never_holds_more_than_it_was_given() -> None:
+    """Bytes alive in a step beside the model's own: two buffers, one block's work, and no weight that passed."""
+    peaks = {}
+    for offload in (0, 5):
+        model, trained = adapted()
+        with LowMemory(model, CPU, offload=offload, modulation="card", every=1), LiveBytes() as live:
+            gradients(model, trained)
+        peaks[offload] = live.peak
+    block = Weights([list(MMDiT(CONFIG).transformer_blocks)[0]]).nbytes
+    assert 2 * block < peaks[5] < peaks[0] + 2.1 * block
+
+
+def test_expanded_weights_are_not_kept_for_the_backward_pass() -> None:
+    linear = QuantLinear(torch.randn(256, 256), nn.Parameter(torch.randn(256)), "int4")
+    reference = nn.Linear(256, 256)
+    reference.load_state_dict({"weight": linear.expand(), "bias": linear.bias})
+    x = torch.randn(3, 5, 256)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
+        ours = x.clone().requires_grad_()
+        out = linear(ours)
+    out.square().sum().backward()
+    theirs = x.clone().requires_grad_()
+    reference(theirs).square().sum().backward()
+    assert torch.equal(out, reference(theirs))
+    assert torch.allclose(ours.grad, theirs.grad, rtol=1e-5)
+    assert torch.allclose(linear.bias.grad, reference.bias.grad, rtol=1e-5)
+    assert max(kept, default=0) <= out.numel()
+
+
+@pytest.mark.parametrize(("kind", "offload"), [(AdamW8bit, 0), (AdamW8bit, 2), (Adafactor, 5)])
+def test_all_weights_are_trained_from_main_memory_with_the_same_bits(kind: type, offload: int) -> None:
+    """Applied in the backward pass, off the card or on it, or afterwards by the plain way: the same weights after 3 steps."""
+
+    def trained(layout: int | None) -> tuple[MMDiT, list[float], list[float], float]:
+        model = network(torch.bfloat16).requires_grad_(True)
+        model.time_text_embed.requires_grad_(False)  # the blocks' gradients for it are summed in another order, see below
+        optimizer, losses, norms = kind([p for p in model.parameters() if p.requires_grad], lr=1e-3), [], []
+        low = None if layout is None else LowMemory(model, CPU, offload=layout, every=1)
+        if low is not None:
+            low.fuse(optimizer)
+        for step in range(3):
+            loss = loss_of(model, step, precision=True)
+            loss.backward()
+            losses.append(float(loss.detach()))
+            if low is None:
+                norms.append(float(nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])))
+                optimizer.step()
+                optimizer.zero_grad()
+            else:
+                norms.append(low.norm())
+                assert all(p.grad is None for p in model.parameters())
+        copied = 0.0 if low is None else low.copied
+        if low is not None:
+            low.close()
+        return model, losses, norms, copied
+
+    plain, wanted, long, _ = trained(None)
+    model, losses, norms, copied = trained(offload)
+    assert losses == wanted
+    assert norms == pytest.approx(long, rel=1e-2)
+    assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), model.parameters(), strict=True))
+    assert (copied > 0) == (offload > 0)
+
+
+def test_the_gradient_of_what_all_blocks_share_is_right() -> None:
+    class Watch(Adafactor):
+        def update(self, parameter: Tensor, weight: Tensor, grad: Tensor) -> None:
+            found[names[parameter]] = grad.clone()
+
+    model, found = network().requires_grad_(True), {}
+    names = {p: name for name, p in model.named_parameters()}
+    _, wanted = gradients(model, model)
+    with LowMemory(model, CPU, offload=3, every=1) as low:
+        low.fuse(Watch(model.parameters()))
+        loss_of(model).backward()
+    assert found.keys() == wanted.keys()
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-7)
+
+
+def test_gradients_exist_for_one_block_at_a_time() -> None:
+    model = network(torch.bfloat16).requires_grad_(True)
+    optimizer = Adafactor(model.parameters(), lr=1e-3)
+    sizes = []
+    with LowMemory(model, CPU, offload=5, every=1) as low:
+        low.fuse(optimizer)
+        update = optimizer.update
+
+        def watched(parameter: Tensor, weight: Tensor, grad: Tensor) -> None:
+            sizes.append(sum(p.grad.nbytes for p in model.parameters() if p.grad is not None))
+            update(parameter, weight, grad)
+
+        optimizer.update = watched  # type: ignore[method-assign]
+        loss_of(model, precision=True).backward()
+    block = sum(p.nbytes for p in model.transformer_blocks[0].parameters())
+    rest = sum(p.nbytes for name, p in model.named_parameters() if not name.startswith("transformer_blocks."))
+    assert max(sizes) <= block + rest
+
+
+def test_settings_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="6 and the model has 5 blocks"):
+        LowMemory(network(), CPU, offload=6)
+    with pytest.raises(ConfigError, match="modulations are trained"):
+        LowMemory(network().requires_grad_(True), CPU, modulation="host")
+    model = network(torch.bfloat16).requires_grad_(True)
+    with LowMemory(model, CPU, offload=1, every=1), pytest.raises(ConfigError, match="adamw8bit or adafactor"):
+        loss_of(model, precision=True).backward()

@@ -5,9 +5,9 @@ backward pass still runs, and both keep weights of bfloat16 right: a step there 
 number and would be lost, so the sum is rounded up or down by chance, and right on average. That chance is a function of the
 step and of the parameter's place, not of a generator's past: a run that continues from a checkpoint gets the same bits.
 
-Why not torchao's ``AdamW8bit``: it rounds moments to the nearest level, and a second moment that shrinks by 0.1 % a step stays
-on its level for ever (a test shows both); it compiles a program for every shape; its blocks run across rows, so that its state
-fits only the layout that it was made on; and its chance comes from the global generator. Here blocks are parts of rows.
+Why not torchao's ``AdamW8bit``: it rounds moments to the nearest level, and a second moment that shrinks by 0.1 % a step
+beside one that does not stays on its level for ever (a test shows both); it compiles a program for every shape; its blocks run
+across rows, so that its state fits only the layout that it was made on; and its chance comes from the global generator.
 """
 
 from __future__ import annotations
@@ -241,7 +241,7 @@ def _mean_squares(grad_RC: Tensor) -> tuple[Tensor, Tensor]:
     """Mean square of each row (rows, 1) and of each column (1, columns) in float32."""
     rows, columns = [], torch.zeros(1, grad_RC.shape[1], device=grad_RC.device)
     for part in _chunks(grad_RC):
-        square = grad_RC[part].float().square_()
+        square = grad_RC[part].float().square()
         rows.append(square.mean(dim=1, keepdim=True))
         columns += square.sum(dim=0, keepdim=True)
     return torch.cat(rows), columns / len(grad_RC)
