@@ -11,8 +11,7 @@ from torch import nn
 
 from glyphflow.core.errors import ConfigError
 from glyphflow.core.hashing import derive_seed
-from glyphflow.feed.feed import EncodedBatch
-from glyphflow.feed.pixels import PixelBatch
+from glyphflow.feed.batches import EncodedBatch, PixelBatch
 from glyphflow.models import MMDiT, MMDiTConfig
 from glyphflow.train.heldout import heldout_velocity
 from glyphflow.train.metrics import Metrics, read_metrics

@@ -19,8 +19,10 @@ from safetensors.torch import load_file
 import glyphflow.train.run as run_module
 from glyphflow.core.errors import ConfigError, InputError, InterruptedRun, StorageError
 from glyphflow.core.files import exclusive, read_json
-from glyphflow.feed.encode import Encoders, encode_selection
+from glyphflow.feed.encode import Encoders
 from glyphflow.feed.prefetch import Prefetch
+from glyphflow.feed.producing import encode_selection
+from glyphflow.feed.staged import StagedFeed
 from glyphflow.generate import Pipeline
 from glyphflow.models import VAE, MMDiT
 from glyphflow.train.checkpoint import Checkpoints
@@ -80,6 +82,10 @@ def weights(out: Path, model: Path, *, ema: bool) -> dict[str, torch.Tensor]:
     return found
 
 
+def feed_of(recipe: MMDiTRecipe) -> StagedFeed:
+    return StagedFeed(run_module.course_of(recipe).segments, recipe.seed)
+
+
 @pytest.fixture(scope="module")
 def straight(model: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "straight"
@@ -135,7 +141,7 @@ def test_a_second_run_and_another_recipe_are_refused(model: Path, cache: Path, s
 
 def test_other_encoders_than_the_caches_are_refused(cache: Path, tmp_path: Path) -> None:
     other = tiny_pipeline(tmp_path / "other", seed=3)
-    with pytest.raises(ConfigError, match="was made by the encoders"):
+    with pytest.raises(ConfigError, match="made by the encoders"):
         train_mmdit(mmdit_recipe(other, cache, tmp_path / "run"))
     assert not (tmp_path / "run" / "recipe.yaml").exists()
 
@@ -173,7 +179,7 @@ def loop_of(network: torch.nn.Module, objective: Any, feed: Any, out: Path, **ch
 @pytest.mark.parametrize("where", ["loss", "gradient"])
 def test_not_a_number_stops_with_the_record_that_made_it(where: str, model: Path, cache: Path, tmp_path: Path) -> None:
     network = MMDiT.from_pretrained(model / "transformer", torch.float32).requires_grad_(True)
-    feed = run_module.open_encoded(mmdit_recipe(model, cache, tmp_path))
+    feed = feed_of(mmdit_recipe(model, cache, tmp_path))
     start = {name: p.detach().clone() for name, p in network.named_parameters()}
     guilty = feed.batch(2).ids[1]
 
@@ -196,7 +202,7 @@ def counted(net: torch.nn.Module, batch: Any, rng: torch.Generator, *, sizes: li
 
 
 def test_micro_batches_change_nothing_but_rounding(model: Path, cache: Path, tmp_path: Path) -> None:
-    feed = run_module.open_encoded(mmdit_recipe(model, cache, tmp_path))
+    feed = feed_of(mmdit_recipe(model, cache, tmp_path))
     found = []
     for number, changes in enumerate(({}, {"micro_batch": 1}, {"micro_batch": 3}, {"micro_tokens": 40})):
         network = MMDiT.from_pretrained(model / "transformer", torch.float32).requires_grad_(True)
@@ -211,7 +217,7 @@ def test_micro_batches_change_nothing_but_rounding(model: Path, cache: Path, tmp
 
 
 def test_accumulated_batches_of_two_shapes_weigh_every_token_alike(model: Path, cache: Path, tmp_path: Path) -> None:
-    feed = run_module.open_encoded(mmdit_recipe(model, cache, tmp_path))
+    feed = feed_of(mmdit_recipe(model, cache, tmp_path))
     pair = [feed.batch(0), next(b for b in map(feed.batch, range(1, 20)) if b.shapes[0] != feed.batch(0).shapes[0])]
 
     class Two:
@@ -267,7 +273,7 @@ def test_diffusers_opens_an_export(straight: Path, tmp_path: Path) -> None:
 
 
 def test_vae_run_previews_and_standardises(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_module, "open_selection", lambda source, number: TinySelection(24))
+    monkeypatch.setattr(run_module, "open_selection", lambda source, view: TinySelection(24))
     recipe = read_recipe(
         "nano-vae",
         [

@@ -13,21 +13,27 @@ def register(app: typer.Typer) -> None:
 
     @app.command()
     def train(
-        recipe: Annotated[str, typer.Argument(help="Recipe file, or a packaged one by name, for example nano-vae.")],
+        recipe: Annotated[
+            str, typer.Argument(help="Recipe or curriculum: a file, or a packaged one by name (nano-vae, nano-curriculum).")
+        ],
         overrides: Annotated[list[str] | None, typer.Argument(help="Recipe keys to change, for example train.lr=1e-4.")] = None,
     ) -> None:
-        """Train by a recipe; the same command continues a run that was stopped."""
-        from glyphflow.train.recipe import VAERecipe, read_recipe
-        from glyphflow.train.run import train_mmdit, train_vae
+        """Train by a recipe; the same command continues a run that was stopped.
 
-        read = read_recipe(recipe, overrides or ())
+        Alone it uses this machine's card or its CPU; torchrun … -m glyphflow train RECIPE uses as many as it starts.
+        """
+        from glyphflow.train.curriculum import read_training
+        from glyphflow.train.recipe import VAERecipe
+        from glyphflow.train.run import course_of, train_mmdit, train_vae
+
+        read = read_training(recipe, overrides or ())
         if isinstance(read, VAERecipe):
             train_vae(read)
+            steps = read.train.steps
         else:
-            train_mmdit(read)
-        typer.echo(
-            f"Trained to step {read.train.steps} in {read.out}; glyphflow export {read.out} OUT makes a pipeline directory."
-        )
+            train_mmdit(read, peak=_peak())
+            steps = course_of(read).settings.steps
+        typer.echo(f"Trained to step {steps} in {read.out}; glyphflow export {read.out} OUT makes a pipeline directory.")
 
     @app.command()
     def export(
@@ -36,8 +42,18 @@ def register(app: typer.Typer) -> None:
         average: Annotated[bool, typer.Option(help="Averaged (EMA) weights rather than the last ones.")] = True,
         dtype: Annotated[str, typer.Option(help="Type of the written weights: bfloat16 or float32.")] = "bfloat16",
     ) -> None:
-        """Write a run's weights as a whole pipeline directory in the released layout."""
+        """Write a run's weights as a whole pipeline directory in the released layout, or its adapter as a LoRA file."""
         from glyphflow.train.export import export_run
 
         step = export_run(run, out, average=average, dtype=dtype)
         typer.echo(f"Wrote {out} from step {step} of {run}.")
+
+
+def _peak() -> float | None:
+    """Dense bfloat16 operations a second of the card of this process, where the table knows it."""
+    import torch
+
+    from glyphflow.plan.cards import CARDS
+
+    name = torch.cuda.get_device_name().replace(" ", "").upper() if torch.cuda.is_available() else ""
+    return next((card.flops for known, card in CARDS.items() if known.upper() in name), None)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from glyphflow.feed.feed import EncodedBatch
+from glyphflow.feed.batches import EncodedBatch
 from glyphflow.models import MMDiTConfig
 
 _WAVE = 256  # features of the timestep's sinusoid

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from glyphflow.core.hashing import derive_seed
-from glyphflow.feed.feed import EncodedBatch
+from glyphflow.feed.batches import EncodedBatch
 from glyphflow.flow import stratified_sigmas
 from glyphflow.train.objectives import sample_generators, velocity_errors
 

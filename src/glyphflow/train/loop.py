@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import FrameType
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Generic, Protocol, Self, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -24,6 +24,8 @@ from glyphflow.core.progress import Progress
 from glyphflow.train.checkpoint import Checkpoints
 from glyphflow.train.ema import EMA
 from glyphflow.train.history import History
+from glyphflow.train.lean import LeanOptimizer
+from glyphflow.train.lowmem import LowMemory
 from glyphflow.train.meter import Meter
 from glyphflow.train.metrics import Metrics
 from glyphflow.train.optimizer import learning_rate, make_optimizer
@@ -68,7 +70,8 @@ class Loop(Generic[B]):
     ``model`` is as ``world`` has laid it out; ``trained`` holds those of its parameters that learn, which is what the
     optimizer, the average and checkpoints know (None: the model's own). ``rate(step)`` is the learning rate (None: that of ``settings``),
     ``work(batch)`` the operations of a step on a batch and ``peak`` what a device can do in a second. ``heldout(model)``
-    measures and ``preview(model)`` draws with the averaged weights; both are optional.
+    measures and ``preview(model)`` draws with the averaged weights; both are optional. ``fused``: where the backward pass itself
+    updates the weights, whose gradient is then neither clipped nor looked at before.
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class Loop(Generic[B]):
         world: World,
         weight: Callable[[B], int],
         trained: nn.Module | None = None,
+        fused: LowMemory | None = None,
         size: Callable[[B], int] | None = None,
         rate: Callable[[int], float] | None = None,
         work: Callable[[B], float] | None = None,
@@ -110,6 +114,9 @@ class Loop(Generic[B]):
         self._parameters = [p for p in self._trained.parameters() if p.requires_grad]
         self._optimizer = make_optimizer(self._trained, settings)
         self.ema = EMA(self._trained, settings.ema_decay) if settings.ema_decay else None
+        self._fused = fused
+        if fused:
+            fused.fuse(cast(LeanOptimizer, self._optimizer))
         self._checkpoints = Checkpoints(self._out / "checkpoints", settings.keep, world.group)
         self._measured: tuple[int, Measured] = (0, {})
 
@@ -149,6 +156,9 @@ class Loop(Generic[B]):
     def _step(self, step: int, batches: Sequence[B]) -> dict[str, float]:
         """One optimizer step; returns its measurements. Stops before the weights change when the numbers are not finite."""
         self.model.train()
+        rate = self._rate(step)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
         pieces = [piece for batch in batches for piece in self._split(batch)]
         weights = [self._weight(piece) for piece in pieces]
         sums: dict[str, torch.Tensor] = {}
@@ -159,13 +169,10 @@ class Loop(Generic[B]):
             (loss * share).backward()  # type: ignore[no-untyped-call]
             for name, value in {"loss": loss.detach(), **extra}.items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + share * value
-        norm = self._world.clip(self._parameters, self._settings.clip)
+        norm = self._fused.norm() if self._fused else self._world.clip(self._parameters, self._settings.clip)
         measured = self._mean({name: float(value) for name, value in sums.items()})
         if not (math.isfinite(measured["loss"]) and math.isfinite(norm)):
             self._refuse(step, batches, measured["loss"], norm)
-        rate = self._rate(step)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         if self.ema:
@@ -187,20 +194,10 @@ class Loop(Generic[B]):
 
     def _refuse(self, step: int, batches: Sequence[B], loss: float, norm: float) -> None:
         """Say which records made the numbers useless: every sample is computed again alone, as the same work on every rank."""
-        found: list[str] = []
-        for batch in batches:
-            for sample in batch.split(len(batch.ids)):
-                self._optimizer.zero_grad(set_to_none=True)
-                self._world.last_micro(self.model, True)
-                alone, _ = self._loss(sample)
-                alone.backward()  # type: ignore[no-untyped-call]
-                of_all = self._world.clip(self._parameters, self._settings.clip)
-                lonely = self._world.part.world == 1  # else the norm is that of all ranks' samples together
-                if not (math.isfinite(float(alone.detach())) and (math.isfinite(of_all) or not lonely)):
-                    found += sample.ids
+        found = [record for batch in batches for sample in batch.split(len(batch.ids)) for record in self._guilty(sample)]
         if self._world.part.world > 1:
             gathered: list[list[str]] = [[] for _ in range(dist.get_world_size())]
-            dist.all_gather_object(gathered, found)
+            dist.all_gather_object(gathered, found, group=self._world.group)
             found = list(dict.fromkeys(record for some in gathered for record in some))
         everyone = [record for batch in batches for record in batch.ids]
         names = f"the records {', '.join(found)}" if found else f"no single record of {', '.join(everyone)}"
@@ -208,6 +205,20 @@ class Loop(Generic[B]):
             f"Training stopped at step {step + 1}: the loss is {loss:g} and the gradient's norm {norm:g}, because of {names}; "
             "look at these records or lower train.lr, then run again to continue from the last checkpoint."
         )
+
+    def _guilty(self, sample: B) -> tuple[str, ...]:
+        """The ids of ``sample`` if its loss or its gradient is not finite."""
+        with torch.set_grad_enabled(self._fused is None):  # whose gradients would change the weights
+            loss, _ = self._loss(sample)
+        norm = 0.0
+        if self._fused is None:
+            self._optimizer.zero_grad(set_to_none=True)
+            self._world.last_micro(self.model, True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            norm = self._world.clip(self._parameters, self._settings.clip)
+        if self._world.part.world > 1:  # the norm is that of all ranks' samples together
+            norm = 0.0
+        return () if math.isfinite(float(loss.detach())) and math.isfinite(norm) else sample.ids
 
     def _look(self, done: int, metrics: Metrics | None) -> None:
         """Held-out measurements and preview pictures, when they are due."""
@@ -281,10 +292,10 @@ class Loop(Generic[B]):
 
     def _anyone(self, mine: bool) -> bool:
         """Whether a rank was asked to stop: signals do not arrive everywhere within the same step."""
-        if not dist.is_initialized() or dist.get_world_size() == 1:
+        if self._world.group is None:
             return mine
-        flag = torch.tensor(float(mine), device=self._world.device)
-        dist.all_reduce(flag)
+        flag = torch.tensor(float(mine))
+        dist.all_reduce(flag, group=self._world.group)
         return bool(flag)
 
 

@@ -15,8 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from glyphflow.core.hashing import derive_seed
-from glyphflow.feed.feed import EncodedBatch
-from glyphflow.feed.pixels import PixelBatch
+from glyphflow.feed.batches import EncodedBatch, PixelBatch
 from glyphflow.flow import ScheduleConfig, interpolate, logit_normal_sigmas, velocity_target
 from glyphflow.models import VAE
 from glyphflow.train.recipe import FlowObjective, VAEObjective

@@ -15,13 +15,14 @@ from glyphflow.flow import ScheduleConfig
 from glyphflow.generate.directory import ModelFacts, locate
 from glyphflow.generate.pipeline import Pipeline
 from glyphflow.models import VAE, ConditionEncoder, MMDiT
+from glyphflow.train.curriculum import Curriculum
 from glyphflow.train.recipe import MMDiTRecipe
 from glyphflow.train.vae import contact_sheet
 
 _COLUMNS = 4
 
 
-def preview_sheet(recipe: MMDiTRecipe, device: torch.device | None = None) -> Callable[[nn.Module], Image.Image]:
+def preview_sheet(recipe: MMDiTRecipe | Curriculum, device: torch.device | None = None) -> Callable[[nn.Module], Image.Image]:
     """A callable that draws the prompts of ``recipe.preview`` with the MMDiT it is given, one contact sheet a time.
 
     Prompts are embedded once, here; the condition encoder is not kept. ``device`` is the model's (None: the recipe's).
