@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BRANCH, NODE, SCORE, MENTIONS = "categories.branch", "categories.node", "categories.score", "categories.mentions"
+LINES = "text.lines"
 _HAN = ((0x3400, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x323AF))
 _SPACES = np.array([0x09, 0x0A, 0x0D, 0x20, 0xA0, 0x3000], np.uint32)
 
@@ -140,8 +142,8 @@ def _vectors(scan: Scan, column: str, rows: NDArray[np.int64]) -> Iterator[tuple
         there = ~values.is_null().to_numpy(zero_copy_only=False)
         if not there.any():
             continue
-        flat = values.drop_null().flatten().to_numpy(zero_copy_only=False).astype(np.float32)
-        matrix = flat.reshape(int(there.sum()), -1)
+        blobs = values.drop_null().to_pylist()
+        matrix = np.frombuffer(b"".join(blobs), "<f2").astype(np.float32).reshape(len(blobs), -1)
         matrix /= np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), 1e-12)
         yield from zip(own[there].tolist(), matrix, strict=True)
 
@@ -158,8 +160,9 @@ def apply_best(scan: Scan, best: Best, slot: int) -> None:
     nodes = _Codes(scan.gather(NODE)).codes[rows]
     standing = np.zeros(len(rows))
     for column, weight in best.scores.items():
-        standing += weight * _ranks(_numbers(scan.gather(column), np.nan)[rows], nodes)
-    standing /= sum(best.scores.values())
+        ranks = _ranks(_numbers(scan.gather(column), np.nan)[rows], nodes)
+        standing += abs(weight) * (ranks if weight > 0 else 1 - ranks)
+    standing /= sum(map(abs, best.scores.values()))
     order = np.lexsort((rows, -standing, nodes))  # of equal ones the first row stays
     sizes = np.bincount(nodes)
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
@@ -221,7 +224,8 @@ def text_weights(scan: Scan, resample: Resample) -> NDArray[np.float64]:
     rows = np.flatnonzero(scan.kept & np.isin(scan.split, splits))
     if not len(rows):
         return weight
-    texts = scan.gather(resample.column).take(require("pyarrow", "corpus").array(rows)).fill_null("").to_pylist()
+    told = scan.gather(LINES).take(require("pyarrow", "corpus").array(rows)).fill_null("[]").to_pylist()
+    texts = ["".join(line["text"] for line in json.loads(lines)) for lines in told]
     characters = np.frombuffer("".join(texts).encode("utf-32-le", "replace"), np.uint32)
     owner = np.repeat(np.arange(len(rows)), [len(text) for text in texts])
     visible = ~np.isin(characters, _SPACES)

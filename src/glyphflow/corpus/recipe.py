@@ -195,8 +195,8 @@ class Patch(Config):
 class Best(Config):
     """Of every node of the taxonomy the ``share`` with the best scores stays, at least ``least`` rows.
 
-    ``scores`` are columns with their weights; each is first turned into the rank within the node (0 worst, 1 best), so that
-    scales do not matter. A null is the middle rank. Renders stay: they have no quality but their text's.
+    ``scores`` are columns with their weights, negative where less is better; each is first turned into the rank within the node
+    (0 worst, 1 best), so that scales do not matter. A null is the middle rank. Other ``kinds`` stay.
     """
 
     filter: str = "Best of Category"
@@ -214,8 +214,7 @@ class Resample(Config):
     the view's texts, between ``low`` and ``high``.
     """
 
-    column: str
-    splits: tuple[str, ...]
+    splits: tuple[str, ...] = pydantic.Field(min_length=1)
     power: float = pydantic.Field(0.5, gt=0, le=1)
     low: float = pydantic.Field(0.25, gt=0, le=1)
     high: float = pydantic.Field(4.0, ge=1)
@@ -254,7 +253,7 @@ class Stage(Config):
         if self.balance is not None:
             found["categories.branch"] = "balance"
         if self.resample is not None:
-            found[self.resample.column] = "resample"
+            found["text.lines"] = "resample"
         return found
 
     @property

@@ -74,8 +74,14 @@ def _duplicates(corpus: Corpus) -> int:
     return duplicates(corpus)
 
 
+def _categories(corpus: Corpus, **options: Any) -> int:
+    from glyphflow.corpus.categories import categories
+
+    return categories(corpus, **options)
+
+
 # Stages that look at the columns of all shards at once, one process at a time; they give the number of rows looked at.
-GLOBAL: Mapping[str, Callable[..., int]] = {"duplicates": _duplicates}
+GLOBAL: Mapping[str, Callable[..., int]] = {"duplicates": _duplicates, "categories": _categories}
 
 
 class Stage:

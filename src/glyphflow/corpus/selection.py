@@ -176,8 +176,8 @@ class _Known:
 
     def __init__(self, corpus: Corpus, shard: str, decided: dict[str, list[Any]]) -> None:
         self.annotated = corpus.columns("annotate", shard) or {}
-        self._read = corpus.columns("text", shard) or {}
-        self._categories = corpus.columns("categories", shard) or {}
+        self._read = corpus.columns("text", shard, ("lines",)) or {}
+        self._categories = corpus.columns("categories", shard, ("domain",)) or {}
         self._decided = decided
 
     def view(self, name: str, number: int) -> Any:
@@ -191,10 +191,10 @@ class _Known:
 
     def text(self, number: int) -> str | None:
         """What was read by the stage that reads, else by the annotator; None if nobody looked."""
-        for columns in (self._read, self.annotated):
-            if "text" in columns and columns["text"][number] is not None:
-                return str(columns["text"][number])
-        return None
+        if self._read and self._read["lines"][number] is not None:
+            return "\n".join(line["text"] for line in json.loads(self._read["lines"][number]))
+        told: str | None = self.annotated["text"][number] if "text" in self.annotated else None
+        return told
 
 
 def _row(index: dict[str, list[Any]], known: _Known, shard: str, number: int) -> Row:

@@ -28,6 +28,7 @@ BUILDERS: Mapping[str, str] = {
     "embedding": "glyphflow.corpus.operators.meaning.embedding",
     "alignment": "glyphflow.corpus.operators.meaning.alignment",
     "text": "glyphflow.corpus.operators.text.text",
+    "captions": "glyphflow.corpus.operators.captions.captions",
     "annotate": "glyphflow.corpus.annotate.annotator",
 }
 
