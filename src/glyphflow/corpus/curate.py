@@ -69,7 +69,7 @@ def _curate(corpus: Corpus, stages: Sequence[Stage], views: dict[int, str]) -> l
             for count in range(1, max(stale) + 1):
                 _apply(scan, stages, count - 1, known)
                 if count in stale:
-                    _write_view(scan, stale[count], wanted[count])
+                    _write_view(scan, stale[count], wanted[count], stages)
         return [summarise(corpus, view) for view in views.values()]
 
 
@@ -183,14 +183,14 @@ class _Known:
 # -- the table of a view --------------------------------------------------------------------------------------------------
 
 
-def _write_view(scan: Scan, view: str, info: dict[str, Any]) -> None:
+def _write_view(scan: Scan, view: str, info: dict[str, Any], stages: Sequence[Stage]) -> None:
     corpus = scan.corpus
     description = corpus.directory / "views" / view / "view.json"
     # The old description goes first: a run that dies here leaves a view that is missing, not one that lies.
     description.unlink(missing_ok=True)
-    stages = [stage["name"] for stage in info["stages"]]
+    names = [stage.name for stage in stages]
     for shard, here in scan.each_shard():
-        write_table(corpus.view_path(view, shard), _table(scan, shard, here, stages), VIEW_TYPES)
+        write_table(corpus.view_path(view, shard), _table(scan, shard, here, names), VIEW_TYPES)
     write_json(description, info)
 
 
