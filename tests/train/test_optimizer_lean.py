@@ -121,11 +121,10 @@ def test_the_first_step_is_that_of_adamw() -> None:
 
 def test_adafactor_is_that_of_pytorch_but_for_the_size_of_the_weights() -> None:
     ours, theirs = (nn.Parameter(noise(40, 30)) for _ in range(2))
-    mine = Adafactor([ours], lr=1e-2)
+    mine, reference = Adafactor([ours], lr=1e-2), torch.optim.Adafactor([theirs])
     for step in range(5):
         gradient = noise(40, 30, seed=10 + step) * (1 + step)
         size = float(theirs.detach().norm()) / 1200**0.5  # what torch multiplies its learning rate by
-        reference = torch.optim.Adafactor([theirs], lr=1e-2 / size) if step == 0 else reference
         reference.param_groups[0]["lr"] = 1e-2 / size
         ours.grad, theirs.grad = gradient.clone(), gradient.clone()
         mine.step()
