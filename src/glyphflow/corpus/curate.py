@@ -5,9 +5,11 @@ Only columns are read, each whole and none more than once for a stage. Changing 
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -64,12 +66,12 @@ def _curate(corpus: Corpus, stages: Sequence[Stage], views: dict[int, str]) -> l
         wanted = {count: known.description(stages[:count]) for count in views}
         stale = {count: view for count, view in views.items() if not known.is_current(view, wanted[count])}
         if stale:
-            slots = slots_of(stages)
-            scan = Scan(corpus, known.shards, slots)
+            times = {count: known.measured_at(wanted[count]) for count in stale}
+            scan = Scan(corpus, known.shards, slots_of(stages))
             for count in range(1, max(stale) + 1):
                 _apply(scan, stages, count - 1, known)
                 if count in stale:
-                    _write_view(scan, stale[count], wanted[count], stages)
+                    _write_view(scan, stale[count], wanted[count], [stage.name for stage in stages], times[count])
         return [summarise(corpus, view) for view in views.values()]
 
 
@@ -171,27 +173,37 @@ class _Known:
         return {"fingerprint": fingerprint(info), **info}
 
     def is_current(self, view: str, wanted: dict[str, Any]) -> bool:
-        """Whether the view was decided like this, after the last row of its columns was measured."""
-        path = self._corpus.directory / "views" / view / "view.json"
+        """Whether the view was decided like this, from the rows that are measured now."""
+        path = description_path(self._corpus, view)
         if not path.exists() or self._corpus.view_info(view).get("fingerprint") != wanted["fingerprint"]:
             return False
-        # A file that comes into a folder by rename sets the folder's time; measuring further rows does that.
+        return self.measured_at(wanted) == path.stat().st_mtime_ns
+
+    def measured_at(self, wanted: dict[str, Any]) -> int:
+        """When the last file came into the folders of the columns: further rows that are measured come by rename, which sets
+        the folder's time."""
         folders = [self._corpus.column_path(stage, mark, "x").parent for stage, mark in wanted["columns"].items()]
-        return all(folder.stat().st_mtime_ns <= path.stat().st_mtime_ns for folder in folders)
+        return max((folder.stat().st_mtime_ns for folder in folders), default=0)
 
 
 # -- the table of a view --------------------------------------------------------------------------------------------------
 
 
-def _write_view(scan: Scan, view: str, info: dict[str, Any], stages: Sequence[Stage]) -> None:
-    corpus = scan.corpus
-    description = corpus.directory / "views" / view / "view.json"
+def description_path(corpus: Corpus, view: str) -> Path:
+    """Where it is written what decided a view."""
+    return corpus.directory / "views" / view / "view.json"
+
+
+def _write_view(scan: Scan, view: str, info: dict[str, Any], names: Sequence[str], measured_at: int) -> None:
+    """``names``: of all stages of the scan; ``measured_at``: see _Known."""
+    corpus, description = scan.corpus, description_path(scan.corpus, view)
     # The old description goes first: a run that dies here leaves a view that is missing, not one that lies.
     description.unlink(missing_ok=True)
-    names = [stage.name for stage in stages]
     for shard, here in scan.each_shard():
         write_table(corpus.view_path(view, shard), _table(scan, shard, here, names), VIEW_TYPES)
     write_json(description, info)
+    # Its time is that of what it was decided from, read before: what is measured meanwhile is younger, and asks for a new one.
+    os.utime(description, ns=(measured_at, measured_at))
 
 
 def _table(scan: Scan, shard: str, here: slice, stages: Sequence[str]) -> dict[str, Any]:
