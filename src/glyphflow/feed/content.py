@@ -138,13 +138,6 @@ class CacheContent:
         return ""
 
 
-def open_content(records: Records, area: int, origin: Encoders | LatentCache) -> Content:
-    """Content of ``records`` from encoders or from a cache."""
-    if isinstance(origin, LatentCache):
-        return CacheContent(records, origin)
-    return LiveContent(records, area, origin)
-
-
 def cache_path(source: Source) -> Path:
     """The cache directory of ``source``; ConfigError when it names none."""
     if source.cache is None:

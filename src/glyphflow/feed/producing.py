@@ -64,7 +64,7 @@ def encode_selection(
 
 
 def encode_feed(
-    feed: StagedFeed, encoders: Encoders, *, heldout: int = 0, part: Part | None = None, check: bool = False
+    feed: StagedFeed, encoders: Encoders, heldout: int = 0, part: Part | None = None, *, check: bool = False
 ) -> dict[Path, int]:
     """Encode what ``feed`` needs into the caches of its sources, first ``heldout`` held-out samples, then step by step.
 

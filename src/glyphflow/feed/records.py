@@ -17,6 +17,7 @@ from glyphflow.feed.settings import Source
 
 Picture = npt.NDArray[np.uint8]
 """(height, width, 3) RGB."""
+_RENDER = "render"
 LabelKind = Literal["domain", "split", "text"]
 
 
@@ -95,9 +96,9 @@ def open_selection(source: Source, view: str | None) -> Selection:
 def selection_records(title: str, selection: Selection) -> Records:
     """What ``selection`` tells without opening a picture."""
     rows: Sequence[Any] = getattr(selection, "rows", None) or [None] * len(selection)
-    captions = [row.captions if row is not None and row.captions else None for row in rows]
-    known = {variant for caption in captions if caption for variant in caption}
-    variants = None if any(caption is None for caption in captions) else frozenset(known)
+    captions = [None if row is None or (row.kind == _RENDER and not row.captions) else row.captions for row in rows]
+    open_ended = any(row is None or row.kind == _RENDER for row in rows)  # drawing may bring captions that no row names
+    variants = None if open_ended else frozenset(variant for caption in captions if caption for variant in caption)
     ids = list(selection.ids)
     return Records(title, ids, record_keys(ids), _sizes(selection, rows), captions, variants, selection=selection)
 

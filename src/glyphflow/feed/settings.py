@@ -76,7 +76,7 @@ class FeedSettings(Config):
     splits: Weights = Field(default_factory=dict)
     """Weights of the view's splits, such as english, chinese, other, non-text. Edits are weighed by ``tasks`` alone."""
     text: TextLevel | None = None
-    """The most text that a picture may hold; None: any."""
+    """The most text that a picture may hold, where somebody has read it; None: any."""
     captions: Weights = Field(default_factory=dict)
     """Caption variant -> chance of being chosen. ``recaption`` also means ``recaption_en`` and ``recaption_zh``, alike."""
     drop_condition: Share = 0.1

@@ -18,7 +18,7 @@ from glyphflow.core.errors import ConfigError
 from glyphflow.feed.amendments import Amendment, amended
 from glyphflow.feed.batches import EncodedBatch
 from glyphflow.feed.cache import LatentCache, Unreadable
-from glyphflow.feed.content import Content, Sample, Wish, cache_path, open_content
+from glyphflow.feed.content import CacheContent, Content, LiveContent, Sample, Wish, cache_path
 from glyphflow.feed.encode import Encoders
 from glyphflow.feed.order import Interleave, Keys, Numbers, Part, Pick, Serving, uniform
 from glyphflow.feed.records import Records, cache_records, open_selection, selection_records
@@ -43,6 +43,7 @@ class Opener(Protocol):
 
     def records(self, source: Source, view: str | None, area: int) -> Records: ...
     def content(self, source: Source, records: Records, area: int) -> Content: ...
+    def stop(self) -> None: ...
 
 
 class Sources:
@@ -51,6 +52,7 @@ class Sources:
     def __init__(self, encoders: Callable[[], Encoders] | None = None) -> None:
         self._make = encoders
         self._encoders: Encoders | None = None
+        self._stopped = False
         self._records: dict[tuple[str, str | None, int], Records] = {}
         self._caches: dict[tuple[str, int], LatentCache] = {}
 
@@ -68,10 +70,14 @@ class Sources:
     def content(self, source: Source, records: Records, area: int) -> Content:
         """Where the tensors of these records come from."""
         if self._make is None:
-            return open_content(records, area, self._cache(source, area))
+            return CacheContent(records, self._cache(source, area), lambda: self._stopped)
         if self._encoders is None:
             self._encoders = self._make()
-        return open_content(records, area, self._encoders)
+        return LiveContent(records, area, self._encoders)
+
+    def stop(self) -> None:
+        """Wait no longer for records that a cache does not have yet."""
+        self._stopped = True
 
     def _cache(self, source: Source, area: int) -> LatentCache:
         key = (str(cache_path(source)), area)
@@ -143,6 +149,10 @@ class StagedFeed:
         """What the batch of ``step`` is made of, without opening anything."""
         return self._stretch(step).picks(step)
 
+    def side(self, step: int) -> int:
+        """Side in pixels of a square of the area that the pictures of ``step`` have."""
+        return round(self.picks(step)[0].resolution.area ** 0.5)
+
     def record_ids(self, step: int) -> list[str]:
         """Ids of the records of ``step``, in order."""
         stream, picks = self.picks(step)
@@ -178,6 +188,10 @@ class StagedFeed:
         for stretch in stretches:
             for stream in [*stretch.streams, *stretch.heldout_streams()]:
                 yield from fresh(stretch, stream, stream.members.tolist())
+
+    def stop(self) -> None:
+        """Wait no longer for records that a cache does not have yet: whoever waits gets an error."""
+        self._sources.stop()
 
     def heldout(self, count: int) -> list[EncodedBatch]:
         """About ``count`` held-out samples, evenly from all segments, in batches of one shape; always the same ones.

@@ -60,8 +60,8 @@ def _source_streams(
     """The streams of one source; ``share`` is still the sum of the records' weights."""
     source = settings.sources[number]
     keep = np.asarray([is_heldout(one, settings.heldout_share) == heldout for one in records.ids], dtype=bool)
-    if settings.text is not None:
-        allowed = set(TEXT_LEVELS[: TEXT_LEVELS.index(settings.text) + 1])
+    if settings.text not in (None, TEXT_LEVELS[-1]):
+        allowed = {"", *TEXT_LEVELS[: TEXT_LEVELS.index(settings.text) + 1]}
         keep &= np.asarray([label in allowed for label in records.labels("text")], dtype=bool)
     weights = records.weights
     keep &= weights > 0

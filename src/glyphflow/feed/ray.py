@@ -1,0 +1,206 @@
+"""The transport ``ray``: actors encode, on this machine or on any number of nodes, and batches lie in Ray's object store.
+
+Ray copies torch tensors when it pickles them, and numpy arrays not at all: a batch travels as one array of bytes and a layout,
+and the consumer's tensors are read-only views of the store, which keeps them for as long as anything refers to them. Ray
+orders nothing and bounds nothing, so both are done here: steps are given out in order, never more than ``depth`` beyond the
+actors at work, and a batch whose actor or node is lost is simply made again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+import warnings
+from collections import Counter
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+
+from glyphflow.core.errors import GlyphFlowError, InputError
+from glyphflow.core.hardware import require
+from glyphflow.feed.amendments import Amendment
+from glyphflow.feed.order import Part
+from glyphflow.feed.packing import Layout, layout_of, pack, unpack
+from glyphflow.feed.transport import FeedPlan, Orders
+
+MAX_DEATHS = 5
+_STORE = 512 << 20
+"""Bytes of the object store of a Ray that is started here; it spills to disk beyond that."""
+
+
+class RayTransport:
+    """See the module and :class:`glyphflow.feed.transport.Transport`."""
+
+    def __init__(self, plan: FeedPlan, orders: Orders, address: str) -> None:
+        self._plan, self._orders, self._address = plan, orders, address
+        self._ray = require("ray", "ray")
+        self._stack = contextlib.ExitStack()
+        self._actors: list[_Actor] = []
+        self._hired = 0
+        self._promises: dict[int, tuple[Any, _Actor]] = {}
+        self._deaths: Counter[int] = Counter()
+        self._next = self._ordered = orders.start
+
+    def __enter__(self) -> RayTransport:
+        self._stack.enter_context(connected(self._ray, self._address))
+        # One CPU each: Ray spreads them over the nodes, and asks for no more than a machine has.
+        self._remote = self._ray.remote(num_cpus=1, num_gpus=self._gpus(), max_restarts=0)(Producer)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._promises.clear()
+        with contextlib.suppress(Exception):
+            for actor in self._actors:
+                self._ray.kill(actor.handle)
+        self._stack.close()
+
+    def next(self) -> tuple[Any, float]:
+        """See :class:`glyphflow.feed.transport.Transport`."""
+        began = time.perf_counter()
+        while True:
+            self._give_out()
+            promise, actor = self._promises[self._next]
+            try:
+                layout, data, seconds, side = self._ray.get(promise)
+                break
+            except self._ray.exceptions.RayTaskError as error:
+                raise _own(error) from None
+            except self._ray.exceptions.RayError as error:  # an actor or a node is gone, and with it what lay there
+                self._replace(actor, error)
+        del self._promises[self._next]
+        actor.waiting -= 1
+        self._next += 1
+        self._give_out()
+        batch = unpack(layout, _tensor(data))
+        self._orders.made(self._next - 1, len(layout.batch.ids), side, seconds, len(self._actors))
+        if self._orders.device is not None and self._orders.device.type != "cpu":
+            batch = batch.to(self._orders.device)
+        waited = time.perf_counter() - began
+        self._orders.handed_over(waited)
+        return batch, waited
+
+    def heldout(self, count: int) -> list[Any]:
+        """See :class:`glyphflow.feed.transport.Transport`."""
+        self._resize(max(1, len(self._actors)))
+        try:
+            answer = self._ray.get(self._actors[0].handle.heldout.remote(count))
+            return [unpack(layout, _tensor(data)) for layout, data in answer]
+        except self._ray.exceptions.RayTaskError as error:
+            raise _own(error) from None
+
+    def _give_out(self) -> None:
+        """Order the steps that may be on their way, each from the actor with the least to do."""
+        wanted = self._orders.wanted(self._ordered)
+        self._resize(wanted)
+        while self._ordered < self._next + self._orders.depth + wanted:
+            self._order(self._ordered)
+            self._ordered += 1
+
+    def _order(self, step: int) -> None:
+        actor = min(self._actors, key=lambda one: one.waiting)
+        actor.waiting += 1
+        self._promises[step] = actor.handle.make.remote(step, self._orders.entries(step)), actor
+
+    def _resize(self, count: int) -> None:
+        while len(self._actors) < count:
+            self._actors.append(_Actor(self._remote.remote(self._plan, self._orders.part, self._hired)))
+            self._hired += 1
+        for actor in [one for one in self._actors if not one.waiting][: max(0, len(self._actors) - count)]:
+            self._actors.remove(actor)
+            self._ray.kill(actor.handle)
+
+    def _replace(self, actor: _Actor, error: Exception) -> None:
+        """Another actor for one that is gone; what it had been asked for is ordered again."""
+        self._deaths[self._next] += 1
+        if self._deaths[self._next] == MAX_DEATHS:
+            raise InputError(
+                f"Ray lost the batch of step {self._next} {MAX_DEATHS} times ({' '.join(str(error).split())[:200]}); use fewer "
+                "producers, or look at the memory of the nodes."
+            ) from error
+        if actor in self._actors:
+            self._actors.remove(actor)
+        with contextlib.suppress(Exception):
+            self._ray.kill(actor.handle)
+        self._resize(1)
+        for step in sorted(step for step, (_, owner) in self._promises.items() if owner is actor):
+            self._order(step)
+
+    def _gpus(self) -> float:
+        """Share of a GPU that a producer asks Ray for: a whole one where the plan computes on CUDA."""
+        devices = self._plan.arguments.get("devices", ())
+        return 1.0 if any(str(device).startswith("cuda") for device in devices) else 0.0
+
+
+class _Actor:
+    def __init__(self, handle: Any) -> None:
+        self.handle = handle
+        self.waiting = 0
+        """Batches that were ordered from it and not taken yet."""
+
+
+class Producer:
+    """What an actor is."""
+
+    def __init__(self, plan: FeedPlan, part: Part, number: int) -> None:
+        torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
+        self._plan, self._part, self._number = plan, part, number
+        self._feed: Any = None
+
+    def make(self, step: int, entries: tuple[Amendment, ...]) -> tuple[Layout, Any, float, int | None]:
+        """The batch of a step: its layout, its bytes, the seconds it took and the side of its pictures."""
+        began = time.perf_counter()
+        self._open().amend(entries)
+        batch = self._feed.batch(step, self._part)
+        side = getattr(self._feed, "side", lambda step: None)(step)
+        return *_packed(batch), time.perf_counter() - began, side
+
+    def heldout(self, count: int) -> list[tuple[Layout, Any]]:
+        """Held-out batches."""
+        return [_packed(batch) for batch in self._open().heldout(count)]
+
+    def _open(self) -> Any:
+        self._feed = self._feed or self._plan.open(self._number)
+        return self._feed
+
+
+@contextlib.contextmanager
+def connected(ray: Any, address: str) -> Any:
+    """A Ray to work with: the one this process is connected to, one that is started here ("ray"), or a cluster's."""
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address == "ray":
+        ray.init(object_store_memory=_STORE, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    else:
+        try:
+            ray.init(address, log_to_driver=False)
+        except (ConnectionError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"No Ray cluster answers at {address} ({reason}); check --producers.") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _packed(batch: Any) -> tuple[Layout, Any]:
+    layout = layout_of(batch)
+    data = np.empty(layout.size, dtype=np.uint8)
+    pack(batch, layout, torch.from_numpy(data))
+    return layout, data
+
+
+def _tensor(data: Any) -> torch.Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that nobody may write there is what the protocol says
+        return torch.from_numpy(data)
+
+
+def _own(error: Any) -> BaseException:
+    """The error as it was raised in the actor, without Ray's report around it where it is one of ours."""
+    cause = error.cause
+    return cause if isinstance(cause, GlyphFlowError) else RuntimeError(str(error))
