@@ -66,6 +66,7 @@ DUPLICATE_OPERATOR = {
     "min_entropy": MIN_ENTROPY,
 }
 
+HEAD = 1024  # bytes of a file that are read for its header
 HEADER_BATCH = 1024  # rows: their headers are read in one call
 
 
@@ -131,10 +132,22 @@ def run_stage(
 def _header_rows(rows: Sequence[Row]) -> list[Mapping[str, Any]]:
     from glyphflow.corpus import kernels
 
-    offsets, sizes = (np.array([row[name] for row in rows], np.int64) for name in ("offset", "size"))
-    photos = np.array([row["kind"] == PHOTO for row in rows])
+    shard = rows[0].shard
+    numbers = [row.number for row in rows]
+    offsets, sizes = (np.array(shard.values(name), np.int64)[numbers] for name in ("offset", "size"))
+    photos = np.flatnonzero(np.array(shard.values("kind"))[numbers] == PHOTO)
     found = np.zeros((len(rows), 5), np.int32)
-    kernels.jpeg_headers(rows[0].shard.pixels(), np.where(photos, offsets, -1), sizes, found)
+    # Most headers are short, and touching a mapped page costs more than reading one; the others are looked for in the map.
+    heads = shard.heads([numbers[photo] for photo in photos.tolist()], HEAD)
+    ends, short = np.cumsum([len(head) for head in heads], dtype=np.int64), np.zeros((len(photos), 5), np.int32)
+    starts = np.concatenate([np.zeros(1, np.int64), ends])[:-1]
+    kernels.jpeg_headers(np.frombuffer(b"".join(heads), np.uint8), starts, np.minimum(sizes[photos], ends - starts), short)
+    found[photos] = short
+    long = photos[short[:, kernels.WIDTH] == 0]
+    if len(long):
+        rest = np.zeros((len(long), 5), np.int32)
+        kernels.jpeg_headers(shard.pixels(), offsets[long], sizes[long], rest)
+        found[long] = rest
     width, height = found[:, kernels.WIDTH].astype(np.int64), found[:, kernels.HEIGHT].astype(np.int64)
     read = (width > 0) & (np.maximum(width, height) <= MAX_SIDE) & (width * height <= MAX_PIXELS)
     turned = found[:, kernels.ORIENTATION] >= 5

@@ -32,9 +32,13 @@ from glyphflow.core.hashing import fingerprint
 from glyphflow.corpus.tables import read_arrow, read_table, write_table
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from glyphflow.corpus.selection import Selection
 
 FORMAT = 1
+PLACES_KEPT = 1024  # shards whose offsets stay in memory: 16 bytes a row
 PHOTO = "photo"  # a row whose pixels are in pixels/<shard>.tar
 RENDER = "render"  # a row whose specification is in specs/<shard>.jsonl
 
@@ -89,6 +93,7 @@ class Corpus:
 
     def __init__(self, directory: Path) -> None:
         self.directory = Path(directory)
+        self._places: dict[str, tuple[object, NDArray[np.int64], NDArray[np.int64]]] = {}
 
     @classmethod
     def create(cls, directory: Path | str) -> Corpus:
@@ -198,6 +203,26 @@ class Corpus:
         if len(data) != size:
             raise InputError(f"{path} ends at byte {path.stat().st_size}, the index expects {offset + size}; restore the file.")
         return data
+
+    def places(self, shard: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(rows,) offset and size of every payload of a shard, kept in memory for the shards that were asked for last.
+
+        An index changes only when a row of it is forgotten; the file is then another one.
+        """
+        import numpy as np
+
+        path = self.index_path(shard)
+        told = path.stat()
+        mark = told.st_ino, told.st_mtime_ns, told.st_size
+        kept = self._places.pop(shard, None)
+        if kept is None or kept[0] != mark:
+            table = self.arrow(shard, ("offset", "size"))
+            offsets, sizes = (np.asarray(table.column(name).to_numpy(), np.int64) for name in ("offset", "size"))
+            kept = mark, offsets, sizes
+        self._places[shard] = kept
+        if len(self._places) > PLACES_KEPT:
+            self._places.pop(next(iter(self._places)), None)
+        return kept[1], kept[2]
 
     def payloads(self, places: Sequence[tuple[str, int, int]]) -> list[memoryview]:
         """The original bytes of many pictures, (shard, offset, size) each, as views into one buffer; best sorted by shard."""
