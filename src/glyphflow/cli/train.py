@@ -17,6 +17,12 @@ def register(app: typer.Typer) -> None:
             str, typer.Argument(help="Recipe or curriculum: a file, or a packaged one by name (nano-vae, nano-curriculum).")
         ],
         overrides: Annotated[list[str] | None, typer.Argument(help="Recipe keys to change, for example train.lr=1e-4.")] = None,
+        producers: Annotated[
+            str | None,
+            typer.Option(
+                help="Who encodes: a number of processes here, auto, or ray, ray://HOST:PORT for actors of a cluster."
+            ),
+        ] = None,
     ) -> None:
         """Train by a recipe; the same command continues a run that was stopped.
 
@@ -26,7 +32,7 @@ def register(app: typer.Typer) -> None:
         from glyphflow.train.recipe import VAERecipe
         from glyphflow.train.run import course_of, train_mmdit, train_vae
 
-        read = read_training(recipe, overrides or ())
+        read = read_training(recipe, [*(overrides or ()), *_changes(producers)])
         if isinstance(read, VAERecipe):
             train_vae(read)
             steps = read.train.steps
@@ -47,6 +53,15 @@ def register(app: typer.Typer) -> None:
 
         step = export_run(run, out, average=average, dtype=dtype)
         typer.echo(f"Wrote {out} from step {step} of {run}.")
+
+
+def _changes(producers: str | None) -> list[str]:
+    """What ``--producers`` means in the recipe."""
+    if producers is None:
+        return []
+    if producers.startswith("ray"):
+        return ["train.transport=ray", f"train.ray={producers}"]
+    return ["train.transport=local", f"train.producers={producers}"]
 
 
 def _peak() -> float | None:

@@ -68,10 +68,10 @@ class Loop(Generic[B]):
     that was not.
 
     ``model`` is as ``world`` has laid it out; ``trained`` holds those of its parameters that learn, which is what the
-    optimizer, the average and checkpoints know (None: the model's own). ``rate(step)`` is the learning rate (None: that of ``settings``),
-    ``work(batch)`` the operations of a step on a batch and ``peak`` what a device can do in a second. ``heldout(model)``
-    measures and ``preview(model)`` draws with the averaged weights; both are optional. ``fused``: where the backward pass itself
-    updates the weights, whose gradient is then neither clipped nor looked at before.
+    optimizer, the average and checkpoints know (None: the model's own). ``fused``: where the backward pass itself updates the
+    weights, whose gradient is then neither clipped nor looked at before. ``rate(step)`` is the learning rate (None: that of
+    ``settings``), ``work(batch)`` the operations of a step on a batch and ``peak`` what a device can do in a second.
+    ``heldout(model)`` measures and ``preview(model)`` draws with the averaged weights; both are optional.
     """
 
     def __init__(
@@ -228,7 +228,7 @@ class Loop(Generic[B]):
             with self._averaged(), self._world.computing():
                 measured = self._heldout(self.model)
             self._measured = (done, measured)
-            if metrics:
+            if metrics and measured:
                 metrics.write(done, measured)
         if self._preview and (last or done % settings.preview_every == 0):
             with self._averaged(), self._world.whole(self.model) as whole, self._world.computing():

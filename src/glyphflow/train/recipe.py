@@ -80,6 +80,13 @@ class RunConfig(Config):
     and its gradient freed within the backward pass (adamw8bit or adafactor, no accumulation, no clipping)."""
     parallel: ParallelConfig = ParallelConfig()
     """Changes neither what is learned nor what a checkpoint holds, so a run may go on under another."""
+    transport: Literal["files", "local", "ray"] | None = None
+    """Where samples come from: caches that ``glyphflow encode`` fills, encoding processes beside the trainer, or Ray actors.
+    None: caches where every source names one, else local."""
+    producers: Positive | Literal["auto"] | None = None
+    """How many encode; None: what each stage of the feed says."""
+    ray: str = "ray"
+    """Where Ray is: a cluster's address (ray://host:port, auto), or one that is started here."""
     log_every: Positive = 10
     checkpoint_every: Positive = 500
     keep: Positive = 2
@@ -170,7 +177,7 @@ _KINDS: dict[str, type[VAERecipe] | type[MMDiTRecipe]] = {"vae": VAERecipe, "mmd
 _PACKAGED = Path(str(resources.files("glyphflow"))) / "recipes"
 _MAY_CHANGE = (
     *("steps", "device", "log_every", "checkpoint_every", "keep", "heldout_every", "heldout_samples", "preview_every"),
-    *("wandb", "peak_flops", "micro_batch", "micro_tokens", "offload", "parallel."),
+    *("wandb", "peak_flops", "micro_batch", "micro_tokens", "offload", "parallel.", "transport", "producers", "ray"),
 )
 """Keys of ``train`` that decide how long and how fast, and what is looked at."""
 
@@ -194,7 +201,8 @@ def read_recipe(source: str | Path, overrides: Sequence[str] = ()) -> AnyRecipe:
 def check_same_run(saved: Config, now: Config) -> None:
     """Refuse to continue a run under a recipe that computes something else.
 
-    Lengths, intervals and what decides speed only may change, and a curriculum may get more stages at its end.
+    Lengths, intervals and what decides speed only may change, the directory may move, and a curriculum may get more stages at
+    its end.
     """
     before, after = _flat(to_dict(saved)), _flat(to_dict(now))
     stages = len(getattr(saved, "stages", ()))
@@ -211,7 +219,7 @@ def _may_change(key: str, stages: int) -> bool:
     if section == "stages":
         number, _, name = name.partition(".")
         return int(number) >= stages or name == "producers"
-    return (section == "train" and name.startswith(_MAY_CHANGE)) or key in {"feed.producers", "feed.prefetch"}
+    return (section == "train" and name.startswith(_MAY_CHANGE)) or key in {"out", "feed.producers", "feed.prefetch"}
 
 
 def find_recipe(source: str | Path) -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -28,6 +27,7 @@ from glyphflow.feed.prefetch import Prefetch
 from glyphflow.feed.producing import encode_feed
 from glyphflow.feed.records import open_selection
 from glyphflow.feed.staged import Segment, StagedFeed
+from glyphflow.feed.transport import FeedPlan, Kind, Producers, encoded_plan, open_transport
 from glyphflow.generate.directory import locate
 from glyphflow.models import VAE, MMDiT, MMDiTConfig
 from glyphflow.train.curriculum import Curriculum
@@ -44,6 +44,7 @@ from glyphflow.train.vae import heldout_reconstruction, preview_reconstruction
 
 Preview = Callable[[nn.Module], Image.Image]
 RECIPE = "recipe.yaml"
+FEED_LOG = "feed.jsonl"
 _PREVIEW_PICTURES = 8
 E = TypeVar("E", MMDiTRecipe, Curriculum)
 
@@ -51,6 +52,8 @@ E = TypeVar("E", MMDiTRecipe, Curriculum)
 def train_vae(recipe: VAERecipe) -> None:
     """Train the VAE of ``recipe.train.init_from`` on pixels, in ``recipe.out``; continues what is there."""
     with joined(recipe.out, recipe.train) as world:
+        check_recipe(recipe)
+        world.barrier()
         save_recipe(recipe, world)
         vae = VAE.from_pretrained(locate(recipe.train.init_from) / "vae", dtype=torch.float32, device=world.device)
         vae.requires_grad_(True)
@@ -59,7 +62,7 @@ def train_vae(recipe: VAERecipe) -> None:
         Loop(
             world.apply(vae, compute_dtype(recipe.train)),
             functools.partial(vae_reconstruction, weights=recipe.objective),
-            lambda start: Prefetch(lambda step: feed.batch(step).to(world.device), start),
+            lambda start: Prefetch(lambda step: feed.batch(step, world.part).to(world.device), start),
             recipe.train,
             recipe.out,
             seed=recipe.seed,
@@ -80,9 +83,8 @@ def train_mmdit(recipe: MMDiTRecipe | Curriculum, preview: Preview | None = None
         root = locate(recipe.train.init_from)
         recipe = _with_fingerprint(recipe, root)
         course = course_of(recipe)
-        feed = open_feed(recipe, course, world)
-        heldout = [batch.to(world.device) for batch in feed.heldout(recipe.train.heldout_samples)]
-        save_recipe(recipe, world)
+        check_recipe(recipe)
+        feed = RunFeed(recipe, course, root, world)
         network = _network(recipe, root, world)
         Loop(
             network.model,
@@ -100,7 +102,7 @@ def train_mmdit(recipe: MMDiTRecipe | Curriculum, preview: Preview | None = None
             work=functools.partial(batch_flops, config=network.config, frozen=recipe.train.lora is not None),
             peak=recipe.train.peak_flops or peak or _measured_peak(world, recipe.train),
             history=History(course.begins, feed.changes),
-            heldout=_heldout(heldout, recipe.seed, world),
+            heldout=feed.measure,
             preview=preview or _previews(recipe, world),
         ).run()
 
@@ -165,9 +167,9 @@ def _network(recipe: MMDiTRecipe | Curriculum, root: Path, world: World) -> Netw
         model = MMDiT.from_pretrained(root / "transformer", dtype=torch.float32, device=place)
         if isinstance(recipe, Curriculum) and recipe.model != model.config:
             raise ConfigError(
-                f"The curriculum's model has {recipe.model.num_layers} layers of width {recipe.model.width} and train.init_from = "
-                f"{train.init_from} has {model.config.num_layers} of {model.config.width}, or they differ in another size; make "
-                "model the same, or set from_scratch=true."
+                f"The curriculum's model has {recipe.model.num_layers} layers of width {recipe.model.width} and the one in "
+                f"train.init_from = {train.init_from} has {model.config.num_layers} of {model.config.width}, or they differ in "
+                "another size; make model the same, or set from_scratch=true."
             )
     model.requires_grad_(True)
     if train.lora:
@@ -177,35 +179,63 @@ def _network(recipe: MMDiTRecipe | Curriculum, root: Path, world: World) -> Netw
 
 
 class RunFeed:
-    """The feed of a run: held-out samples, the log of changes, and the transport from any step on."""
+    """The feed of a run: its transport from any step on, its held-out samples, and the log of changes."""
 
-    def __init__(self, recipe: MMDiTRecipe | Curriculum, course: Course, world: World) -> None:
+    def __init__(self, recipe: MMDiTRecipe | Curriculum, course: Course, root: Path, world: World) -> None:
+        self._recipe, self._course, self._root, self._world = recipe, course, root, world
         self._log = AmendmentLog(recipe.out / AMENDMENTS)
-        self._world = world
-        self._feed = StagedFeed(course.segments, recipe.seed, self._log.read())
+        self._heldout: list[EncodedBatch] = []
 
-    def heldout(self, count: int) -> list[EncodedBatch]:
-        """About ``count`` held-out samples."""
-        return self._feed.heldout(count) if count else []
+    @contextlib.contextmanager
+    def open(self, step: int) -> Iterator[Feed[EncodedBatch]]:
+        """Batches of this process from ``step`` on. Once it has served held-out samples, the recipe is as good as begun."""
+        train, device = self._recipe.train, self._world.device
+        with open_transport(
+            self._kind,
+            self._plan(),
+            start=step,
+            part=self._world.part,
+            device=device,
+            depth=self._course.segments[0].settings.prefetch + train.accumulate - 1,
+            producers=train.producers or self._producers,
+            amendments=self._log,
+            log=self._recipe.out / FEED_LOG if self._world.is_main else None,
+            address=train.ray,
+        ) as transport:
+            if train.heldout_samples:
+                self._heldout = [batch.to(device) for batch in transport.heldout(train.heldout_samples)]
+            save_recipe(self._recipe, self._world)
+            yield transport
 
-    def open(self, step: int) -> AbstractContextManager[Feed[EncodedBatch]]:
-        """Batches of this process from ``step`` on."""
-        return Prefetch(lambda at: self._feed.batch(at, self._world.part).to(self._world.device), step)
+    def measure(self, model: nn.Module) -> dict[str, float]:
+        """The held-out loss; nothing where no sample is held out."""
+        if not self._heldout:
+            return {}
+        part, total = self._world.part, self._world.sum
+        return heldout_velocity(
+            model, batches=self._heldout, seed=self._recipe.seed, rank=part.rank, world=part.world, total=total
+        )
 
     def changes(self) -> list[Change]:
         """The log of changes as it is now."""
         return [(entry.from_step, entry.changes) for entry in self._log.read()]
 
+    @property
+    def _kind(self) -> Kind:
+        sources = [source for segment in self._course.segments for source in segment.settings.sources]
+        return self._recipe.train.transport or ("files" if all(source.cache for source in sources) else "local")
 
-def open_feed(recipe: MMDiTRecipe | Curriculum, course: Course, world: World) -> RunFeed:
-    """The encoded feed of a run."""
-    return RunFeed(recipe, course, world)
+    def _plan(self) -> FeedPlan:
+        segments, seed = self._course.segments, self._recipe.seed
+        if self._kind == "files":
+            return encoded_plan(segments, seed)
+        device = "cuda" if self._kind == "ray" and self._world.device.type == "cuda" else str(self._world.device)
+        dtype = self._recipe.train.compute_dtype
+        return encoded_plan(segments, seed, encoders=self._root, compute_dtype=dtype, devices=(device,))
 
-
-def _heldout(batches: list[EncodedBatch], seed: int, world: World) -> Callable[[nn.Module], dict[str, float]] | None:
-    part = world.part
-    measure = functools.partial(heldout_velocity, batches=batches, seed=seed, rank=part.rank, world=part.world, total=world.sum)
-    return measure if batches else None
+    def _producers(self, step: int) -> Producers:
+        feed = StagedFeed(self._course.segments, self._recipe.seed, self._log.read())
+        return feed.settings_at(step).producers
 
 
 @contextlib.contextmanager
@@ -283,11 +313,14 @@ def _with_fingerprint(recipe: E, root: Path) -> E:
     return recipe.model_copy(update={"feed": recipe.feed.model_copy(update={"fingerprint": wanted})})
 
 
-def save_recipe(recipe: AnyRecipe | Curriculum, world: World) -> None:
-    """Write the resolved recipe beside the outputs, unless a run that computes something else is there."""
+def check_recipe(recipe: AnyRecipe | Curriculum) -> None:
+    """Refuse to continue a run that computes something else."""
     path = recipe.out / RECIPE
     if path.exists():
         check_same_run(load_config(type(recipe), path), recipe)
-    world.barrier()
+
+
+def save_recipe(recipe: AnyRecipe | Curriculum, world: World) -> None:
+    """Write the resolved recipe beside the outputs."""
     if world.is_main:
-        dump_config(recipe, path)
+        dump_config(recipe, recipe.out / RECIPE)
