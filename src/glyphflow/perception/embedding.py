@@ -83,8 +83,8 @@ class _Block(nn.Module):
         self.bn2 = _norm(outside)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.relu6(self.bn0(self.expand_conv(x))) if self.widens else x
-        y = self.bn2(self.project_conv(F.relu6(self.bn1(self.depthwise_conv(y)))))
+        wide = F.relu6(self.bn0(self.expand_conv(x))) if self.widens else x
+        y: Tensor = self.bn2(self.project_conv(F.relu6(self.bn1(self.depthwise_conv(wide)))))
         return x + y if self.adds else y
 
 
@@ -99,7 +99,8 @@ class _SameConv(nn.Conv2d):
         down, right = (max((-(-size // stride) - 1) * stride + kernel - size, 0) for size in x.shape[2:])
         if down or right:
             x = F.pad(x, (right // 2, right - right // 2, down // 2, down - down // 2))
-        return super().forward(x)
+        result: Tensor = super().forward(x)
+        return result
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:
@@ -117,7 +118,9 @@ class ImageEmbedder:
         try:
             self._network.load_state_dict(weights)
         except RuntimeError as error:
-            raise InputError(f"{self._path} does not hold the weights of EfficientNet-lite0; install the package anew.") from error
+            raise InputError(
+                f"{self._path} does not hold the weights of EfficientNet-lite0; install the package anew."
+            ) from error
 
     @functools.cached_property
     def identity(self) -> str:
@@ -142,9 +145,8 @@ def _prepared(image: NDArray[np.uint8]) -> Tensor:
     left, top = (width - SIDE) // 2, (height - SIDE) // 2
     box = (left / scale, top / scale, min(picture.width, (left + SIDE) / scale), min(picture.height, (top + SIDE) / scale))
     middle = picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC, box=box, reducing_gap=3.0)
-    values = np.asarray(middle, np.float32) / np.float32(255)
-    values = (values - np.array(MEAN, np.float32)) / np.array(DEVIATION, np.float32)
-    return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1)))
+    values = torch.from_numpy(np.array(middle)).permute(2, 0, 1).float() / 255
+    return (values - torch.tensor(MEAN)[:, None, None]) / torch.tensor(DEVIATION)[:, None, None]
 
 
 @functools.cache

@@ -42,7 +42,8 @@ class Faces:
         self._cv2 = require("cv2", "corpus")
         if not hasattr(self._cv2, "CascadeClassifier"):
             raise MissingError(
-                f"OpenCV {self._cv2.__version__} has no cascade classifiers (5 dropped them); run: pip install 'opencv-python-headless<5'"
+                f"OpenCV {self._cv2.__version__} has no cascade classifiers (5 dropped them); "
+                "run: pip install 'opencv-python-headless<5'"
             )
         self._path = Path(self._cv2.data.haarcascades) / CASCADE
         if not self._path.is_file():
@@ -68,10 +69,10 @@ class Faces:
         boxes, _, weights = self._cascade().detectMultiScale3(
             cv2.equalizeHist(gray), STEP, NEIGHBOURS, minSize=(least, least), outputRejectLevels=True
         )
-        faces = [
-            Face(*(round(float(value) / scale) for value in box), certainty=float(weight))
-            for box, weight in zip(boxes, np.ravel(weights), strict=True)
-        ]
+        faces = []
+        for box, weight in zip(boxes, np.ravel(weights), strict=True):
+            x, y, wide, tall = (round(float(value) / scale) for value in box)
+            faces.append(Face(x, y, wide, tall, float(weight)))
         return sorted(faces, key=lambda face: (-face.width * face.height, face.y, face.x))
 
     def _cascade(self) -> Any:

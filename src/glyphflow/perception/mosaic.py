@@ -1,6 +1,6 @@
 """Pixelated parts: censored faces and plates, screenshots of tiny pictures blown up.
 
-A pixelated part is a grid of square cells of one colour each: grey levels step at every n-th column and row and nowhere between.
+A pixelated part is a grid of square cells of one colour each: grey levels step at every n-th column and row, not between.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ SMALLEST, LARGEST = 5, 40  # px of a cell
 LINES = 4  # grid lines side by side that must all be there
 REACH = 8  # px: rows (or columns) that are averaged, so that one shape does not make a grid
 STEP = 3.0  # grey levels: a grid line is at least this strong
-QUIET = 0.3  # of the lines' mean strength: between them there is no more
+QUIET = 0.3  # of the lines' mean strength: between them the steps have no more on average (nor twice that of the weakest's)
+RIVAL = 0.6  # of the lines' strength: no grid that begins elsewhere has more
 LEVELS = 6  # different grey levels (of 16) in a part; a code, a keyboard or a table has fewer
 BLOCK = 8  # px, of JPEG
 JPEG_STEP = 16.0  # for cells of 8 px from the picture's corner, which is where JPEG has its own blocks
@@ -81,9 +82,12 @@ def _grid(cv2: ModuleType, steps: NDArray[np.float32], cell: int) -> NDArray[np.
         weakest = np.minimum(weakest, np.maximum(lowest, line))
         lowest = np.minimum(lowest, line)
     sums = np.pad(np.cumsum(steps, axis=1, dtype=np.float64), ((0, 0), (1, 0)))
-    inside = sums[:, LINES * cell + 1 :][:, :count] - sums[:, :count]
-    between = (inside - total) / (LINES * (cell - 1))
-    found = (weakest > STEP) & (between < QUIET * total / (LINES + 1))
+    between = (sums[:, LINES * cell + 1 :][:, :count] - sums[:, :count] - total) / (LINES * (cell - 1))
+    found = (weakest > STEP) & (between < QUIET * total / (LINES + 1)) & (between < 2 * QUIET * weakest)
+    # The strongest of the grids that begin 2 to cell - 2 px later: where the true cells are smaller, one is as strong.
+    later = np.zeros_like(total)
+    later[:, :-2] = cv2.dilate(total, np.ones((1, cell - 3), np.uint8), anchor=(0, 0))[:, 2:]
+    found &= later < RIVAL * total
     if cell % BLOCK == 0:
         on_jpeg = (np.arange(count) + 1) % BLOCK == 0
         found &= ~on_jpeg[None] | (weakest > JPEG_STEP)
@@ -113,7 +117,10 @@ def _many_levels(cv2: ModuleType, gray: NDArray[np.uint8], both: NDArray[np.bool
         if part.sum() * REACH * REACH < (LINES * cell) ** 2 / 2:
             continue
         rows, columns = np.nonzero(part)
-        levels = gray[np.minimum(rows * REACH + REACH // 2, gray.shape[0] - 1), np.minimum(columns * REACH + REACH // 2, gray.shape[1] - 1)]
+        levels = gray[
+            np.minimum(rows * REACH + REACH // 2, gray.shape[0] - 1),
+            np.minimum(columns * REACH + REACH // 2, gray.shape[1] - 1),
+        ]
         shares = np.bincount(levels >> 4, minlength=16) / len(levels)
         if (shares > 0.02).sum() >= LEVELS:
             kept |= part

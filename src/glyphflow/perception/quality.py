@@ -54,7 +54,7 @@ def features(image: NDArray[np.uint8]) -> Features | None:
 
 
 def _scale_features(cv2: Any, gray_HW: NDArray[np.float32]) -> list[float]:
-    """18 numbers: shape and variance of the normalised pixels, and shape, mean and both variances of four neighbour products."""
+    """18 numbers: shape and variance of the normalised pixels; shape, mean and both variances of four neighbour products."""
 
     def blurred(values: NDArray[np.float32]) -> NDArray[np.float32]:
         result: NDArray[np.float32] = cv2.GaussianBlur(values, (_WINDOW, _WINDOW), _SIGMA, borderType=cv2.BORDER_CONSTANT)

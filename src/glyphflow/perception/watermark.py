@@ -30,8 +30,9 @@ REPEATED = 3  # times that a line occurs in a picture
 _OWNERS = (
     "shutterstock", "gettyimages", "istock", "alamy", "adobestock", "dreamstime", "depositphotos", "123rf", "bigstock",
     "fotolia", "freepik", "vecteezy", "canstock", "agefotostock", "superstock", "stocksy", "pond5", "pngtree", "lovepik",
-    "videoblocks", "storyblocks", "watermark", "allrightsreserved", "视觉中国", "图虫", "全景网", "摄图网", "千图网", "包图网", "昵图网",
-    "千库网", "汇图网", "站酷", "花瓣网", "东方ic", "海洛创意", "版权所有", "盗版必究", "禁止转载", "请勿转载", "翻版必究", "水印", "小红书号", "抖音号",
+    "videoblocks", "storyblocks", "watermark", "allrightsreserved",
+    "视觉中国", "图虫", "全景网", "摄图网", "千图网", "包图网", "昵图网", "千库网", "汇图网", "站酷", "花瓣网",
+    "东方ic", "海洛创意", "版权所有", "盗版必究", "禁止转载", "请勿转载", "翻版必究", "水印", "小红书号", "抖音号",
 )  # fmt: skip
 _OWNER = re.compile("|".join(_OWNERS))
 _SITE = re.compile(r"(https?://|www\.)\S+|\b[a-z0-9-]{2,}\.(com|net|org|cn|com\.cn|co\.uk|de|io|photo|photography|pics)\b")
@@ -45,9 +46,7 @@ def is_mark(line: str) -> bool:
     A poster's own address line reads like one, too: text cannot tell whose picture it stands on.
     """
     plain = " ".join(unicodedata.normalize("NFKC", line.replace("©", "(c)")).casefold().split())
-    return bool(
-        _OWNER.search(plain.replace(" ", "")) or _SITE.search(plain) or _HANDLE.search(plain) or _RIGHTS.search(plain)
-    )
+    return bool(_OWNER.search(plain.replace(" ", "")) or _SITE.search(plain) or _HANDLE.search(plain) or _RIGHTS.search(plain))
 
 
 def marks(lines: Sequence[str]) -> list[str]:

@@ -34,7 +34,7 @@ BUILDERS: Mapping[str, str] = {
 
 
 def make_operator(name: str, **options: Any) -> Operator:
-    """The operator ``name`` with these options; an unknown name or option is a :class:`ConfigError` that lists the known ones."""
+    """The operator ``name`` with these options; an unknown name or option is a :class:`ConfigError` with the known ones."""
     if name not in BUILDERS:
         raise ConfigError(f"There is no operator {name!r}; there are {', '.join(BUILDERS)}.")
     module, _, function = BUILDERS[name].rpartition(".")

@@ -1,4 +1,4 @@
-"""What should not be in a picture, or decides which split it belongs to: the operators safety, faces, codes, mosaic, watermark."""
+"""What does not belong into a picture, or decides its split: the operators safety, faces, codes, mosaic, watermark."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def safety() -> Operator:
 
     Drawn renders are asked, too: their backgrounds may be photographs.
     """
-    from glyphflow.perception.nsfw import SIDE, NSFW
+    from glyphflow.perception.nsfw import NSFW, SIDE
 
     model = NSFW()
 
@@ -35,9 +35,7 @@ def faces() -> Operator:
     def look(row: Row) -> Mapping[str, Any]:
         image = row.image
         found = finder.find(image)
-        boxes = [
-            {"box": [face.x, face.y, face.width, face.height], "certainty": round(face.certainty, 2)} for face in found
-        ]
+        boxes = [{"box": [face.x, face.y, face.width, face.height], "certainty": round(face.certainty, 2)} for face in found]
         largest = found[0].width * found[0].height / (image.shape[0] * image.shape[1]) if found else 0.0
         return {"count": len(found), "largest": min(1.0, largest), "boxes": json.dumps(boxes)}
 

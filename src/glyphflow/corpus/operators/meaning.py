@@ -35,11 +35,9 @@ def embedding() -> Operator:
     return by_picture("embedding", {"model": embedder.identity}, types, look)
 
 
-def alignment(
-    siglip2: str | None = None, chinese_clip: str | None = None, device: str = "cpu", batch: int = 1
-) -> Operator:
-    """How well the raw captions fit their picture: cosines of ``siglip2`` and ``chinese_clip`` (directories of those models), or
-    of the packaged ``bridge`` when neither is given.
+def alignment(siglip2: str | None = None, chinese_clip: str | None = None, device: str = "cpu", batch: int = 1) -> Operator:
+    """How well the raw captions fit their picture: cosines of ``siglip2`` and ``chinese_clip`` (directories of those models),
+    or of the packaged ``bridge`` when neither is given.
 
     A column holds the least of the row's captions: siglip2 and bridge read all of them, chinese_clip the Chinese ones (key zh).
     ``captions`` has each by itself, as JSON {"en": {"siglip2": 0.12}, ...}. What is not measured is null. On a card give a

@@ -25,8 +25,8 @@ def detail() -> Operator:
 
 
 def quality(brisque: bool = False) -> Operator:
-    """``unnaturalness``: distance of the picture's local statistics from good photographs' (3 to 8 for good ones, 10 visible, 15
-    strong blur, noise or compression). With ``brisque`` also ``brisque`` (0 good .. 100 bad), from the package of that name.
+    """``unnaturalness``: distance of the picture's local statistics from good photographs' (3 to 8 for good ones, 10 visible,
+    15 strong blur, noise or compression). With ``brisque`` also ``brisque`` (0 good .. 100 bad), from the package of that name.
 
     Both are null for pictures below 32 px and for flat ones; drawings are unnatural by design.
     """
@@ -61,9 +61,14 @@ def aesthetics(head: str | None = None, encoder: str | None = None, device: str 
         hands = [measures.by_hand(image) for image in images]
         learned = predictor.scores(images) if predictor is not None else [None] * len(rows)
         return [
-            {"hand": hand.score, "learned": score} | dataclasses.asdict(hand) for hand, score in zip(hands, learned, strict=True)
+            {"hand": hand.score, "learned": score} | dataclasses.asdict(hand)
+            for hand, score in zip(hands, learned, strict=True)
         ]
 
-    identity = {"stage": "aesthetics", "version": measures.VERSION, "head": predictor.identity if predictor is not None else None}
+    identity = {
+        "stage": "aesthetics",
+        "version": measures.VERSION,
+        "head": predictor.identity if predictor is not None else None,
+    }
     types = dict.fromkeys(("hand", *parts, "learned"), "float32")
     return Operator("aesthetics", identity, types, compute, batch, lambda row: row.scaled(measures.SHORT_SIDE))

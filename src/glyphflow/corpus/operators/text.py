@@ -13,19 +13,20 @@ from glyphflow.core.hardware import require
 from glyphflow.corpus.operator import Operator, Row
 
 VERSION = 1
+WHOLE = 0.9  # of the picture: a reading without detection that takes this much is a photograph's structure, not a line
 MASK_SIDE = 512  # px: the area under the boxes is counted on a grid of this size
 
 Corners = Sequence[tuple[float, float]]
 
 
-def text(batch: int = 16) -> Operator:
+def text(confidence: float = 0.7, batch: int = 16) -> Operator:
     """Lines read by OCR (exact ones for renders, which know what was written).
 
-    ``count`` of lines, ``characters`` without spaces, ``split`` (english, chinese, other, non-text) and ``language`` (ISO 639-1,
-    null without letters) of all lines together, ``density``: share of the picture's area under the lines' boxes,
+    ``count`` of lines, ``characters`` without spaces, ``split`` (english, chinese, other, non-text) and ``language`` (ISO
+    639-1, null without letters) of all lines together, ``density``: share of the picture's area under the lines' boxes,
     ``smallest_px`` and ``smallest_share``: height of the smallest line's characters in px of the upright picture and as a share
     of its short side (null without text), ``lines`` as JSON [{"text": ..., "box": [[x, y] x 4], "confidence": c}, ...] in
-    reading order.
+    reading order. Lines below ``confidence`` are not kept: photographs without text give single characters there.
     """
     from glyphflow.perception import language
     from glyphflow.perception.ocr import OCR
@@ -35,21 +36,32 @@ def text(batch: int = 16) -> Operator:
     def compute(rows: Sequence[Row]) -> list[Mapping[str, Any]]:
         photos = [row for row in rows if row.is_photo]
         read = dict(zip([row.number for row in photos], reader.read([row.prepared for row in photos]), strict=True))
-        found = []
+        found: list[Mapping[str, Any]] = []
         for row in rows:
             if row.is_photo:
-                lines = [(line.text, line.box, round(line.confidence, 4)) for line in read[row.number]]
-                found.append(columns(lines, *row.prepared.shape[:2]))
+                height, width = row.prepared.shape[:2]
+                lines = [
+                    (line.text, line.box, round(line.confidence, 4))
+                    for line in read[row.number]
+                    if line.confidence >= confidence and not (line.whole and density([line.box], height, width) > WHOLE)
+                ]
+                found.append(columns(lines, height, width))
             else:
                 drawn = row.prepared
                 exact = [(line.text, line.quad or _corners(line.box), 1.0) for line in drawn.lines]
                 sizes = [line.size_px for line in drawn.lines]
-                found.append(columns(exact, *drawn.image.shape[:2], sizes=sizes))
+                found.append(columns(exact, drawn.image.shape[0], drawn.image.shape[1], sizes))
         return found
 
     return Operator(
         "text",
-        {"stage": "text", "version": VERSION, "ocr": reader.identity, "language": language.identity()},
+        {
+            "stage": "text",
+            "version": VERSION,
+            "confidence": confidence,
+            "ocr": reader.identity,
+            "language": language.identity(),
+        },
         {
             "count": "int32",
             "characters": "int32",
