@@ -32,11 +32,12 @@ _SPACES = np.array([0x09, 0x0A, 0x0D, 0x20, 0xA0, 0x3000], np.uint32)
 def apply_patch(scan: Scan, patch: Patch, stages: list[str], shares: Mapping[str, float]) -> None:
     """Bring back rows into weak branches (see :class:`Patch`). ``stages``: names of the stages; ``shares``: of the branches."""
     branches = _Codes(scan.gather(BRANCH))
-    needs = needed_rows(branches.counts(scan.kept), shares, patch)
+    kept = scan.kept
+    needs = needed_rows(branches.counts(kept), shares, patch)
     forgiven = sum(
         1 << number for number, slot in enumerate(scan.slots) if f"{stages[slot.stage]}/{slot.filter}" in patch.forgive
     )
-    waiting = ~scan.kept & ((scan.failed & ~np.uint64(forgiven)) == 0)
+    waiting = ~kept & ((scan.failed & ~np.uint64(forgiven)) == 0)
     if not needs or not waiting.any():
         return
     mentions, score = scan.gather(MENTIONS), _numbers(scan.gather(SCORE), -1.0)
@@ -53,7 +54,12 @@ def apply_patch(scan: Scan, patch: Patch, stages: list[str], shares: Mapping[str
         if need > len(chosen):
             lacking[branch] = need - len(chosen)
     if lacking and waiting.any():
-        _by_pictures(scan, patch, branches, score, waiting, lacking, forgiven)
+        best = {
+            branch: rows[np.argsort(-score[rows], kind="stable")][: patch.exemplars]
+            for branch in lacking
+            if len(rows := np.flatnonzero(kept & branches.are(branch)))
+        }
+        _by_pictures(scan, patch, best, waiting, lacking, forgiven)
 
 
 def needed_rows(counts: Mapping[str, int], shares: Mapping[str, float], patch: Patch) -> dict[str, int]:
@@ -87,65 +93,61 @@ def _read_scores(path: Path | None) -> dict[str, float]:
 def _by_pictures(
     scan: Scan,
     patch: Patch,
-    branches: _Codes,
-    score: NDArray[np.float64],
+    exemplars: Mapping[str, NDArray[np.int64]],
     waiting: NDArray[np.bool_],
     lacking: Mapping[str, int],
     forgiven: int,
 ) -> None:
-    """The ``waiting`` rows nearest to the best rows of each branch come back, most similar first, each to one branch."""
-    exemplars = {}
-    for branch in lacking:
-        rows = np.flatnonzero(scan.kept & branches.are(branch))
-        exemplars[branch] = rows[np.argsort(-score[rows], kind="stable")][: patch.exemplars]
-    wanted = np.unique(np.concatenate(list(exemplars.values())))
-    vectors = dict(_vectors(scan, patch.embedding, wanted))
-    known = {
-        branch: np.stack(found)
-        for branch, rows in exemplars.items()
-        if (found := [vectors[row] for row in rows if row in vectors])
+    """The ``waiting`` rows nearest to the ``exemplars`` of each branch come back, most similar first, each to one branch."""
+    wanted = np.unique(np.concatenate([np.empty(0, np.int64), *exemplars.values()]))
+    vectors = {
+        row: vector
+        for rows, block in _vectors(scan, patch.embedding, wanted)
+        for row, vector in zip(rows.tolist(), block, strict=True)
     }
-    order = [branch for branch in lacking if branch in known]
-    if not order:
+    known = {branch: np.stack(found) for branch, rows in exemplars.items() if (found := _of(vectors, rows))}
+    order = list(known)
+    blocks = [
+        (rows, np.stack([(block @ known[branch].T).max(axis=1) for branch in order], axis=1))
+        for rows, block in _vectors(scan, patch.embedding, np.flatnonzero(waiting))
+        if order
+    ]
+    if not blocks:
         return
-    rows, likeness = [], []
-    for row, vector in _vectors(scan, patch.embedding, np.flatnonzero(waiting)):
-        rows.append(row)
-        likeness.append([float((known[branch] @ vector).max()) for branch in order])
-    if not rows:
-        return
-    nearest = np.array(likeness)
-    left = {number: lacking[branch] for number, branch in enumerate(order)}
-    taken: list[int] = []
+    rows = np.concatenate([rows for rows, _ in blocks]).tolist()
+    nearest = np.concatenate([likeness for _, likeness in blocks])
+    left = [lacking[branch] for branch in order]
+    taken: set[int] = set()
     for place in np.argsort(-nearest, axis=None, kind="stable").tolist():
         at, number = divmod(place, len(order))
-        if nearest[at, number] < patch.similarity or not any(left.values()):
+        if nearest[at, number] < patch.similarity or not any(left):
             break
-        if left[number] and rows[at] not in scan.notes:
+        if left[number] and rows[at] not in taken:
             left[number] -= 1
-            taken.append(rows[at])
+            taken.add(rows[at])
             scan.notes[rows[at]] = f"brought back for {order[number]}: {nearest[at, number]:.2f} like its pictures"
-    _clear(scan, np.array(taken, np.int64), forgiven)
+    _clear(scan, np.array(sorted(taken), np.int64), forgiven)
+
+
+def _of(vectors: Mapping[int, NDArray[np.float32]], rows: NDArray[np.int64]) -> list[NDArray[np.float32]]:
+    return [vectors[row] for row in rows.tolist() if row in vectors]
 
 
 def _clear(scan: Scan, rows: NDArray[np.int64], bits: int) -> None:
     scan.failed[rows] &= ~np.uint64(bits)
 
 
-def _vectors(scan: Scan, column: str, rows: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """(row, unit vector (D,)) of those of ``rows`` (sorted) that have one; only their shards are read."""
+def _vectors(scan: Scan, column: str, rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    """Those of ``rows`` (sorted) that have one, with their unit vectors (rows, D), shard by shard; no other shard is read."""
     for shard, here in scan.each_shard():
         own = rows[np.searchsorted(rows, here.start) : np.searchsorted(rows, here.stop)]
         if not len(own):
             continue
         values = scan.read(shard, (column,))[column].take(require("pyarrow", "corpus").array(own - here.start))
-        there = ~values.is_null().to_numpy(zero_copy_only=False)
-        if not there.any():
-            continue
         blobs = values.drop_null().to_pylist()
-        matrix = np.frombuffer(b"".join(blobs), "<f2").astype(np.float32).reshape(len(blobs), -1)
-        matrix /= np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), 1e-12)
-        yield from zip(own[there].tolist(), matrix, strict=True)
+        if blobs:
+            matrix = np.frombuffer(b"".join(blobs), "<f2").astype(np.float32).reshape(len(blobs), -1)
+            yield own[values.is_valid().to_numpy(zero_copy_only=False)], matrix
 
 
 # -- the best -------------------------------------------------------------------------------------------------------------
