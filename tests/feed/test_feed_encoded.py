@@ -12,8 +12,9 @@ from glyphflow.core.errors import ConfigError, InputError
 from glyphflow.core.files import read_json, write_json
 from glyphflow.feed.cache import LatentCache
 from glyphflow.feed.encode import Encoders
-from glyphflow.feed.feed import EncodedFeed
 from glyphflow.feed.producing import encode_selection
+from glyphflow.feed.settings import FeedSettings
+from glyphflow.feed.staged import Segment, StagedFeed
 from glyphflow.models import VAE, image_to_tensor, pack_latents
 from tiny import tiny_pipeline
 from tiny_pictures import TinySelection
@@ -38,9 +39,10 @@ def cache(encoders: Encoders, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def open_feed(cache: Path, **changes: object) -> EncodedFeed:
-    settings = {"batch_size": 8, "seed": 1, "heldout_share": 0.1} | changes
-    return EncodedFeed([(cache, 1.0)], **settings)  # type: ignore[arg-type]
+def open_feed(cache: Path, seed: int = 1, **changes: object) -> StagedFeed:
+    sources, sizes = [{"name": "numbers", "cache": cache}], [{"area": AREA, "batch_size": 8}]
+    settings = FeedSettings.model_validate({"sources": sources, "resolutions": sizes, "heldout_share": 0.1} | changes)
+    return StagedFeed([Segment(name="all", start=0, steps=100, settings=settings)], seed)
 
 
 def test_a_cached_sample_is_what_the_encoders_say(cache: Path, model: Path, encoders: Encoders) -> None:
@@ -97,7 +99,7 @@ def test_an_unfinished_cache_is_refused(cache: Path, tmp_path: Path) -> None:
     shutil.copytree(cache, copy)
     (copy / f"area-{AREA}" / "complete.json").unlink()
     with pytest.raises(InputError, match="not complete"):
-        open_feed(copy)
+        open_feed(copy).batch(0)
 
 
 def test_batch_of_a_step_is_a_pure_function(cache: Path) -> None:
@@ -152,7 +154,7 @@ def test_caption_variants_follow_their_weights(cache: Path) -> None:
         expected = embeds.get("zh", opened.empty)  # a record without that caption trains without condition
         assert torch.equal(batch.embeds[row, : len(expected)], expected)
     with pytest.raises(ConfigError, match=r"'fr'.*en, zh"):
-        open_feed(cache, captions={"fr": 1.0})
+        open_feed(cache, captions={"fr": 1.0}).batch(0)
 
 
 def test_held_out_samples_are_not_trained_on(cache: Path) -> None:

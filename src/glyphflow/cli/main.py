@@ -21,6 +21,7 @@ from glyphflow.cli import (
     edit,
     encode,
     evaluate,
+    feed,
     generate,
     init,
     inpaint,
@@ -63,7 +64,7 @@ def _root(
 
 
 _MAKING = (generate, edit, restyle, inpaint, control, layers, reconstruct)
-for _verb in (demo, *_MAKING, corpus, init, encode, train, evaluate, plan, doctor):
+for _verb in (demo, *_MAKING, corpus, init, encode, feed, train, evaluate, plan, doctor):
     _verb.register(app)
 
 

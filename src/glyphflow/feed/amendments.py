@@ -93,7 +93,7 @@ class AmendmentLog:
         """The entries that decide ``step``: from now on no entry can be added that changes it or a step before it."""
         if step >= self._settled:
             with self._locked():
-                self._settled = max(self._horizon(), step + SETTLED_AHEAD)
+                self._settled = max(self.horizon, step + SETTLED_AHEAD)
                 write_json(self._state / "settled.json", {"steps": self._settled})
                 self._entries = self.read()
         return self._entries
@@ -103,7 +103,7 @@ class AmendmentLog:
         for key in changes:
             check_key(key)
         with self._locked():
-            horizon = self._horizon()
+            horizon = self.horizon
             entry = Amendment(horizon if from_step is None else from_step, dict(changes))
             if entry.from_step < horizon:
                 raise ConfigError(
@@ -117,7 +117,9 @@ class AmendmentLog:
                 os.fsync(file.fileno())
         return entry
 
-    def _horizon(self) -> int:
+    @property
+    def horizon(self) -> int:
+        """The first step that is not settled."""
         path = self._state / "settled.json"
         return int(read_json(path)["steps"]) if path.exists() else 0
 

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 import torch
 
 from glyphflow.core.errors import ConfigError, InputError
-from glyphflow.feed.cache import LatentCache, Shard, Unreadable, caption_mark
+from glyphflow.feed.cache import DamagedShard, LatentCache, Shard, Unreadable, caption_mark, set_aside
 from glyphflow.feed.encode import Encoders, load_pictures
 from glyphflow.feed.locks import is_locked
 from glyphflow.feed.records import Records
@@ -86,6 +86,13 @@ class CacheContent:
         self._records, self._cache, self._stopped = records, cache, stopped
 
     def sample(self, wish: Wish) -> Sample:
+        try:
+            return self._read(wish)
+        except DamagedShard as error:
+            set_aside(error.path)  # its records count as missing from now on
+            raise
+
+    def _read(self, wish: Wish) -> Sample:
         record = self._records.ids[wish.index]
         shard, row = self._place(record, wish)
         latents = shard.latents(row)

@@ -126,10 +126,3 @@ def _seen(picture: Picture, count: int) -> Image.Image:
         return image
     scale = math.sqrt(_SEEN_SHARE)
     return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.LANCZOS)
-
-
-def encode_selection(selection: Selection, encoders: Encoders, cache: Path, area: int) -> int:
-    """See :func:`glyphflow.feed.producing.encode_selection`."""
-    from glyphflow.feed import producing
-
-    return producing.encode_selection(selection, encoders, cache, area)

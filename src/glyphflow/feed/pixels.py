@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
+from glyphflow.core.config import load_config
 from glyphflow.core.errors import ConfigError
 from glyphflow.core.hashing import derive_seed
-from glyphflow.feed.batches import PixelBatch as PixelBatch
+from glyphflow.feed.amendments import Amendment
+from glyphflow.feed.batches import PixelBatch
 from glyphflow.feed.buckets import bucket_of, bucket_sizes, fit
 from glyphflow.feed.order import Interleave, Part, Serving, is_heldout, record_keys
-from glyphflow.feed.records import Picture
-from glyphflow.feed.records import Selection as Selection
+from glyphflow.feed.records import Picture, Selection, open_selection
+from glyphflow.feed.settings import Source
 
 
 class PixelFeed:
@@ -76,6 +79,14 @@ class PixelFeed:
             ids.append(record_id)
         return PixelBatch(step, tuple(ids), to_tensor(np.stack(crops)), first, len(picks))
 
+    def amend(self, amendments: Sequence[Amendment]) -> None:
+        """Nothing of this feed can be changed while a run goes on."""
+        if amendments:
+            raise ConfigError("The feed of a VAE training cannot be changed while it runs; remove amendments.jsonl.")
+
+    def stop(self) -> None:
+        """Nothing here waits for others."""
+
     def heldout(self, count: int) -> list[PixelBatch]:
         """Up to ``count`` whole held-out pictures, one batch per picture, always the same ones in the same order."""
         chosen = self._heldout[:: max(1, len(self._heldout) // max(1, count))][:count]
@@ -99,6 +110,15 @@ class PixelFeed:
         top = int(rng.integers(0, height - self._crop + 1))
         left = int(rng.integers(0, width - self._crop + 1))
         return picture[top : top + self._crop, left : left + self._crop]
+
+
+def open_pixels(
+    sources: Sequence[Mapping[str, Any]], crop: int, area: int, batch_size: int, seed: int, worker: int = 0, **more: Any
+) -> PixelFeed:
+    """A pixel feed of corpora by name, as a :class:`glyphflow.feed.transport.FeedPlan` opens it."""
+    named = [load_config(Source, source) for source in sources]
+    opened = [(open_selection(source, None), source.weight) for source in named]
+    return PixelFeed(opened, crop=crop, area=area, batch_size=batch_size, seed=seed, **more)
 
 
 def to_tensor(pictures: Picture) -> torch.Tensor:

@@ -209,7 +209,12 @@ class StagedFeed:
                 streams.setdefault((stream.name, stream.sizes), (stretch, stream))
         total = sum(len(stream.members) for _, stream in streams.values())
         stride = max(1, total // max(1, count))
-        return [(stretch, stream, stream.members[::stride].tolist()) for stretch, stream in streams.values()] if count else []
+        found, passed = [], 0
+        for stretch, stream in streams.values() if count else ():
+            if members := stream.members[-passed % stride :: stride].tolist():
+                found.append((stretch, stream, members))
+            passed += len(stream.members)
+        return found
 
     def _stretch(self, step: int) -> _Stretch:
         number = max(n for n, (start, _) in enumerate(self._spans) if start <= step)

@@ -29,6 +29,7 @@ from glyphflow.feed.amendments import Amendment, AmendmentLog
 from glyphflow.feed.encode import Encoders
 from glyphflow.feed.order import Part
 from glyphflow.feed.prefetch import Prefetch
+from glyphflow.feed.settings import Source
 from glyphflow.feed.staged import Segment, Sources, StagedFeed
 
 Kind = Literal["files", "local", "ray"]
@@ -45,6 +46,7 @@ class Feed(Protocol[B]):
     def batch(self, step: int, part: Part | None = None) -> B: ...
     def heldout(self, count: int) -> Sequence[B]: ...
     def amend(self, amendments: Sequence[Amendment]) -> None: ...
+    def stop(self) -> None: ...
 
 
 class Transport(Protocol[B]):
@@ -100,6 +102,23 @@ def encoded_plan(
         live = {"encoders": str(encoders), "compute_dtype": compute_dtype, "devices": list(devices)}
         return FeedPlan("glyphflow.feed.transport:open_live", arguments | live)
     return FeedPlan("glyphflow.feed.transport:open_cached", arguments)
+
+
+def pixel_plan(
+    sources: Sequence[Source],
+    *,
+    crop: int,
+    area: int,
+    batch_size: int,
+    seed: int,
+    cache_pictures: int = 0,
+    heldout_share: float = 0.0,
+) -> FeedPlan:
+    """The plan of a :class:`glyphflow.feed.pixels.PixelFeed`; each producer keeps prepared pictures of its own."""
+    numbers = {"crop": crop, "area": area, "batch_size": batch_size, "seed": seed}
+    shares = {"cache_pictures": cache_pictures, "heldout_share": heldout_share}
+    named = [to_dict(source) for source in sources]
+    return FeedPlan("glyphflow.feed.pixels:open_pixels", {"sources": named, **numbers, **shares})
 
 
 def open_cached(segments: Sequence[Mapping[str, Any]], seed: int, worker: int = 0) -> StagedFeed:
@@ -228,8 +247,7 @@ class ThreadTransport:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if isinstance(self._feed, StagedFeed):
-            self._feed.stop()
+        self._feed.stop()
         self._prefetch.__exit__(kind, error, trace)
 
     def next(self) -> tuple[Any, float]:

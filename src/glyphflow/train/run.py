@@ -273,16 +273,19 @@ def _previews(recipe: MMDiTRecipe | Curriculum, world: World) -> Preview | None:
     return preview_sheet(recipe, world.device)
 
 
-def encode_sources(recipe: MMDiTRecipe | Curriculum, part: Part | None = None) -> list[tuple[Path, int]]:
+def encode_sources(
+    recipe: MMDiTRecipe | Curriculum, part: Part | None = None, *, check: bool = False
+) -> list[tuple[Path, int]]:
     """Fill the caches of a recipe's sources with the encoders of ``recipe.train.init_from``: (cache, records) each.
 
-    What the first steps need comes first. ``part`` is the share of this one of several encoding processes.
+    What the first steps need comes first. ``part`` is the share of this one of several encoding processes; ``check`` compares
+    what is there with its checksums.
     """
     device = pick_device(recipe.train.device)
     encoders = Encoders(locate(recipe.train.init_from), device, compute_dtype(recipe.train))
     log = AmendmentLog(recipe.out / AMENDMENTS)
     feed = StagedFeed(course_of(recipe).segments, recipe.seed, log.read())
-    return list(encode_feed(feed, encoders, recipe.train.heldout_samples, part).items())
+    return list(encode_feed(feed, encoders, recipe.train.heldout_samples, part, check=check).items())
 
 
 def open_pixels(recipe: VAERecipe) -> PixelFeed:
