@@ -41,7 +41,8 @@ def collect(directory: Annotated[Path, typer.Argument(help="Folder to write the 
 def ingest(
     corpus: Annotated[Path, _CORPUS],
     place: Annotated[
-        Path, typer.Argument(help="Folder of pictures, or .tar, .parquet (or a folder of them), or a .jsonl of edits.")
+        Path,
+        typer.Argument(help="Folder of pictures, or .tar, .parquet, .pdf, .html (or a folder of them), or a .jsonl of edits."),
     ],
     source: Annotated[str, typer.Option(help="Name of this source in the corpus.")],
     licence: Annotated[str, typer.Option(help="Licence of pictures that do not state their own.")] = "unknown",
@@ -52,7 +53,8 @@ def ingest(
     """Store pictures in the corpus, with the captions beside them; what is damaged becomes a row with a reason.
 
     A folder may hold pictures (captions in .txt or .json beside them), WebDataset tars, the output of img2dataset, or Parquet
-    tables with the bytes. A .jsonl holds edits: {"references": [...], "instruction": "...", "target": "..."} on every line.
+    tables with the bytes. PDF and HTML files below a folder without pictures at its top become a picture a page, with their
+    text as captions. A .jsonl holds edits: {"references": [...], "instruction": "...", "target": "..."} on every line.
     """
     from glyphflow.corpus import Corpus
     from glyphflow.corpus.ingest_any import ingest as run
