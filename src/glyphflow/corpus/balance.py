@@ -177,7 +177,7 @@ def apply_best(scan: Scan, best: Best, slot: int) -> None:
     for shard, here in scan.each_shard():
         inside = refused & (rows >= here.start) & (rows < here.stop)
         if inside.any():
-            scan.failing[shard].append(Failing(slot, rows[inside] - here.start, array(standing[inside])))
+            scan.failing[shard].append(Failing.of(slot, best.reason, rows[inside] - here.start, array(standing[inside])))
 
 
 def _ranks(values: NDArray[np.float64], groups: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -6,7 +6,6 @@ Only columns are read, each whole and none more than once for a stage. Changing 
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -210,25 +209,22 @@ def _table(scan: Scan, shard: str, here: slice, stages: Sequence[str]) -> dict[s
     arrow = require("pyarrow", "corpus")
     failed, rows = scan.failed[here], here.stop - here.start
     first = np.where(failed == 0, -1, np.bitwise_count((failed & (~failed + np.uint64(1))) - np.uint64(1)).astype(np.int64))
-    value, said, detail = np.full(rows, np.nan), np.zeros(rows, np.bool_), np.full(rows, None, object)
-    for failing in scan.failing[shard]:
-        decides = first[failing.rows] == failing.slot
-        where = failing.rows[decides]
-        told = failing.values.filter(arrow.array(decides))
-        detail[where] = sentences(scan.slots[failing.slot].reason, told)
-        if not arrow.types.is_string(told.type) and not arrow.types.is_null(told.type):
-            value[where], said[where] = told.cast("float64").to_numpy(zero_copy_only=False), True
-    for row in scan.notes:
-        if here.start <= row < here.stop and first[row - here.start] < 0:
-            detail[row - here.start] = scan.notes[row]
+    told = [failing for failing in scan.failing[shard] if len(failing.rows)]
+    told += [scan.notes_of(here)]
+    source, starts = np.full(rows, -1, np.int64), np.cumsum([0, *(len(failing.rows) for failing in told)])
+    for failing, start in zip(told, starts.tolist(), strict=False):
+        decides = np.flatnonzero(first[failing.rows] == failing.slot)
+        source[failing.rows[decides]] = start + decides
+    place = arrow.array(source, mask=source < 0)
+    numbers = np.append(np.concatenate([failing.numbers for failing in told]), np.nan)[source]  # the last is for -1
     lost = scan.gone[here].astype(np.int64)
     return {
         "id": scan.read(shard, ("index.id",))["index.id"],
         "kept": arrow.array(first < 0),
         "stage": _named([stages[slot.stage] for slot in scan.slots], first),
         "rule": _named([slot.filter for slot in scan.slots], first),
-        "value": arrow.array(value, mask=~said | np.isnan(value)),
-        "detail": arrow.array(detail, "string"),
+        "value": arrow.array(numbers, mask=np.isnan(numbers)),
+        "detail": arrow.concat_arrays([failing.sentences for failing in told]).take(place),
         "split": _named(scan.split_names, scan.split[here]),
         "weight": arrow.array(scan.weight[here]),
         "refused_captions": _named(_LOST, np.where(lost == 0, -1, lost)),
@@ -246,37 +242,23 @@ def _named(names: Sequence[str], numbers: NDArray[Any]) -> Any:
     return arrow.array(names, "string").take(arrow.array(numbers, "int64", mask=numbers < 0))
 
 
-def sentences(reason: str, values: Any) -> list[str]:
-    """``reason`` with each of the Arrow array's values in the place of {value}; numbers that are not whole with four digits."""
-    if "{value}" not in reason:
-        return [reason] * len(values)
-    before, _, after = reason.partition("{value}")
-    after = after.replace("{", "{{").replace("}", "}}")
-    form = before.replace("{", "{{").replace("}", "}}")
-    floating = require("pyarrow", "corpus").types.is_floating(values.type)
-    form += ("{:.4g}" if floating else "{}") + after
-    return [form.format(value) if value is not None else f"{before}None{after}" for value in values.to_pylist()]
-
-
 # -- reading views --------------------------------------------------------------------------------------------------------
 
 
 def summarise(corpus: Corpus, view: str) -> ViewSummary:
     """Count the decisions of an existing view."""
     info = corpus.view_info(view)
-    refused: Counter[tuple[str, str]] = Counter()
-    splits: Counter[str] = Counter()
-    total = kept = patched = 0
-    for shard in corpus.shards():
-        table = corpus.view_arrow(view, shard, ("kept", "stage", "rule", "detail", "split"))
-        of_kept = table.filter(table["kept"])
-        total, kept = total + len(table), kept + len(of_kept)
-        patched += len(of_kept) - of_kept["detail"].null_count
-        splits.update({split: count for (split,), count in _counted(of_kept, ("split",)).items()})
-        refused.update(_counted(table, ("stage", "rule")))
+    tables = [corpus.view_arrow(view, shard, ("kept", "stage", "rule", "detail", "split")) for shard in corpus.shards()]
+    told = [table["detail"].is_valid() for table in tables]
+    arrow, pc = require("pyarrow", "corpus"), require("pyarrow.compute", "corpus")
+    patched = sum(pc.sum(pc.and_(table["kept"], has)).as_py() or 0 for table, has in zip(tables, told, strict=True))
+    everything = arrow.concat_tables([table.drop_columns(["detail"]) for table in tables]) if tables else None
+    refused = _counted(everything, ("stage", "rule")) if tables else {}
+    kept = everything.filter(everything["kept"]) if tables else ()
+    splits = {split: count for (split,), count in _counted(kept, ("split",)).items()} if tables else {}
     order = [(stage["name"], name) for stage in info["stages"] for name in Stage.model_validate(stage).filters]
-    counts = {pair: refused[pair] for pair in dict.fromkeys(order)}
-    return ViewSummary(view, total, kept, counts, tuple(info["skipped"]), dict(splits), patched)
+    counts = {pair: refused.get(pair, 0) for pair in dict.fromkeys(order)}
+    return ViewSummary(view, len(everything) if tables else 0, len(kept), counts, tuple(info["skipped"]), splits, patched)
 
 
 def _counted(table: Any, columns: tuple[str, ...]) -> dict[tuple[str, ...], int]:

@@ -35,13 +35,35 @@ class Slot:
     reason: str
 
 
-@dataclass
+@dataclass(frozen=True)
 class Failing:
-    """The rows of one shard that one filter refuses, with the values it saw (an Arrow array)."""
+    """The rows (M,) of one shard that one filter refuses, numbered in the shard.
+
+    ``numbers`` (M,) are the values it saw, NaN where they are not numbers; ``sentences`` (M,), an Arrow array, say why.
+    """
 
     slot: int
     rows: NDArray[np.int64]
-    values: Any
+    numbers: NDArray[np.float64]
+    sentences: Any
+
+    @classmethod
+    def of(cls, slot: int, reason: str, rows: NDArray[np.int64], values: Any) -> Failing:
+        """From the values as an Arrow array (M,)."""
+        arrow = require("pyarrow", "corpus")
+        numeric = not arrow.types.is_string(values.type) and not arrow.types.is_null(values.type)
+        numbers = values.cast("float64").to_numpy(zero_copy_only=False) if numeric else np.full(len(rows), np.nan)
+        return cls(slot, rows, numbers, arrow.array(_sentences(reason, values), "string"))
+
+
+def _sentences(reason: str, values: Any) -> list[str]:
+    """``reason`` with each of the Arrow array's values in the place of {value}; numbers that are not whole with four digits."""
+    if "{value}" not in reason:
+        return [reason] * len(values)
+    before, _, after = (part.replace("{", "{{").replace("}", "}}") for part in reason.partition("{value}"))
+    floating = require("pyarrow", "corpus").types.is_floating(values.type)
+    form = before + ("{:.4g}" if floating else "{}") + after
+    return [form.format(value) if value is not None else form.replace("{:.4g}", "None") for value in values.to_pylist()]
 
 
 def slots_of(stages: Sequence[Stage]) -> list[Slot]:
@@ -73,6 +95,7 @@ class Scan:
     notes: dict[int, str] = field(default_factory=dict)  # of rows that a patch brought back
     failing: dict[str, list[Failing]] = field(default_factory=dict)  # by shard
     _marks: dict[str, str] = field(default_factory=dict)
+    _note_rows: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         kinds = [self.read(shard, ("index.kind",))["index.kind"] for shard in self.shards]
@@ -121,6 +144,15 @@ class Scan:
         parts = [self.read(shard, (column,))[column] for shard in self.shards]
         return pa.concat_arrays(parts) if parts else pa.nulls(0)
 
+    def notes_of(self, here: slice) -> Failing:
+        """What is told about rows of a shard that a patch brought back; the slot of the rows that nothing refuses."""
+        if self._note_rows is None or len(self._note_rows) != len(self.notes):
+            self._note_rows = np.array(sorted(self.notes), np.int64)
+        rows = self._note_rows
+        rows = rows[np.searchsorted(rows, here.start) : np.searchsorted(rows, here.stop)]
+        sentences = require("pyarrow", "corpus").array([self.notes[row] for row in rows.tolist()], "string")
+        return Failing(-1, rows - here.start, np.full(len(rows), np.nan), sentences)
+
     # -- rules --------------------------------------------------------------------------------------------------------
 
     def apply_rules(self, stage: Stage, rules: Mapping[int, Rule], variants: Sequence[str]) -> None:
@@ -159,7 +191,7 @@ class Scan:
         rows = np.flatnonzero(fails)
         if len(rows):
             self.failed[here][rows] |= np.uint64(1 << slot)
-            self.failing[shard].append(Failing(slot, rows, values[rule.column].take(_int64(rows))))
+            self.failing[shard].append(Failing.of(slot, rule.reason, rows, values[rule.column].take(_int64(rows))))
 
     def _must_be_measured(
         self, shard: str, here: slice, rule: Rule, values: Mapping[str, Any], asked: NDArray[np.bool_]
