@@ -66,6 +66,55 @@ def test_the_jobs_of_an_array_do_the_work_of_one_command(two: tuple[Corpus, Corp
     assert "Nothing is missing." in cli.invoke(app, asked).output
 
 
+_RECIPE = """
+stages:
+  - name: F1
+    title: first
+    view: f1-initial
+    measure: [header, pixels, duplicates]
+    rules:
+      - {filter: Broken, column: pixels.error, empty: true, reason: "{value}"}
+      - {filter: Dark, column: pixels.luma, min: 0.5, reason: "dark {value}"}
+  - name: F2
+    title: second
+    view: f2-quality
+    measure: [{operator: detail, options: {}}]
+    rules:
+      - {filter: Soft, column: detail.sharpness, min: 0.0, reason: "soft {value}"}
+"""
+
+
+def test_a_recipe_is_run_stage_by_stage_on_what_is_left(two: tuple[Corpus, Corpus], tmp_path: Path) -> None:
+    here, there = two
+    recipe = tmp_path / "two-stages.yaml"
+    recipe.write_text(_RECIPE)
+    cli = CliRunner()
+    said = cli.invoke(app, ["corpus", "run", str(here.directory), "--recipe", str(recipe)])
+    assert said.exit_code == 0, said.output
+    kept = here.records("f1-initial").ids
+    assert 0 < len(kept) < 19 and f"f1-initial: {len(kept)} of 20 rows kept." in said.output
+    measured = {}
+    for shard in here.shards():
+        columns_here = here.columns("detail", shard, ("id", "measured")) or {}
+        measured.update(zip(columns_here["id"], columns_here["measured"], strict=True))
+    assert sorted(row for row, known in measured.items() if known) == sorted(kept)
+    again = cli.invoke(app, ["corpus", "run", str(here.directory), "--recipe", str(recipe)])
+    assert again.exit_code == 0 and "f2-quality" in again.output
+    array = cli.invoke(app, ["corpus", "run", str(there.directory), "--recipe", str(recipe), "--on", "slurm", "--workers", "2"])
+    script = there.directory / "slurm" / "run.sbatch"
+    assert array.exit_code == 0 and f"sbatch {script}" in array.output
+    environment = {**os.environ, "SLURM_CPUS_PER_TASK": "1"}
+    jobs = [
+        subprocess.Popen(["bash", str(script)], env={**environment, "SLURM_ARRAY_TASK_ID": str(job)}, stderr=subprocess.DEVNULL)
+        for job in range(2)
+    ]
+    assert [job.wait() for job in jobs] == [0, 0]
+    assert columns(there) == columns(here)
+    for view in ("f1-initial", "f2-quality"):
+        for path in sorted((here.directory / "views" / view).iterdir()):
+            assert path.read_bytes() == (there.directory / "views" / view / path.name).read_bytes(), path
+
+
 def test_a_part_is_written_as_a_fraction(two: tuple[Corpus, Corpus]) -> None:
     cli = CliRunner()
     for part in ("3", "3/3", "x/2"):

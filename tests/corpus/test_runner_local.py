@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ from glyphflow.corpus.curate import curate
 from glyphflow.corpus.decode import PictureError
 from glyphflow.corpus.forget import forget
 from glyphflow.corpus.ingest import ingest_folder
-from glyphflow.corpus.operator import Operator, Row
+from glyphflow.corpus.operator import Operator, Row, Shard
+from glyphflow.corpus.pools import Processes, Threads
 from glyphflow.corpus.recipe import Rule, Stage
 from glyphflow.corpus.runner import in_turn, run
 from glyphflow.corpus.sources import cut
@@ -271,6 +273,57 @@ def test_threads_processes_and_parts_write_the_same_bytes(corpus: Corpus, tmp_pa
         bright(corpus, 0.4, "bright")
         results.append(columns(corpus))
     assert results[0] == results[1] == results[2] and len(results[0]) == 2 * 3 + 4 * 4 - 2
+
+
+def test_processes_give_what_threads_give_also_when_one_is_killed(corpus: Corpus) -> None:
+    import psutil
+
+    operator = operators.make_operator("pixels")
+    slices = {shard: [[number] for number in range(len(corpus.index(shard)["id"]))] for shard in corpus.shards()}
+    threads = Threads(2, operator)
+    processes = Processes(2, (str(corpus.directory), "pixels", {}))
+    try:
+        for number, shard in enumerate(corpus.shards()):
+            with Shard(corpus, shard) as opened:
+                found = []
+                for piece, values in processes.map(opened, slices[shard]):
+                    if number == 1 and piece == [0]:
+                        psutil.Process().children()[-1].kill()
+                    found.append((piece, values))
+                assert found == list(threads.map(opened, slices[shard])) and len(found) == len(slices[shard])
+    finally:
+        threads.close()
+        processes.close()
+
+
+def test_a_slice_that_kills_every_process_is_a_sentence(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    processes = Processes(1, (str(corpus.directory), "pixels", {}))
+    monkeypatch.setattr("glyphflow.corpus.pools._in_process", _dies)
+    try:
+        with Shard(corpus, "mine-00000") as opened, pytest.raises(InputError, match="died 3 times at rows 0 and following"):
+            list(processes.map(opened, [[0], [1]]))
+    finally:
+        processes.close()
+
+
+def _dies(shard: str, numbers: Sequence[int]) -> list[dict[str, Any]]:
+    os._exit(9)
+
+
+def test_few_pictures_are_in_memory_at_once(corpus: Corpus, install: Install) -> None:
+    alive: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+    most = 0
+
+    def compute(rows: Sequence[Row]) -> list[dict[str, Any]]:
+        nonlocal most
+        for row in rows:
+            alive[row.number] = row.image
+        most = max(most, len(alive))
+        return [{} for _ in rows]
+
+    install(Operator("look", {}, {}, compute))
+    run(corpus, "look", workers=2)
+    assert 1 <= most <= 2
 
 
 _WORK = "import sys; from glyphflow.cli.main import main; sys.argv[0] = 'glyphflow'; main()"

@@ -6,15 +6,12 @@ the hashes of the whole corpus. A stage works shard by shard; the shards without
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from glyphflow.core.hashing import fingerprint
-from glyphflow.core.progress import Progress
 from glyphflow.corpus.decode import (
     MAX_PIXELS,
     MAX_SIDE,
@@ -85,48 +82,6 @@ def pixels() -> Operator:
     """Every cheap number about a picture, from one small strict decode (:mod:`glyphflow.corpus.metrics`)."""
     identity = {key: value for key, value in PIXEL_OPERATOR.items() if key != "stage"}
     return Operator("pixels", identity, PIXEL_TYPES, lambda rows: [pixel_metrics(row.scaled(SHORT_SIDE)) for row in rows])
-
-
-def run_stage(
-    corpus: Corpus,
-    stage: str,
-    operator: Mapping[str, Any],
-    types: Mapping[str, str],
-    compute: Callable[[Mapping[str, Any], bytes], Mapping[str, Any]],
-    workers: int | None = None,
-) -> int:
-    """Apply ``compute`` (index row, payload) to every row of every shard that has no columns of this stage yet.
-
-    ``compute`` runs in threads (decoding and drawing release the interpreter lock) and states a row's own trouble in its
-    columns; a column that it leaves out is null. Rows without a payload get their index ``error`` without being computed.
-    """
-    mark = corpus.begin_stage(stage, operator)
-    missing = corpus.missing(stage, mark)
-    if not missing:
-        return 0
-    indexes = {shard: corpus.index(shard) for shard in missing}
-    done = 0
-    with (
-        Progress(f"measure {stage}", sum(len(index["id"]) for index in indexes.values()), "row") as progress,
-        ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool,
-    ):
-        for shard, index in indexes.items():
-
-            def one(number: int, shard: str = shard, index: dict[str, list[Any]] = index) -> Mapping[str, Any]:
-                row = {name: values[number] for name, values in index.items()}
-                values = (
-                    {"error": row["error"]}
-                    if row["error"]
-                    else compute(row, corpus.payload(shard, row["kind"], row["offset"], row["size"]))
-                )
-                progress.advance()
-                return values
-
-            rows = list(pool.map(one, range(len(index["id"]))))
-            columns = {name: [row.get(name) for row in rows] for name in types}
-            write_table(corpus.column_path(stage, mark, shard), {"id": index["id"], **columns}, {"id": "string", **types})
-            done += len(rows)
-    return done
 
 
 def _header_rows(rows: Sequence[Row]) -> list[Mapping[str, Any]]:

@@ -176,6 +176,10 @@ class Row:
             self._image = self.scaled(0)
         return self._image
 
+    def release(self) -> None:
+        """Let go of the picture; the next look decodes it again."""
+        self._image = self.prepared = None
+
     def scaled(self, short_side: int) -> NDArray[np.uint8]:
         """As :attr:`image`, but a JPEG comes 1/2, 1/4 or 1/8 as large while both sides stay at or above ``short_side`` px.
 

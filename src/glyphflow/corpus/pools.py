@@ -54,6 +54,8 @@ def _compute(operator: Operator, rows: Sequence[Row]) -> Iterator[Values]:
                 found = [each for row in batch for each in _compute(operator, [row])]
         if len(found) != len(batch):
             raise ValueError(f"the operator {operator.stage!r} gave {len(found)} results for {len(batch)} rows")
+        for row in batch:
+            row.release()
         yield from found
 
 
