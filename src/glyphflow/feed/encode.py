@@ -59,6 +59,7 @@ class Encoders:
     """
 
     def __init__(self, root: Path, device: torch.device, compute_dtype: torch.dtype) -> None:
+        self.root = root
         self.fingerprint = encoder_fingerprint(root)
         self._device = device
         self._compute = compute_dtype

@@ -11,6 +11,7 @@ So there is nothing to give back, and a consumer that keeps many batches makes t
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import heapq
 import multiprocessing
 import threading
@@ -34,7 +35,7 @@ from glyphflow.feed.order import Part
 from glyphflow.feed.packing import Layout, layout_of, pack, unpack
 from glyphflow.feed.transport import FeedPlan, Orders
 
-MAX_DEATHS = 5
+MAX_DEATHS = 3
 """A step at which that many producers died is not tried again."""
 _SLOT_BYTES = 1 << 20
 _HELDOUT = -1
@@ -209,9 +210,9 @@ class _Ring:
 
     def lease(self, slot: SharedMemory) -> torch.Tensor:
         """The bytes of a slot; when the last view of them is gone, the slot is given back."""
-        memory = np.frombuffer(slot.buf, dtype=np.uint8)
-        weakref.finalize(memory, self.give_back, slot).atexit = False
-        return torch.from_numpy(memory)
+        lease = _Lease(slot)
+        weakref.finalize(lease, self.give_back, slot).atexit = False
+        return torch.from_numpy(np.asarray(lease))
 
     def close(self) -> None:
         """Remove what nobody looks at, and the rest as soon as nobody does."""
@@ -229,10 +230,21 @@ class _Ring:
 
     def _remove(self, slot: SharedMemory) -> None:
         self._all.pop(slot.name, None)
-        with contextlib.suppress(BufferError):  # its finalizer comes before the view is gone: closed with the object
-            slot.close()
+        slot.close()
         with contextlib.suppress(FileNotFoundError):
             slot.unlink()
+
+
+class _Lease:
+    """What an array over a slot refers to: gone when the last view is gone.
+
+    It is given by its address, as shared memory cannot be closed while an array holds it as a buffer, and an array tells that
+    it goes a moment before it lets go.
+    """
+
+    def __init__(self, slot: SharedMemory) -> None:
+        address = ctypes.addressof(ctypes.c_char.from_buffer(slot.buf))
+        self.__array_interface__ = {"shape": (slot.size,), "typestr": "|u1", "data": (address, False), "version": 3}
 
 
 @dataclass(eq=False)

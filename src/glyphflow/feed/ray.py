@@ -26,7 +26,7 @@ from glyphflow.feed.order import Part
 from glyphflow.feed.packing import Layout, layout_of, pack, unpack
 from glyphflow.feed.transport import FeedPlan, Orders
 
-MAX_DEATHS = 5
+MAX_DEATHS = 3
 _STORE = 512 << 20
 """Bytes of the object store of a Ray that is started here; it spills to disk beyond that."""
 
