@@ -166,10 +166,10 @@ class Classifier:
         """The category of a picture."""
         evidence: dict[str, float] = defaultdict(float)
         mentions: set[str] = set()
-        for path, place in self._spoken(seen.captions):
+        for path, place, words in self._spoken(seen.captions):
             mentions.add("/".join(path.split("/")[:2]))
             if place < FIRST_TOKENS:
-                evidence[path] = max(evidence[path], WORD * (1 - place / (2 * FIRST_TOKENS)))
+                evidence[path] = max(evidence[path], words * WORD * (1 - place / (2 * FIRST_TOKENS)))
         for number, probability in seen.classes.items():
             if number in self._of_class:
                 evidence[self._of_class[number]] += CLASS * probability
@@ -207,18 +207,18 @@ class Classifier:
         score = min(1.0, sums[branch]) * sums[branch] / total if total else 0.0
         return Category(parts[0], branch, node, score, mentions)
 
-    def _spoken(self, captions: Iterable[str]) -> Iterator[tuple[str, int]]:
-        """Nodes that captions speak of, each with the number of the token (or Chinese character) that does."""
+    def _spoken(self, captions: Iterable[str]) -> Iterator[tuple[str, int, int]]:
+        """Nodes that captions speak of, each with the place of the token (or Chinese character) and the number of words."""
         for caption in captions:
             tokens = TOKEN.findall(caption.lower())
             for number, token in enumerate(tokens):
                 for length in self._lengths.get(token, ()):
                     path = self._english.get(" ".join(tokens[number : number + length]))
                     if path is not None:
-                        yield path, number
+                        yield path, number, length
                         break
             for match in self._pattern.finditer(caption) if self._pattern else ():
-                yield self._chinese[match.group()], match.start()
+                yield self._chinese[match.group()], match.start(), 1
 
 
 # -- the stage ------------------------------------------------------------------------------------------------------------
