@@ -57,7 +57,7 @@ class DualEncoder:
             self._model = AutoModel.from_pretrained(self.directory, local_files_only=True).eval().to(self._device)
             self._see = AutoImageProcessor.from_pretrained(self.directory, local_files_only=True)
             self._tokenize = AutoTokenizer.from_pretrained(self.directory, local_files_only=True)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # transformers, tokenizers and safetensors raise many kinds on damaged files
             raise InputError(f"{directory} cannot be opened as a model ({' '.join(str(error).split())[:200]}).") from error
         self.family = str(self._model.config.model_type)
         if self.family not in _TEXT:

@@ -1,8 +1,8 @@
 """Which language a text is in: its script first, a classifier only where one script serves many languages.
 
 Captions and the lines that OCR reads are short, where statistics guess and scripts do not: Chinese, Japanese, Korean, Greek,
-Thai and a dozen more are decided by their characters alone. Latin, Cyrillic, Arabic and Devanagari texts go to the packaged
-naive Bayes model of py3langid, restricted to the languages of that script.
+Thai and a dozen more are decided by their characters alone. Latin, Arabic and Devanagari texts go to the packaged naive
+Bayes model of py3langid, restricted to the languages of that script.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _ONE_LANGUAGE = {
     "TAMIL": "ta", "TELUGU": "te", "KANNADA": "kn", "MALAYALAM": "ml", "GUJARATI": "gu", "GURMUKHI": "pa", "SINHALA": "si",
     "KHMER": "km", "LAO": "lo", "MYANMAR": "my", "ETHIOPIC": "am", "TIBETAN": "bo", "MONGOLIAN": "mn", "BOPOMOFO": "zh",
 }  # fmt: skip
+_CYRILLIC = (("uk", "іїєґ"), ("sr", "љњћђџј"))  # and "ru" without any of these; the classifier errs on short texts here
 _MANY_LANGUAGES = {
     "LATIN": ("en", "de", "fr", "es", "it", "pt", "nl", "sv", "da", "no", "fi", "pl", "cs", "sk", "hu", "ro", "tr", "vi", "id",
               "ca", "hr", "sl", "et", "lv", "lt"),
-    "CYRILLIC": ("ru", "uk", "be", "bg", "sr", "mk", "kk"),
     "ARABIC": ("ar", "fa", "ur"),
     "DEVANAGARI": ("hi", "mr", "ne"),
 }  # fmt: skip
@@ -53,6 +53,8 @@ def language(text: str) -> str:
     script = scripts.most_common(1)[0][0]
     if script in _ONE_LANGUAGE:
         return _ONE_LANGUAGE[script]
+    if script == "CYRILLIC":
+        return next((code for code, own in _CYRILLIC if set(own) & set(text.lower())), "ru")
     return _classified(text, script) if script in _MANY_LANGUAGES else "und"
 
 
@@ -68,7 +70,7 @@ def identity() -> str:
     """Names the rules' version and the classifier's package and model: equal identities decide equally."""
     package = require("py3langid", "curate")
     model = Path(str(package.__file__)).parent / "data" / "model.npz.xz"
-    return f"script1+py3langid-{metadata.version('py3langid')}-{sha256_file(model)[:8]}"
+    return f"script2+py3langid-{metadata.version('py3langid')}-{sha256_file(model)[:8]}"
 
 
 def _classified(text: str, script: str) -> str:
