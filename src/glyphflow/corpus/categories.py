@@ -182,7 +182,7 @@ class Classifier:
         return self._decide(evidence, " ".join(["", *sorted(mentions), ""]) if mentions else "")
 
     @staticmethod
-    def _largest(evidence: dict[str, float], least: list[tuple[float, str]], value: float, weight: float) -> None:
+    def _largest(evidence: dict[str, float], least: Sequence[tuple[float, str]], value: float, weight: float) -> None:
         """Of the nodes whose least value is reached, the one that asks for most."""
         reached = [pair for pair in least if value >= pair[0]]
         if reached:

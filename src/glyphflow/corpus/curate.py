@@ -6,6 +6,7 @@ Only columns are read, each whole and none more than once for a stage. Changing 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -248,24 +249,29 @@ def _named(names: Sequence[str], numbers: NDArray[Any]) -> Any:
 def summarise(corpus: Corpus, view: str) -> ViewSummary:
     """Count the decisions of an existing view."""
     info = corpus.view_info(view)
-    tables = [corpus.view_arrow(view, shard, ("kept", "stage", "rule", "detail", "split")) for shard in corpus.shards()]
-    told = [table["detail"].is_valid() for table in tables]
-    arrow, pc = require("pyarrow", "corpus"), require("pyarrow.compute", "corpus")
-    patched = sum(pc.sum(pc.and_(table["kept"], has)).as_py() or 0 for table, has in zip(tables, told, strict=True))
-    everything = arrow.concat_tables([table.drop_columns(["detail"]) for table in tables]) if tables else None
-    refused = _counted(everything, ("stage", "rule")) if tables else {}
-    kept = everything.filter(everything["kept"]) if tables else ()
-    splits = {split: count for (split,), count in _counted(kept, ("split",)).items()} if tables else {}
+    refused: Counter[tuple[str, ...]] = Counter()
+    splits: Counter[tuple[str, ...]] = Counter()
+    total = kept = patched = 0
+    for shard in corpus.shards():
+        table = corpus.view_arrow(view, shard, ("kept", "stage", "rule", "detail", "split"))
+        staying = table.filter(table["kept"])
+        total, kept = total + len(table), kept + len(staying)
+        patched += len(staying) - int(staying["detail"].null_count)
+        splits.update(_counted(staying, "split"))
+        refused.update(_counted(table, "stage", "rule"))
     order = [(stage["name"], name) for stage in info["stages"] for name in Stage.model_validate(stage).filters]
-    counts = {pair: refused.get(pair, 0) for pair in dict.fromkeys(order)}
-    return ViewSummary(view, len(everything) if tables else 0, len(kept), counts, tuple(info["skipped"]), splits, patched)
+    counts = {pair: refused[pair] for pair in dict.fromkeys(order)}
+    by_split = {split: count for (split,), count in splits.items()}
+    return ViewSummary(view, total, kept, counts, tuple(info["skipped"]), by_split, patched)
 
 
-def _counted(table: Any, columns: tuple[str, ...]) -> dict[tuple[str, ...], int]:
+def _counted(table: Any, *columns: str) -> dict[tuple[str, ...], int]:
     """How many rows have each combination of values, rows with a null left out."""
-    counted = table.select(columns).drop_null().group_by(list(columns)).aggregate([([], "count_all")])
-    rows = zip(*(counted[name].to_pylist() for name in columns), strict=True)
-    return dict(zip(rows, counted["count_all"].to_pylist(), strict=True))
+    pc = require("pyarrow.compute", "corpus")
+    table = table.select(columns).drop_null()
+    joined = pc.binary_join_element_wise(*(table[name] for name in columns), "\x1f")
+    counted = pc.value_counts(joined).to_pylist()
+    return {tuple(each["values"].split("\x1f")): each["counts"] for each in counted}
 
 
 def decisions(corpus: Corpus, view: str) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from glyphflow.core.hashing import derive_seed
 from glyphflow.corpus.charts import FilterCount, flow_table, histogram, legend
 from glyphflow.corpus.curate import decisions, summarise
 from glyphflow.corpus.decode import PictureError, decode_rgb
-from glyphflow.corpus.recipe import Rule
+from glyphflow.corpus.recipe import Rule, Stage
 from glyphflow.corpus.specs import Renderer
 from glyphflow.corpus.store import PHOTO, Corpus
 from glyphflow.corpus.variants import best_caption
@@ -114,7 +114,7 @@ def _counts(
     left = Counter(index[row["id"]]["kind"] for row in rows)
     counts = []
     for stage in stages:
-        for name in dict.fromkeys(rule["filter"] for rule in stage["rules"]):
+        for name in Stage.model_validate(stage).filters:
             here = {kind: refused[stage["name"], name, kind] for kind in left}
             left = Counter({kind: left[kind] - here[kind] for kind in left})
             counts.append(FilterCount(f"{stage['name']} {stage['title']}", name, here, dict(left), name in skipped))
@@ -128,7 +128,7 @@ def _refused(rows: Sequence[Mapping[str, Any]], stages: Sequence[Mapping[str, An
             groups[row["stage"], row["rule"]].append(row)
     parts = []
     for stage in stages:
-        for name in dict.fromkeys(rule["filter"] for rule in stage["rules"]):
+        for name in Stage.model_validate(stage).filters:
             group = sorted(groups.get((stage["name"], name), ()), key=lambda row: _photographs_first(row, shots))
             if group:
                 title = f"<h4>{html.escape(name)} <small>{len(group):,} refused</small></h4>"

@@ -112,7 +112,8 @@ class Scan:
     @property
     def kept(self) -> NDArray[np.bool_]:
         """(N,) the rows that no filter refuses so far."""
-        return self.failed == 0
+        kept: NDArray[np.bool_] = self.failed == 0
+        return kept
 
     def each_shard(self) -> Iterator[tuple[str, slice]]:
         """The shards with the rows that are theirs."""
@@ -125,7 +126,7 @@ class Scan:
         for column in dict.fromkeys((*columns, *optional)):
             source, _, name = column.partition(".")
             wanted.setdefault(source, []).append(name)
-        found = {}
+        found: dict[str, Any] = {}
         for source, names in wanted.items():
             if source == "index":
                 path = self.corpus.index_path(shard)
