@@ -6,19 +6,18 @@ from pathlib import Path
 
 import pytest
 from corpus_pictures import encoded, photo
+from PIL import Image, ImageDraw, ImageFont
 
 from glyphflow.core.errors import ConfigError
 from glyphflow.corpus import Corpus, add_specs
 from glyphflow.corpus.annotate import ANNOTATION_TYPES, IMAGE_TYPES, KEYS, annotate, annotator, rules
-from glyphflow.corpus.annotate.known import Line, page_type, sure_lines, text_split
+from glyphflow.corpus.annotate.known import page_type, sure_lines
 from glyphflow.corpus.annotate.prompts import quotations, read_answer, refusal, request_text
 from glyphflow.corpus.annotate.rules import apply, image_type, was_read
 from glyphflow.corpus.curate import curate
 from glyphflow.corpus.ingest import ingest_folder
 from glyphflow.corpus.measure import measure
-from glyphflow.corpus.operator import Row, Shard
 from glyphflow.corpus.recipe import RenderSet, Rule, Stage
-from glyphflow.perception.ocr import OCRLine
 
 Folder = Callable[..., Path]
 GOOD = {
@@ -153,26 +152,16 @@ def test_watermarks_stand_if_known_or_read() -> None:
     assert apply(said, None, "en").watermarks == ["Shutterstock", "Jane Doe Photo", "a faint logo"]
 
 
-def test_text_splits() -> None:
-    assert [text_split(text) for text in ("", "hello", "你好", "你好 hi", "привет", "2024")] == [
-        "Non-Text",
-        "English",
-        "Chinese",
-        "Chinese",
-        "Other Language",
-        "Other Language",
-    ]
+def test_a_caption_that_leaves_a_page_out_is_left_alone() -> None:
+    lines = [f"line {number} of a dense page" for number in range(21)]
+    ruled = apply(GOOD, lines, "en")
+    assert ruled.caption == GOOD["Caption"] and ruled.changed == ["the Caption leaves out 21 lines of text"]
+    assert len(quotations(apply(GOOD, lines[:20], "en").caption)) == 21
 
 
 def test_only_sure_lines_of_a_photograph_count() -> None:
-    box = ((10.0, 10.0), (110.0, 10.0), (110.0, 30.0), (10.0, 30.0))
-    read = [
-        OCRLine("OPEN 24", box, 0.99),
-        OCRLine("0PEM", box, 0.5),
-        OCRLine("O", box, 0.99),
-        OCRLine("guess", box, 0.99, True),
-    ]
-    assert sure_lines(read) == [Line("OPEN 24", 2000.0, 20.0)]
+    read = [("OPEN 24", 0.99), ("0PEM", 0.5), ("O", 0.99), ("OPEN 24", 0.95)]
+    assert sure_lines([{"text": text, "confidence": sure} for text, sure in read]) == ["OPEN 24"]
 
 
 # -- the operator without a model -----------------------------------------------------------------------------------------
@@ -202,22 +191,45 @@ def test_annotation_is_the_reports_json_for_kept_rows_only(folder: Folder, tmp_p
             assert (columns["raw"][number] is not None) == shard.startswith("mine")
             assert columns["caption_zh"][number] is not None or shard.startswith("mine")
     record = next(row for row in corpus.records("all").rows if row.source == "mine")
-    assert record.captions["en"] == "picture number 0"
+    assert record.captions["recaption_en"] == "picture number 0"
 
 
-def test_the_rules_use_what_is_read(folder: Folder, tmp_path: Path) -> None:
+def test_the_rules_use_what_is_read(tmp_path: Path) -> None:
+    place = tmp_path / "pictures"
+    place.mkdir()
+    sign = Image.new("RGB", (480, 240), "white")
+    draw = ImageDraw.Draw(sign)
+    draw.text((60, 60), "OPEN 24", "black", ImageFont.load_default(60))
+    draw.text((120, 190), "www.example.com", "black", ImageFont.load_default(24))
+    sign.save(place / "shop-door.png")
     corpus = Corpus.create(tmp_path / "corpus")
-    ingest_folder(corpus, folder(1), "mine", "x")
+    ingest_folder(corpus, place, "mine", "x")
     measure(corpus)
-    lines = [Line("OPEN 24", 2000.0, 20.0), Line("www.example.com", 900.0, 9.0)]
-    operator = annotator(read=lambda row: lines)
-    with Shard(corpus, "mine-00000") as shard:
-        [columns] = operator.compute([Row(shard, 0)])
-    said = json.loads(columns["annotation"])
-    assert said["Caption"] == 'picture number 0, with the text "OPEN 24"'
-    assert said["Watermark List"] == ["www.example.com"] and said["Image Type"] == "photograph"
-    assert columns["smallest_text"] == pytest.approx(9 / 160) and columns["text_split"] == "English"
-    assert columns["raw"] == "picture number 0"
+    _view(corpus, empty=False)
+    assert annotate(corpus, "all").rows == 1
+    columns = corpus.columns("annotate", "mine-00000")
+    assert columns is not None
+    said = json.loads(columns["annotation"][0])
+    assert said["Caption"] == 'shop door, with the text "OPEN 24"' == columns["recaption_en"][0]
+    assert said["Watermark List"] == ["www.example.com"] and said["Image Style"] == "black and white"
+    assert columns["raw"] == [None]
+
+
+def test_a_page_is_described_by_its_own_text(tmp_path: Path) -> None:
+    place = tmp_path / "pictures"
+    (place / "book.pdf").mkdir(parents=True)
+    page = place / "book.pdf" / "00001.jpg"
+    page.write_bytes(encoded(photo(1)))
+    page.with_suffix(".txt").write_text("Chapter 1\nIt was dark.", encoding="utf-8")
+    corpus = Corpus.create(tmp_path / "corpus")
+    ingest_folder(corpus, place, "mine", "x")
+    measure(corpus)
+    _view(corpus, empty=False)
+    annotate(corpus, "all", {"reading": False})
+    columns = corpus.columns("annotate", "mine-00000")
+    assert columns is not None and columns["image_type"] == ["document"]
+    assert columns["caption_en"] == ['A page of a document, with the text "Chapter 1", "It was dark."']
+    assert columns["caption_zh"] == ['一页文档，上面写着"Chapter 1"、"It was dark."']
 
 
 def test_photographs_without_captions_are_named_by_their_files(tmp_path: Path) -> None:

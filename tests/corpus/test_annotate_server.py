@@ -24,6 +24,7 @@ from glyphflow.corpus.curate import curate
 from glyphflow.corpus.ingest import ingest_folder
 from glyphflow.corpus.measure import measure
 from glyphflow.corpus.recipe import RenderSet, Rule, Stage
+from glyphflow.corpus.specs import Renderer
 from glyphflow.perception.server import Reply
 from local_server import Answer, Asked, says, serve
 
@@ -254,9 +255,10 @@ def test_renders_have_their_truth_or_are_described_and_checked(corpus: Corpus) -
         assert len(server.asked) == 6
     columns = corpus.columns("annotate", "words-00000")
     assert columns is not None
-    for caption, text in zip(columns["recaption_en"], columns["text"], strict=True):
+    for row, caption in zip(corpus.records("all").rows[4:], columns["recaption_en"], strict=True):
+        drawn = Renderer().draw(corpus.payload(row.shard, row.kind, row.offset, row.size))
         assert caption.startswith("A blur of soft colours, with the text")
-        assert all(f'"{line}"' in caption for line in text.splitlines())
+        assert all(f'"{line.text}"' in caption for line in drawn.lines)
 
 
 def test_replies_survive_torn_lines_and_forget(corpus: Corpus) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_TOKENS = 1536
+MAX_SIDE = 1024  # px of a picture as it is shown; the caller makes it so
 SILENT = 8  # pictures in a row without any answer, after which the server counts as gone
 _ECHO = 2000  # characters of an unusable answer that are shown to the model again
 
@@ -45,8 +46,10 @@ class Asker:
     in all. Every answer is kept in ``Replies``, so a conversation that was cut off goes on where it was.
     """
 
-    def __init__(self, model: str, transport: Transport, *, attempts: int = 3, max_tokens: int = MAX_TOKENS) -> None:
-        self.model = model
+    def __init__(
+        self, model: str, transport: Transport, *, attempts: int = 3, max_tokens: int = MAX_TOKENS, max_side: int = MAX_SIDE
+    ) -> None:
+        self.model, self.max_side = model, max_side
         self._transport, self._attempts, self._max_tokens = transport, attempts, max_tokens
         self._lock = threading.Lock()
         self._silent = 0
@@ -54,7 +57,13 @@ class Asker:
     @property
     def identity(self) -> dict[str, Any]:
         """What answers depend on besides the picture and the words."""
-        return {"model": self.model, "attempts": self._attempts, "max_tokens": self._max_tokens, "temperature": 0}
+        return {
+            "model": self.model,
+            "attempts": self._attempts,
+            "max_tokens": self._max_tokens,
+            "max_side": self.max_side,
+            "temperature": 0,
+        }
 
     def ask(
         self, picture: str, image: Callable[[], NDArray[np.uint8]], language: str, raw: str | None, replies: Replies
@@ -80,7 +89,7 @@ class Asker:
     def _reply(
         self, picture: str, image: Callable[[], NDArray[np.uint8]], words: list[dict[str, Any]], replies: Replies
     ) -> Reply:
-        prompt = fingerprint([words, self._max_tokens])
+        prompt = fingerprint([words, self._max_tokens, self.max_side])
         known = replies.get(picture, prompt, self.model)
         if known is not None:
             return known

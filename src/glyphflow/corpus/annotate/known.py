@@ -7,64 +7,66 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from glyphflow.core.hardware import require
 from glyphflow.corpus.captions import language_of
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from glyphflow.corpus.operator import Row
-    from glyphflow.perception.ocr import OCRLine
-    from glyphflow.render import Rendered
 
 MIN_CONFIDENCE = 0.9  # of a reading in a photograph: below it, textures and reflections are read as letters
 MIN_CHARACTERS = 2  # for the same reason: a wheel is read as O, a highlight as 1
-_TOKEN = re.compile(r"[\u3400-\u9fff]|[^\W\u3400-\u9fff]+")
 _CAMERA = frozenset(("img", "dsc", "dscn", "pxl", "image", "photo", "picture", "screenshot"))
+_PAGES = {
+    "document": {"en": "A page of a document", "zh": "一页文档"},
+    "screenshot": {"en": "A screenshot of a web page", "zh": "一张网页截图"},
+}
 
 
-@dataclass(frozen=True)
-class Line:
-    """One line of text in a picture: what, and how large (area and height in pixels of the picture)."""
+def known_lines(row: Row) -> list[str] | None:
+    """The text in a picture that can be relied on, in reading order, every line once; None when nobody read it.
 
-    text: str
-    area: float
-    height: float
-
-
-def sure_lines(read: Sequence[OCRLine]) -> list[Line]:
-    """The lines of a reading that can be believed of a photograph."""
-    # A reading of the whole picture as one line is a guess that is right for single glyphs only.
-    sure = [line for line in read if line.confidence >= MIN_CONFIDENCE and not line.whole]
-    return [_from_reading(line) for line in sure if sum(char.isalnum() for char in line.text) >= MIN_CHARACTERS]
+    A render knows its own, and so does a page; of a photograph it is what the stage text read surely.
+    """
+    drawn = row.rendered
+    if drawn is not None:
+        return list(dict.fromkeys(line.text for line in drawn.lines))
+    if page_type(row["key"]):
+        return page_lines(row)
+    read = row["text.lines"]
+    return None if read is None else sure_lines(json.loads(read))
 
 
-def drawn_lines(drawn: Rendered) -> list[Line]:
-    """The lines of a render."""
-    return [
-        Line(line.text, float((line.box[2] - line.box[0]) * (line.box[3] - line.box[1])), float(line.size_px))
-        for line in drawn.lines
-    ]
-
-
-def _from_reading(line: OCRLine) -> Line:
-    corners = np.asarray(line.box, dtype=np.float64)
-    top, right, bottom, left = (float(np.linalg.norm(corners[a] - corners[b])) for a, b in ((0, 1), (1, 2), (2, 3), (3, 0)))
-    width, height = (top + bottom) / 2, (left + right) / 2
-    return Line(line.text, width * height, min(width, height))
+def sure_lines(lines: list[Mapping[str, Any]]) -> list[str]:
+    """The texts of the lines of a photograph, as the stage text has them, that can be believed."""
+    sure = [line["text"] for line in lines if line["confidence"] >= MIN_CONFIDENCE]
+    return list(dict.fromkeys(text for text in sure if sum(char.isalnum() for char in text) >= MIN_CHARACTERS))
 
 
 def raw_captions(row: Row) -> dict[str, str]:
     """The captions that came with a picture, by language; {} if none did."""
     said: dict[str, str] = json.loads(row["captions"] or "{}")
     return {language: said[language] for language in ("en", "zh") if said.get(language)}
+
+
+def page_type(key: str) -> str | None:
+    """What a row is that came out of a document or a web page ("book.pdf/00012", "index.html"); None for other rows."""
+    place = PurePosixPath(key)
+    if place.suffix.lower() in (".html", ".htm", ".xhtml"):
+        return "screenshot"
+    return "document" if place.parent.suffix.lower() == ".pdf" else None
+
+
+def page_lines(row: Row) -> list[str]:
+    """The lines of the text that a page came with."""
+    return [line.strip() for text in raw_captions(row).values() for line in text.splitlines() if line.strip()]
+
+
+def captions_by_kind(kind: str) -> Mapping[str, str]:
+    """The beginning of a page's caption in both languages; its text follows."""
+    return _PAGES[kind]
 
 
 def captions_by_name(key: str) -> dict[str, str]:
@@ -76,55 +78,15 @@ def captions_by_name(key: str) -> dict[str, str]:
     return {language_of(name): name}
 
 
-def page_type(key: str) -> str | None:
-    """What a row is that came out of a document or a web page ("book.pdf/00012", "index.html"); None for other rows."""
-    place = PurePosixPath(key)
-    if place.suffix.lower() in (".html", ".htm", ".xhtml"):
-        return "screenshot"
-    return "document" if place.parent.suffix.lower() == ".pdf" else None
+def answer(caption: str, image_type: str, image_style: str) -> Mapping[str, Any]:
+    """What is known, in the form of a captioner's answer, so that the same rules go over both.
 
-
-def has_code(image: NDArray[np.uint8]) -> bool:
-    """Whether a QR code can be read in the picture: one that decodes is no false alarm."""
-    cv2 = require("cv2", "corpus")
-    try:
-        text, _, _ = cv2.QRCodeDetector().detectAndDecode(np.ascontiguousarray(image))
-    except cv2.error:  # the detector throws on some shapes it takes for a code
-        return False
-    return bool(text)
-
-
-def answer(caption: str, image_type: str, image_style: str, code: bool = False) -> Mapping[str, Any]:
-    """What is known, in the form of a captioner's answer, so that the same rules go over both."""
+    Nothing here can see what disturbs a view; the stages codes, mosaic and watermark measure it.
+    """
     return {
         "Caption": caption,
         "Image Type": image_type,
         "Image Style": image_style,
         "Watermark List": [],
-        "Abnormal Element": "yes" if code else "no",
+        "Abnormal Element": "no",
     }
-
-
-def text_columns(lines: Sequence[Line], height: int, width: int, captions: Sequence[str | None]) -> dict[str, Any]:
-    """The text in a picture of ``height`` x ``width`` pixels, and how long the longer caption is."""
-    text = "\n".join(line.text for line in lines)
-    return {
-        "text": text,
-        "text_split": text_split(text),
-        "text_chars": sum(not char.isspace() for char in text),
-        "text_area": min(1.0, sum(line.area for line in lines) / max(1, width * height)),
-        "smallest_text": min((line.height / min(width, height) for line in lines), default=None),
-        "caption_tokens": max(len(_TOKEN.findall(caption or "")) for caption in captions),
-    }
-
-
-def text_split(text: str) -> str:
-    """The report's split of pictures by the text in them."""
-    if not text.strip():
-        return "Non-Text"
-    letters = [char for char in text if char.isalpha()]
-    chinese = sum("\u3400" <= char <= "\u9fff" for char in letters)
-    latin = sum(char.isascii() for char in letters)
-    if chinese * 3 >= max(1, len(letters)):
-        return "Chinese"
-    return "English" if latin * 2 > len(letters) else "Other Language"

@@ -7,7 +7,7 @@ import json
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,17 +17,15 @@ from PIL import Image
 
 from glyphflow.core.errors import ConfigError
 from glyphflow.corpus.annotate import rules
-from glyphflow.corpus.annotate.asking import MAX_TOKENS, Asker, NoAnswer, Told
+from glyphflow.corpus.annotate.asking import MAX_SIDE, MAX_TOKENS, Asker, NoAnswer, Told
 from glyphflow.corpus.annotate.known import (
-    Line,
     answer,
+    captions_by_kind,
     captions_by_name,
-    drawn_lines,
-    has_code,
+    known_lines,
+    page_lines,
     page_type,
     raw_captions,
-    sure_lines,
-    text_columns,
 )
 from glyphflow.corpus.annotate.prompts import LANGUAGES, prompt_hash, refusal
 from glyphflow.corpus.annotate.replies import Replies, replies_path
@@ -54,18 +52,10 @@ ANNOTATION_TYPES = {
     "abnormal": "bool",  # something laid over the picture disturbs the view
     "unread": "list<string>",  # what captions quote and nobody read in the picture
     "changed": "list<string>",  # what the rules did, and which captions are missing for what reason
-    "text": "string",  # what is written in the picture, lines joined by line breaks; null when nobody read it
-    "text_split": "string",  # English | Chinese | Other Language | Non-Text
-    "text_chars": "int32",
-    "text_area": "float32",  # share of the picture under text boxes
-    "smallest_text": "float32",  # height of the smallest line as a share of the picture's short side; null without text
-    "caption_tokens": "int32",  # words plus Chinese characters of the longer caption
     "asked": "int32",  # requests to a model, those answered from disk included
     "refusal": "string",  # the words with which a caption was refused, else null
 }
 NO_ANSWER = "no answer"  # begins the error of a row that its server, not its picture, is to blame for
-
-Read = Callable[[Row], "list[Line] | None"]
 
 
 def annotator(
@@ -79,21 +69,20 @@ def annotator(
     concurrency: int = 16,
     attempts: int = 3,
     max_tokens: int = MAX_TOKENS,
-    max_side: int = 1024,
+    max_side: int = MAX_SIDE,
     timeout_s: float = 120.0,
     key_env: str = "OPENAI_API_KEY",
     device: str | None = None,
-    read: Read | None = None,
 ) -> Operator:
-    """The operator ``annotate``; all options but ``read`` are JSON values.
+    """The operator ``annotate``; all options are JSON values.
 
     ``using`` says who describes: "rules" (names, captions and read text), "endpoint:URL" (an OpenAI-compatible server; its key,
     if it needs one, is in the environment variable ``key_env``; "endpoint" alone takes the URL from OPENAI_BASE_URL) or
     "qwen:DIR" (Qwen2.5-VL in this process). ``model`` is the endpoint's model (default: OPENAI_MODEL). For each of ``variants``
     ("recaption", "fused") and ``languages`` there is one caption; the metadata comes with the first. ``renders`` "truth" gives
     renders their ground truth, "model" has them described like photographs, and the rules check the text. ``reading``: check
-    against the text read in photographs. ``concurrency`` requests are under way at a time, each for at most
-    ``max_tokens`` tokens; pictures are shown at most ``max_side`` pixels a side.
+    against the text that the stage text read in photographs, which comes first. ``concurrency`` requests are
+    under way at a time, each for at most ``max_tokens`` tokens; pictures are shown at most ``max_side`` pixels a side.
     """
     unknown = [name for name in (*variants, *languages) if name not in (*VARIANTS, *LANGUAGES)]
     if unknown or not variants or not languages or renders not in ("truth", "model"):
@@ -101,19 +90,19 @@ def annotator(
             f"variants={','.join(variants)}, languages={','.join(languages)}, renders={renders} is not possible; variants are "
             f"{', '.join(VARIANTS)}, languages {', '.join(LANGUAGES)}, renders truth or model."
         )
-    asker = _asker(using, model, (attempts, max_tokens), timeout_s, key_env, device)
-    read = read or (_reader() if reading else lambda row: None)
+    limits = {"attempts": attempts, "max_tokens": max_tokens, "max_side": max_side}
+    asker = _asker(using, model, limits, timeout_s, key_env, device)
     how = {"variants": list(variants), "languages": list(languages), "reading": reading}
     if asker is None:
         return Operator(
             "annotate",
             {"version": VERSION, "rules": rules.VERSION, "using": "rules", **how},
             ANNOTATION_TYPES,
-            lambda rows: [_by_rules(row, read, variants, languages) for row in rows],
-            inputs=("pixels",),
+            lambda rows: [_by_rules(row, reading, variants, languages) for row in rows],
+            inputs=("pixels", "text") if reading else ("pixels",),
         )
-    described = _Described(asker, read, tuple(variants), tuple(languages), renders == "model", max_side, concurrency)
-    said = {"prompt": prompt_hash(), "renders": renders, "max_side": max_side, **asker.identity}
+    described = _Described(asker, reading, tuple(variants), tuple(languages), renders == "model", concurrency)
+    said = {"prompt": prompt_hash(), "renders": renders, **asker.identity}
     return Operator(
         "annotate",
         {"version": VERSION, "rules": rules.VERSION, "using": using.partition(":")[0], **how, **said},
@@ -121,11 +110,12 @@ def annotator(
         described.compute,
         batch=concurrency if using.startswith("endpoint") else 1,
         parallel="threads" if using.startswith("endpoint") else "one",
+        inputs=("pixels", "text") if reading else ("pixels",),
     )
 
 
 def _asker(
-    using: str, model: str | None, limits: tuple[int, int], timeout_s: float, key_env: str, device: str | None
+    using: str, model: str | None, limits: Mapping[str, int], timeout_s: float, key_env: str, device: str | None
 ) -> Asker | None:
     kind, _, place = using.partition(":")
     if kind == "rules" and not place:
@@ -141,49 +131,38 @@ def _asker(
                 "OPENAI_BASE_URL and OPENAI_MODEL."
             )
         server = Server(place, os.environ.get(key_env) or None, timeout_s=timeout_s)
-        return Asker(model, Endpoint(server, jpeg_url), attempts=limits[0], max_tokens=limits[1])
+        return Asker(model, Endpoint(server, jpeg_url), **limits)
     if kind == "qwen" and place:
         from glyphflow.corpus.annotate.qwen import QwenVL
 
         captioner = QwenVL(Path(place), device)
-        return Asker(captioner.identity, captioner, attempts=limits[0], max_tokens=limits[1])
+        return Asker(captioner.identity, captioner, **limits)
     raise ConfigError(f"{using!r} cannot annotate; choose rules, endpoint:URL or qwen:DIRECTORY.")
-
-
-def _reader() -> Read:
-    from glyphflow.perception.ocr import OCR
-
-    reader, lock = OCR(), threading.Lock()  # the reader uses all cores by itself
-
-    def read(row: Row) -> list[Line] | None:
-        with lock:
-            return sure_lines(reader.read([row.image])[0])
-
-    return read
-
-
-def _texts(lines: Sequence[Line] | None) -> list[str] | None:
-    return None if lines is None else list(dict.fromkeys(line.text for line in lines))
 
 
 # -- without a model ------------------------------------------------------------------------------------------------------
 
 
-def _by_rules(row: Row, read: Read, variants: Sequence[str], languages: Sequence[str]) -> dict[str, Any]:
+def _by_rules(row: Row, reading: bool, variants: Sequence[str], languages: Sequence[str]) -> dict[str, Any]:
     """What is known of a row. Every variant gets the same caption: nobody here can see the picture."""
     drawn = row.rendered
+    page = page_type(row["key"])
     if drawn is not None:
-        lines: Sequence[Line] | None = drawn_lines(drawn)
         said = {name: answer(text, drawn.image_type, drawn.image_style) for name, text in drawn.captions.items()}
         ruled = {name: rules.apply(each, None, name) for name, each in said.items()}
+    elif row["pixels.error"]:
+        return {"error": row["pixels.error"]}
+    elif page:
+        captions = {name: rules.with_text(text, page_lines(row), name) for name, text in captions_by_kind(page).items()}
+        ruled = {name: rules.apply(answer(text, page, "flat"), None, name) for name, text in captions.items()}
     else:
         saturation = row["pixels.saturation"]
         style = "black and white" if saturation is not None and saturation < 0.02 else "realistic"
-        kind, lines, code = page_type(row["key"]) or "photograph", read(row), has_code(row.image)
+        lines = known_lines(row) if reading else None
         captions = raw_captions(row) or captions_by_name(row["key"])
-        ruled = {name: rules.apply(answer(text, kind, style, code), _texts(lines), name) for name, text in captions.items()}
+        ruled = {name: rules.apply(answer(text, "photograph", style), lines, name) for name, text in captions.items()}
     made = {f"{variant}_{name}": each for variant in variants for name, each in ruled.items() if name in languages}
-    return _columns(row, made, next(iter(ruled.values()), None), lines) | {"asked": 0}
+    return _columns(row, made, next(iter(ruled.values()), None)) | {"asked": 0}
 
 
 # -- with a model ---------------------------------------------------------------------------------------------------------
@@ -195,15 +174,14 @@ class _Described:
     def __init__(
         self,
         asker: Asker,
-        read: Read,
+        reading: bool,
         variants: tuple[str, ...],
         languages: tuple[str, ...],
         renders: bool,
-        max_side: int,
         concurrency: int,
     ) -> None:
-        self._asker, self._read, self._variants, self._languages = asker, read, variants, languages
-        self._renders, self._max_side = renders, max_side
+        self._asker, self._reading, self._variants, self._languages = asker, reading, variants, languages
+        self._renders = renders
         self._pool = ThreadPoolExecutor(concurrency, "ask")
         self._open: OrderedDict[Path, Replies] = OrderedDict()
         self._lock = threading.Lock()
@@ -219,17 +197,19 @@ class _Described:
 
     def _row(self, row: Row) -> Mapping[str, Any]:
         try:
-            drawn = row.rendered
-            if drawn is not None and not self._renders:
-                return _by_rules(row, self._read, self._variants, self._languages)
-            return self._describe(row, drawn_lines(drawn) if drawn is not None else self._read(row))
+            if not row.is_photo and not self._renders:
+                return _by_rules(row, self._reading, self._variants, self._languages)
+            if row.is_photo and row["pixels.error"]:
+                return {"error": row["pixels.error"]}
+            exact = not row.is_photo or page_type(row["key"]) is not None
+            return self._describe(row, known_lines(row) if self._reading or exact else None)
         except PictureError as error:
             return {"error": str(error)}
         except NoAnswer as error:
             return {"error": f"{NO_ANSWER}: {error}"}
 
-    def _describe(self, row: Row, lines: Sequence[Line] | None) -> dict[str, Any]:
-        raw, texts, shown = raw_captions(row), _texts(lines), functools.cache(lambda: _shown(row, self._max_side))
+    def _describe(self, row: Row, lines: Sequence[str] | None) -> dict[str, Any]:
+        raw, shown = raw_captions(row), functools.cache(lambda: _shown(row, self._asker.max_side))
         replies = self._replies(row)
         made: dict[str, rules.Ruled] = {}
         told: dict[str, Told] = {}
@@ -242,8 +222,8 @@ class _Described:
                 told[name] = self._asker.ask(row["sha256"], shown, language, given, replies)
                 said = told[name].annotation
                 if said is not None:
-                    made[name] = rules.apply(said, texts, language)
-        columns = _columns(row, made, next(iter(made.values()), None), lines)
+                    made[name] = rules.apply(said, lines, language)
+        columns = _columns(row, made, next(iter(made.values()), None))
         failures = {name: each.refusal or each.why for name, each in told.items() if each.annotation is None}
         columns["changed"] += [f"{name}: {why}" for name, why in failures.items()]
         columns["asked"] = sum(each.asked for each in told.values())
@@ -274,9 +254,7 @@ def _shown(row: Row, max_side: int) -> NDArray[np.uint8]:
     return np.asarray(picture)
 
 
-def _columns(
-    row: Row, made: Mapping[str, rules.Ruled], first: rules.Ruled | None, lines: Sequence[Line] | None
-) -> dict[str, Any]:
+def _columns(row: Row, made: Mapping[str, rules.Ruled], first: rules.Ruled | None) -> dict[str, Any]:
     raw = raw_captions(row)
     captions = {name: each.caption for name, each in made.items()}
     best = {f"caption_{name}": captions.get(f"recaption_{name}") or captions.get(f"fused_{name}") for name in LANGUAGES}
@@ -284,8 +262,6 @@ def _columns(
     columns["unread"] = list(dict.fromkeys(text for each in made.values() for text in each.unread))
     columns["changed"] = list(dict.fromkeys(text for each in made.values() for text in each.changed))
     columns["refusal"] = next((words for text in captions.values() if (words := refusal(text))), None)
-    height, width = (row["width"], row["height"]) if row["orientation"] >= 5 else (row["height"], row["width"])
-    columns |= text_columns(lines or (), height, width, list(best.values()))
     if first is not None:
         columns |= {
             "annotation": json.dumps(first.annotation, ensure_ascii=False),

@@ -13,17 +13,12 @@ from difflib import SequenceMatcher
 from typing import Any
 
 from glyphflow.corpus.annotate.prompts import KEYS, quotations
+from glyphflow.perception.watermark import is_mark
 
 VERSION = 1  # raise it when the same answer would become another annotation
 ALIKE = 0.75  # share of equal characters from which a quotation counts as the text that was read: OCR errs, too
+MAX_ADDED = 20  # lines; a caption that lacks more is a summary on purpose, and a list of them behind it would be no caption
 MIN_QUOTED = 2  # characters; a single letter in quotation marks is found in nearly every text
-
-WATERMARK = re.compile(
-    r"©|\(c\)|www\.|https?:|\.(?:com|net|org|cn)\b|watermark|all rights reserved|shutterstock|getty\s?images|i?stock\s?photo"
-    r"|alamy|dreamstime|depositphotos|123rf|adobe\s?stock|freepik|vecteezy|pngtree|水印|版权所有|视觉中国|图虫|千图网|摄图网|包图网|昵图网",
-    re.IGNORECASE,
-)
-"""Text that is a watermark wherever it stands: agencies, addresses, signs of rights."""
 
 _NONE = frozenset(
     ("", "none", "no", "n/a", "na", "null", "nil", "empty", "no watermark", "no watermarks", "无", "没有", "无水印", "没有水印")
@@ -93,9 +88,9 @@ def apply(said: Mapping[str, Any], lines: Sequence[str] | None, language: str) -
     ``lines`` is the text read in the picture, surely, in reading order; None when nobody read it, and nothing is checked
     against it then.
 
-    Text that was read and is no watermark must be quoted in the caption: what is missing is added. What the caption quotes and
-    nobody read is listed, not removed: a captioner reads some things that OCR does not. A watermark stands if it is known as
-    one or was read; a known one that was read is added.
+    Text that was read and is no watermark must be quoted in the caption: up to MAX_ADDED missing lines are
+    added. What the caption quotes and nobody read is listed, not removed: a captioner reads some things that OCR does not. A
+    watermark stands if it is known as one or was read; a known one that was read is added.
     """
     changed: list[str] = []
     kind = image_type(said["Image Type"])
@@ -104,8 +99,11 @@ def apply(said: Mapping[str, Any], lines: Sequence[str] | None, language: str) -
     watermarks = _watermarks(said["Watermark List"], lines, changed)
     caption, unread = said["Caption"], []
     if lines is not None:
-        caption = with_text(caption, [line for line in lines if not is_watermark(line, watermarks)], language)
-        if caption != said["Caption"]:
+        missing = unquoted_lines(caption, [line for line in lines if not is_watermark(line, watermarks)])
+        if len(missing) > MAX_ADDED:
+            changed.append(f"the Caption leaves out {len(missing)} lines of text")
+        elif missing:
+            caption = with_text(caption, missing, language)
             changed.append("text that was read is added to the Caption")
         unread = [text for text in quotations(said["Caption"]) if not was_read(text, lines)]
     abnormal = said["Abnormal Element"] == "yes"
@@ -132,12 +130,12 @@ def _watermarks(said: Sequence[str], lines: Sequence[str] | None, changed: list[
     for mark in dict.fromkeys(" ".join(each.split()) for each in said):
         if mark.casefold().strip(" .。") in _NONE:
             continue
-        if lines is None or WATERMARK.search(mark) or was_read(mark, lines):
+        if lines is None or is_mark(mark) or was_read(mark, lines):
             kept.append(mark)
         else:
             changed.append(f"watermark {mark!r} was not read and is not known")
     for line in lines or ():
-        if WATERMARK.search(line) and not was_read(line, kept):
+        if is_mark(line) and not was_read(line, kept):
             kept.append(line)
             changed.append(f"watermark {line!r} was read")
     return kept
@@ -145,7 +143,7 @@ def _watermarks(said: Sequence[str], lines: Sequence[str] | None, changed: list[
 
 def is_watermark(line: str, watermarks: Sequence[str]) -> bool:
     """Whether a line of text is one of the known watermarks, or a part of one."""
-    return WATERMARK.search(line) is not None or was_read(line, watermarks)
+    return is_mark(line) or was_read(line, watermarks)
 
 
 def was_read(text: str, lines: Sequence[str]) -> bool:
@@ -163,13 +161,17 @@ def was_read(text: str, lines: Sequence[str]) -> bool:
     return SequenceMatcher(None, whole[start : start + len(wanted)], wanted, autojunk=False).ratio() >= ALIKE
 
 
+def unquoted_lines(caption: str, lines: Sequence[str]) -> list[str]:
+    """The ``lines`` that a caption neither quotes nor holds as they are."""
+    quoted = quotations(caption)
+    return [line for line in lines if line not in caption and not was_read(line, quoted)]
+
+
 def with_text(caption: str, lines: Sequence[str], language: str) -> str:
-    """The caption with the lines that it lacks, quoted, at its end."""
-    quoted_now = quotations(caption)
-    missing = [line for line in lines if line not in caption and not was_read(line, quoted_now)]
-    if not missing:
+    """The caption with ``lines`` quoted at its end."""
+    if not lines:
         return caption
-    quoted = [f'"{line}"' for line in missing]
+    quoted = [f'"{line}"' for line in lines]
     told = caption.rstrip(" .。")
     end = caption[len(told) :].strip()
     return (

@@ -26,11 +26,14 @@ class Annotated:
 def annotate(corpus: Corpus, view: str, options: Mapping[str, Any] | None = None, workers: int | None = None) -> Annotated:
     """Annotate the rows that ``view`` keeps and that are not yet (``options`` of :func:`annotator`).
 
+    The text in them is read first, by the stage text, unless the option "reading" is off.
     Rows that an earlier call got no answer for, because of the server and not of the picture, are asked again.
     """
     corpus.view_info(view)  # a wrong name shows before the models are loaded
     with corpus.measuring():
         _ask_again(corpus)
+    if (options or {}).get("reading", True):
+        run(corpus, "text", view=view, workers=workers)
     rows = run(corpus, "annotate", options or {}, view=view, workers=workers)
     errors: Counter[str] = Counter()
     for shard in corpus.shards():
