@@ -157,10 +157,16 @@ def corpus_steps(settings: Settings) -> list[Step]:
             after=("curate-quality",),
         ),
         Step(
+            "captions",
+            "look at every caption",
+            ("corpus", "measure", corpus, "--stages", "captions", "captions.annotated=true", "--view", CLEAN),
+            after=("annotate",),
+        ),
+        Step(
             "curate",
             "decide which pictures are fit to learn from",
             ("corpus", "curate", corpus, "--recipe", recipe, "--view", KEPT),
-            after=("annotate",),
+            after=("captions",),
         ),
     ]
 
