@@ -51,11 +51,15 @@ def test_one_finder_serves_several_threads() -> None:
         assert list(pool.map(faces.find, pictures)) == alone
 
 
-@pytest.mark.parametrize(("kind", "said"), [("QRCode", "https://example.org/清单"), ("EAN13", "4006381333931"), ("Aztec", "abc")])
+@pytest.mark.parametrize(
+    ("kind", "said"), [("QRCode", "https://example.org/清单"), ("EAN13", "4006381333931"), ("Aztec", "abc")]
+)
 def test_codes_are_found_with_their_text_and_place(kind: str, said: str) -> None:
     import zxingcpp
 
-    code = np.array(zxingcpp.create_barcode(said, getattr(zxingcpp.BarcodeFormat, kind)).to_image(scale=4, add_quiet_zones=True))
+    code = np.array(
+        zxingcpp.create_barcode(said, getattr(zxingcpp.BarcodeFormat, kind)).to_image(scale=4, add_quiet_zones=True)
+    )
     picture = photo("coffee")
     picture[40 : 40 + code.shape[0], 60 : 60 + code.shape[1]] = code[..., None]
     (found,) = find_codes(as_jpeg(picture, 80))
@@ -83,7 +87,9 @@ def test_what_only_looks_like_a_grid_is_no_mosaic() -> None:
         assert find_mosaic(photo(name)).share == 0
     assert find_mosaic(as_jpeg(photo("astronaut"), 10)).share == 0
     for scale in (4, 8):
-        code = np.array(zxingcpp.create_barcode("https://example.org/list", zxingcpp.BarcodeFormat.QRCode).to_image(scale=scale))
+        code = np.array(
+            zxingcpp.create_barcode("https://example.org/list", zxingcpp.BarcodeFormat.QRCode).to_image(scale=scale)
+        )
         picture = photo("coffee")
         picture[20 : 20 + code.shape[0], 20 : 20 + code.shape[1]] = code[..., None]
         assert find_mosaic(as_jpeg(picture, 92)).share == 0
@@ -109,15 +115,16 @@ def test_pictures_without_room_for_repetition_have_none() -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["shutterstock", "Getty Images", "www.example.com", "photos.example.co.uk", "© 2024 Jane Doe", "@jane.photos", "Photo by Jane",
-     "视觉中国", "版权所有 侵权必究", "摄影：张三", "来源: 新华社", "ｗｗｗ.example.cn"],
+    ["shutterstock", "Getty Images", "www.example.com", "photos.example.co.uk", "© 2024 Jane Doe", "@jane.photos",
+     "Photo by Jane", "视觉中国", "版权所有 侵权必究", "摄影：张三", "来源: 新华社", "ｗｗｗ.example.cn"],
 )  # fmt: skip
 def test_lines_that_owners_put_on_pictures(line: str) -> None:
     assert is_mark(line)
 
 
 @pytest.mark.parametrize(
-    "line", ["Happy Birthday", "SALE 50%", "stock exchange", "meet me @ noon", "生日快乐", "欢迎光临", "Chapter 3.2", "C) third"]
+    "line",
+    ["Happy Birthday", "SALE 50%", "stock exchange", "meet me @ noon", "生日快乐", "欢迎光临", "Chapter 3.2", "C) third"],
 )
 def test_lines_that_belong_to_pictures(line: str) -> None:
     assert not is_mark(line)

@@ -70,9 +70,9 @@ def test_siglip_gives_the_cosines_of_the_model_itself(tmp_path: Path) -> None:
     with torch.no_grad():
         pixels = processor(images=images, return_tensors="pt")
         told = model(input_ids=ids["input_ids"], **pixels)
-    expected = torch.nn.functional.normalize(told.image_embeds, dim=-1) @ torch.nn.functional.normalize(
-        told.text_embeds, dim=-1
-    ).T
+    expected = (
+        torch.nn.functional.normalize(told.image_embeds, dim=-1) @ torch.nn.functional.normalize(told.text_embeds, dim=-1).T
+    )
     encoder = DualEncoder(tmp_path)
     found = encoder.pictures(images) @ encoder.texts(texts).T
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-6)
@@ -83,13 +83,18 @@ def test_chinese_clip_gives_the_cosines_of_the_model_itself(tmp_path: Path) -> N
     model, processor, tokenizer = chinese_clip(tmp_path)
     texts, images = ["一张猫的照片", "红色的车在街上"], [photo("coffee"), photo("chelsea"), photo("rocket")]
     with torch.no_grad():  # each text without padding: the mask must make padding invisible
-        expected = torch.cat(
-            [
-                model(**tokenizer([text], return_tensors="pt"), **processor(images=images, return_tensors="pt")).logits_per_image
-                for text in texts
-            ],
-            dim=1,
-        ) / model.logit_scale.exp()
+        expected = (
+            torch.cat(
+                [
+                    model(
+                        **tokenizer([text], return_tensors="pt"), **processor(images=images, return_tensors="pt")
+                    ).logits_per_image
+                    for text in texts
+                ],
+                dim=1,
+            )
+            / model.logit_scale.exp()
+        )
     encoder = DualEncoder(tmp_path)
     np.testing.assert_allclose(encoder.pictures(images) @ encoder.texts(texts).T, expected.detach().numpy(), atol=1e-6)
 
@@ -130,8 +135,8 @@ def test_the_bridge_prefers_the_right_caption_in_both_languages(embedder: ImageE
         ("une photo d'un chat dans la rue", "fr"), ("ein Hund läuft am Strand entlang", "de"), ("el perro en la playa", "es"),
         ("一张猫的照片", "zh"), ("Windows 95 安装光盘", "zh"), ("鮮の每日新闻报道和其他", "zh"), ("ねこの写真です", "ja"),
         ("고양이 사진", "ko"), ("кошка на окне", "ru"), ("кіт на вікні", "uk"), ("قطة تجلس على النافذة", "ar"),
-        ("γάτα στο παράθυρο", "el"), ("แมวบนโต๊ะ", "th"), ("बिल्ली खिड़की पर बैठी है", "hi"), ("12:30 — 50 % !?", ""), ("", ""), ("😀", ""),
-        ("ᚠᚢᚦᚨᚱᚲ", "und"),
+        ("γάτα στο παράθυρο", "el"), ("แมวบนโต๊ะ", "th"), ("बिल्ली खिड़की पर बैठी है", "hi"),
+        ("12:30 — 50 % !?", ""), ("", ""), ("😀", ""), ("ᚠᚢᚦᚨᚱᚲ", "und"),
     ],
 )  # fmt: skip
 def test_the_language_of_captions_and_signs(text: str, code: str) -> None:

@@ -28,7 +28,7 @@ def siglip(directory: Path, seed: int = 0) -> tuple[Any, Any, Any]:
     directory.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     words = {"<pad>": 0, "<eos>": 1, "<bos>": 2, "<unk>": 3}
-    words |= {word: 4 + number for number, word in enumerate("a photo of cat dog red bus street".split())}
+    words |= {word: 4 + number for number, word in enumerate(["a", "photo", "of", "cat", "dog", "red", "bus", "street"])}
     inner = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
     inner.pre_tokenizer = pre_tokenizers.Whitespace()
     inner.post_processor = processors.TemplateProcessing(single="$A <eos>", special_tokens=[("<eos>", 1)])

@@ -125,8 +125,13 @@ def density(boxes: Sequence[Corners], height: int, width: int) -> float:
     cv2 = require("cv2", "corpus")
     scale = min(1.0, MASK_SIDE / max(height, width))
     mask = np.zeros((max(1, round(height * scale)), max(1, round(width * scale))), np.uint8)
-    for corners in boxes:  # positions in sixteenths of a pixel, so that thin lines keep their area
-        cv2.fillPoly(mask, [np.round((np.array(corners) * scale - 0.5) * 16).astype(np.int32)], 1, shift=4)
+    for corners in boxes:
+        quad = np.array(corners) * scale
+        # OpenCV fills every pixel that the outline touches: drawn half a pixel smaller all around, the area is right.
+        sides = np.roll(quad, -1, axis=0) - quad
+        steps = 0.5 * sides / np.maximum(1.0, np.linalg.norm(sides, axis=1, keepdims=True))
+        inner = quad + steps - np.roll(steps, 1, axis=0) - 0.5  # pixel centres have whole numbers
+        cv2.fillPoly(mask, [np.round(inner * 16).astype(np.int32)], 1, shift=4)
     return float(mask.mean())
 
 
