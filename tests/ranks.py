@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-PRELOAD = ["torch", "torch.distributed.device_mesh", "torch._dynamo", "glyphflow.models.parallel"]
+PRELOAD = ["torch", "torch._dynamo", "torch.distributed.fsdp", "glyphflow.train.parallel", "glyphflow.train.checkpoint", "tiny"]
 
 
 def run_ranks(count: int, work: Callable[..., Any], *args: Any, preload: tuple[str, ...] = ()) -> list[Any]:

@@ -42,7 +42,9 @@ def begin(config: dict[str, Any], dtype: torch.dtype = torch.float32, zero_cond_
     seeded_weights(model, 0)
     world = World.start(ParallelConfig(**config), "cpu")
     model = world.apply(model, dtype)  # type: ignore[assignment]
-    return Run(world, model, torch.optim.AdamW(model.parameters(), lr=1e-2, fused=True), EMA(model, 0.9))
+    # With this eps the sign of a gradient that is mostly rounding does not decide a whole step.
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, eps=1e-3, fused=True)
+    return Run(world, model, optimizer, EMA(model, 0.9))
 
 
 def train(run: Run, first: int, steps: int, micro: int = 1) -> dict[str, Any]:
@@ -87,10 +89,10 @@ def loss_of(model: nn.Module, step: int, part: Any, number: int, micro: int) -> 
 
 
 def state_pieces(run: Run) -> dict[str, Any]:
-    """This process's pieces of weights and averages under released names."""
-    held = pieces(run.model)
+    """Copies of this process's pieces of weights and averages under released names."""
+    held = {name: piece.like(piece.data.clone()) for name, piece in pieces(run.model).items()}
     found = {f"model.{released_name(name)}": piece for name, piece in held.items()}
-    return found | {f"ema.{released_name(name)}": held[name].like(value) for name, value in run.ema.tensors().items()}
+    return found | {f"ema.{released_name(name)}": held[name].like(value.clone()) for name, value in run.ema.tensors().items()}
 
 
 def assembled(parts: list[dict[str, Any]]) -> dict[str, Tensor]:

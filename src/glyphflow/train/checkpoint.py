@@ -1,18 +1,19 @@
 """Checkpoints: one torch.distributed.checkpoint directory per step, complete or absent, the latest few and the best kept.
 
-The state is the trained parameters, the optimizer's, the moving average, and what the loop wants to know again. There is no state
-of random generators or of the feed: both are functions of the seed and the step. Tensors are stored whole under their released
-names, each process writing its pieces, so that any layout reads what any other wrote; frozen weights are not stored.
+The state is that of the trained parameters, the optimizer, the moving average, and what the loop wants to know again. There is
+none of random generators or of the feed: both are functions of the seed and the step. Tensors are stored whole under their
+released names, each process writing its pieces, so that any layout reads what any other wrote; frozen weights are not stored.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,11 @@ from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
 from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 from torch.distributed.tensor import DTensor
 
-from glyphflow.core.errors import InputError
+from glyphflow.core.errors import ConfigError, InputError
 from glyphflow.core.files import read_json, storage_errors, write_json
 from glyphflow.train.ema import EMA
-from glyphflow.train.pieces import Piece, empty_like, local, pieces, whole_names
+from glyphflow.train.lean import LeanOptimizer
+from glyphflow.train.pieces import Piece, local, pieces, whole_names
 
 EXTRA = "extra.json"
 METRIC = "heldout_loss"
@@ -115,13 +117,13 @@ class Checkpoints:
         """Restore ``model``, ``optimizer`` and ``ema`` in place, bit for bit, on any layout; returns ``extra``."""
         path = self.path(step)
         state = _state(model, None, ema)
-        moments = _room_for_moments(model, _metadata(path))
+        moments, names = _room_for_moments(model, _metadata(path), path), whole_names(model)
         for name, found in moments.items():
-            state |= {f"optimizer.{whole_names(model)[name]}.{key}": piece for key, piece in found.items()}
+            state |= {f"optimizer.{names[name]}.{key}": piece for key, piece in found.items()}
         _read(state, path)
-        parameters = dict(model.named_parameters())
-        for name, found in moments.items():
-            optimizer.state[parameters[name]] = {key: _as_the_parameter(parameters[name], p) for key, p in found.items()}
+        for name, parameter in model.named_parameters():
+            if name in moments:
+                _restore(optimizer, parameter, moments[name])
         return self.extra(step)
 
     def load_weights(self, step: int, into: Mapping[str, Tensor | Piece], *, ema: bool) -> None:
@@ -188,48 +190,50 @@ def _state(model: nn.Module, optimizer: torch.optim.Optimizer | None, ema: EMA |
     return state
 
 
-def _moment(parameter: Piece, value: Any, name: str, key: str) -> Piece:
-    """An entry of the optimizer's state: cut as the parameter is, or the same in all processes."""
-    data = local(value)
-    if data.ndim and data.shape == parameter.data.shape:
-        return parameter.like(data)
-    if data.ndim and parameter.whole != tuple(parameter.data.shape):
-        raise InputError(
-            f"The optimizer's {key} of {name} is {tuple(data.shape)} beside a part {tuple(parameter.data.shape)} of the whole "
-            f"{parameter.whole}, which cannot be stored; use optimizer=adamw on several processes."
+def _moment(parameter: Piece, value: Tensor, name: str, key: str) -> Piece:
+    """An entry of the optimizer's state as a piece of what it would be in one process."""
+    found = parameter.beside(local(value))
+    if found is None:
+        raise ConfigError(
+            f"The optimizer's {key} of {name} is {tuple(value.shape)} beside a part {tuple(parameter.data.shape)} of "
+            f"the whole {parameter.whole} and cannot be stored whole; use train.optimizer=adamw on this layout."
         )
-    return Piece.of(data)
+    return found
 
 
-def _room_for_moments(model: nn.Module, metadata: Metadata) -> dict[str, dict[str, Piece]]:
+def _room_for_moments(model: nn.Module, metadata: Metadata, path: Path) -> dict[str, dict[str, Piece]]:
     """Memory for the optimizer state that the checkpoint holds, by own name of the parameter."""
-    held, names = pieces(model), {whole: name for name, whole in whole_names(model).items()}
+    held = pieces(model)
+    names = {whole: name for name, whole in whole_names(model).items()}
     room: dict[str, dict[str, Piece]] = {}
     for stored, facts in metadata.state_dict_metadata.items():
         name, _, key = stored.removeprefix("optimizer.").rpartition(".")
         if not stored.startswith("optimizer.") or name not in names or not isinstance(facts, TensorStorageMetadata):
             continue
-        piece, dtype = held[names[name]], facts.properties.dtype
-        if tuple(facts.size) == piece.whole:
-            room.setdefault(names[name], {})[key] = piece.like(empty_like(piece, dtype))
-        else:
-            device = piece.data.device
-            room.setdefault(names[name], {})[key] = Piece.of(torch.empty(facts.size, dtype=dtype, device=device))
+        piece = held[names[name]].room_beside(facts.size, facts.properties.dtype)
+        if piece is None:
+            raise ConfigError(
+                f"The checkpoint {path} has a {key} of {tuple(facts.size)} for {name}, of which this layout cannot take its "
+                "part; continue on the layout that wrote it, or with train.optimizer=adamw from the start."
+            )
+        room.setdefault(names[name], {})[key] = piece
     return room
 
 
-def _as_the_parameter(parameter: Tensor, piece: Piece) -> Tensor:
-    """Restored state in the form that the optimizer would have made: a DTensor beside a sharded parameter."""
-    if isinstance(parameter, DTensor) and piece.data.shape == local(parameter).shape:
-        return DTensor.from_local(
-            piece.data,
-            parameter.device_mesh,
-            parameter.placements,
-            run_check=False,
-            shape=parameter.shape,
-            stride=parameter.stride(),
-        )
-    return piece.data
+def _restore(optimizer: torch.optim.Optimizer, parameter: Tensor, found: Mapping[str, Piece]) -> None:
+    """Put state back in the form in which the optimizer makes it."""
+    [group] = [group for group in optimizer.param_groups if any(p is parameter for p in group["params"])]
+    state: dict[str, Tensor] = {}
+    for key, piece in found.items():
+        data = piece.data
+        if not data.ndim:  # the number of the step, which only these two read on the card
+            data = data if group.get("fused") or group.get("capturable") else data.cpu()
+        elif isinstance(parameter, DTensor) and not isinstance(optimizer, LeanOptimizer):
+            mesh, placements = parameter.device_mesh, parameter.placements
+            stride = parameter.stride()
+            data = DTensor.from_local(data, mesh, placements, run_check=False, shape=parameter.shape, stride=stride)
+        state[key] = data
+    optimizer.state[parameter] = state
 
 
 def _staged(piece: Piece) -> Piece:
@@ -241,28 +245,37 @@ def _staged(piece: Piece) -> Piece:
 
 
 def _write_pieces(state: dict[str, Piece], directory: Path, group: ProcessGroup | None) -> None:
-    """Write ``state``; what went wrong in the writer arrives as itself, so that a full disk can be told from a bug."""
-    failures: list[BaseException] = []
-    try:
-        with _quiet():
-            writer = FileSystemWriter(directory)
-            dcp_save(state, storage_writer=writer, planner=_SavePieces(), process_group=group, no_dist=group is None)
-    except CheckpointException as error:
-        failures = [failure for failure, _ in error.failures.values()]
-    for failure in failures:  # outside the except block, where raising would replace the failure's own context
-        raise failure
+    with _as_itself():
+        writer = FileSystemWriter(directory)
+        dcp_save(state, storage_writer=writer, planner=_SavePieces(), process_group=group, no_dist=group is None)
 
 
 def _read(state: dict[str, Piece], path: Path) -> None:
     try:
-        with _quiet():
+        with _as_itself():
             dcp_load(state, storage_reader=FileSystemReader(path), planner=_LoadPieces(), no_dist=True)
-    except Exception as error:  # dcp wraps whatever went wrong, also a missing key, in errors of its own
-        reason = " ".join(str(error).split())[:200]
+    except Exception as error:
         raise InputError(
-            f"The checkpoint {path} does not fit this model or is damaged ({reason}); remove it to continue from the "
-            "one before."
+            f"The checkpoint {path} does not fit this model or is damaged ({' '.join(str(error).split())[:200]}); remove it "
+            "to continue from the one before."
         ) from error
+
+
+@contextlib.contextmanager
+def _as_itself() -> Iterator[None]:
+    """What goes wrong inside of dcp, which wraps everything, arrives as what it is: a full disk can be told from a bug.
+
+    Its remark that no process group is there is not shown: one process is what was asked for.
+    """
+    failures: list[BaseException] = []
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="torch.distributed")
+            yield
+    except CheckpointException as error:
+        failures = [failure for failure, _ in error.failures.values()]
+    for failure in failures:  # outside the except block, where raising would replace the failure's own context
+        raise failure
 
 
 def _metadata(path: Path) -> Metadata:
@@ -341,10 +354,3 @@ def _sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _quiet() -> warnings.catch_warnings[None]:
-    """Keep dcp's remark that no process group is there to itself: one process is what was asked for."""
-    found = warnings.catch_warnings()
-    warnings.filterwarnings("ignore", module="torch.distributed")
-    return found

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
@@ -83,7 +84,8 @@ class World:
         self.sizes = config.sizes(world)
         self.rank = dist.get_rank() if world > 1 else 0
         self.group: ProcessGroup | None = dist.new_group(backend="gloo") if world > 1 else None
-        """All processes over the CPU, for checkpoints; None when there is one."""
+        """All processes over the CPU, for checkpoints alone, whose thread speaks in it at any time; None when there is one."""
+        self._host = dist.new_group(backend="gloo") if world > 1 else None
         self._autocast: torch.dtype | None = None
         self._cut: set[nn.Parameter] = set()  # by tensor parallelism
         if dist.is_initialized():
@@ -150,6 +152,10 @@ class World:
             self._cut = {p for name, p in model.named_parameters() if split_axis(name) is not None}
         return model
 
+    def compute_in(self, dtype: torch.dtype) -> None:
+        """Of a model that is not laid out by :meth:`apply`: what it is computed in."""
+        self._autocast = dtype if dtype != torch.float32 else None
+
     def computing(self) -> contextlib.AbstractContextManager[object]:
         """What every forward pass runs under, of training and of looking."""
         if self._autocast is None:
@@ -204,13 +210,13 @@ class World:
             return dict(values)
         speaks = self.rank % (self.sizes[2] * self.sizes[3]) == 0  # one process for each part
         numbers = torch.tensor([value if speaks else 0.0 for value in values.values()], dtype=torch.float64)
-        dist.all_reduce(numbers, group=self.group)
+        dist.all_reduce(numbers, group=self._host)
         return dict(zip(values, numbers.tolist(), strict=True))
 
     def barrier(self) -> None:
         """Wait until all processes are here."""
-        if self.group is not None:
-            dist.barrier(self.group)
+        if self._host is not None:
+            dist.barrier(self._host)
 
     def close(self) -> None:
         """Leave the other processes, once all are here."""
@@ -241,7 +247,7 @@ class World:
             )
         if self.size > 1 and any(isinstance(module, QuantLinear) for module in model.modules()):
             raise ConfigError(
-                f"train.base keeps weights in few bits, which {self.size} processes cannot cut among them; remove it, or start one."
+                f"train.base keeps weights in few bits, which {self.size} processes cannot share; remove it, or start one."
             )
 
 
@@ -269,6 +275,8 @@ def shard_model(model: nn.Module, mesh: DeviceMesh, low: torch.dtype | None) -> 
     """
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
+    # It warns of changing an output in place, which nothing here does to a block's.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     # Inputs are cast at the door only: inside there are rotation tables, which need their float32.
     inside = MixedPrecisionPolicy(param_dtype=low, reduce_dtype=torch.float32, cast_forward_inputs=False)
     door = MixedPrecisionPolicy(param_dtype=low, reduce_dtype=torch.float32, cast_forward_inputs=True)

@@ -5,6 +5,7 @@ Checkpoints are written in these terms, so that they hold whole tensors under th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -29,6 +30,38 @@ class Piece(NamedTuple):
     def like(self, data: Tensor) -> Piece:
         """Another tensor that is cut like this one."""
         return self._replace(data=data)
+
+    def beside(self, data: Tensor) -> Piece | None:
+        """The piece that ``data`` is, which is kept beside this one, such as a scale for each row or block of a row.
+
+        None where that cannot be said, because the cut goes through something that ``data`` has one value for.
+        """
+        axes = self._axes_beside(data.shape, whole=False)
+        return None if axes is None else Piece(data, tuple(first for first, _, _ in axes), tuple(of for _, _, of in axes))
+
+    def room_beside(self, whole: Sequence[int], dtype: torch.dtype) -> Piece | None:
+        """Room for the piece of a tensor of shape ``whole`` that is kept beside this one; None as in :meth:`beside`."""
+        axes = self._axes_beside(whole, whole=True)
+        if axes is None:
+            return None
+        data = torch.empty([rows for _, rows, _ in axes], dtype=dtype, device=self.data.device)
+        return Piece(data, tuple(first for first, _, _ in axes), tuple(whole))
+
+    def _axes_beside(self, shape: Sequence[int], whole: bool) -> list[tuple[int, int, int]] | None:
+        """(first, rows, of) along each axis of something of ``shape``, which is its own or the whole's."""
+        axes = []
+        for axis, size in enumerate(shape):
+            first, rows, of = (
+                (self.offset[axis], self.data.shape[axis], self.whole[axis]) if axis < self.data.ndim else (0, 1, 1)
+            )
+            if rows == of or size == rows == 0:
+                axes.append((0 if rows == of else first, size, size))
+                continue
+            every = (of if whole else rows) / max(size, 1)  # entries here that one there stands for
+            if any(number % every for number in (first, rows, of)):
+                return None
+            axes.append((int(first / every), int(rows / every), int(of / every)))
+        return axes
 
 
 def local(tensor: Tensor) -> Tensor:
@@ -59,8 +92,3 @@ def _piece(model: nn.Module, name: str, parameter: Tensor) -> Piece:
         offset[axis] += group.rank() * whole[axis]
         whole[axis] *= group.size()
     return Piece(local(parameter), tuple(offset), tuple(whole))
-
-
-def empty_like(piece: Piece, dtype: torch.dtype) -> Tensor:
-    """Room for something that is cut like ``piece``."""
-    return torch.empty_like(piece.data, dtype=dtype)
