@@ -16,7 +16,7 @@ from corpus_pictures import encoded, photo
 from typer.testing import CliRunner
 
 from glyphflow.cli.main import app
-from glyphflow.corpus import Corpus
+from glyphflow.corpus import Corpus, add_specs
 from glyphflow.corpus.ingest import ingest_folder
 from glyphflow.corpus.runner import run
 from glyphflow.corpus.sources import cut
@@ -159,3 +159,24 @@ def test_ray_writes_the_same_columns_also_when_actors_are_killed(two: tuple[Corp
         ray.shutdown()
     run(there, "duplicates")
     assert columns(there) == columns(here)
+
+
+@pytest.mark.slow
+def test_ray_data_reads_a_selection_by_itself(two: tuple[Corpus, Corpus]) -> None:
+    ray = pytest.importorskip("ray")
+    pytest.importorskip("pandas")  # which Ray's part for data needs
+    from glyphflow.corpus.export import to_ray
+    from glyphflow.render import RenderSpec
+
+    here, _ = two
+    add_specs(here, "lines", [RenderSpec("word", seed, 64, 64) for seed in range(3)])
+    ray.init(include_dashboard=False, num_cpus=2, object_store_memory=80 << 20, log_to_driver=False)
+    try:
+        rows = to_ray(here.records(), 5).take_all()
+    finally:
+        ray.shutdown()
+    assert sorted(row["id"] for row in rows) == sorted(here.records().ids)
+    photos = [row for row in rows if row["source"] == "mine"]
+    assert all(row["image"]["bytes"][:2] == b"\xff\xd8" and row["caption_en"].startswith("picture number") for row in photos)
+    renders = [row for row in rows if row["source"] == "lines"]
+    assert all(row["image"]["bytes"][1:4] == b"PNG" and row["caption_en"] for row in renders) and len(renders) == 3

@@ -6,10 +6,12 @@ stopped goes on where it was; a folder that holds another export is refused.
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +48,7 @@ def export_webdataset(selection: Selection, folder: Path | str, per_file: int = 
     def write(path: Path, rows: Sequence[Row]) -> None:
         with atomic_path(path) as temporary, tarfile.open(temporary, "w", format=tarfile.PAX_FORMAT) as tar:
             for row in rows:
-                data, ending = picture(selection, row)
+                data, ending, row = sample(selection, row)
                 caption = _caption(row)
                 for name, content in ((ending, data), (".txt", caption.encode()), (".json", _said(row))):
                     member = tarfile.TarInfo(row.id + name)
@@ -74,7 +76,7 @@ def export_folder(selection: Selection, folder: Path | str) -> int:
 
     def write(path: Path, rows: Sequence[Row]) -> None:
         for row in rows:
-            data, ending = picture(selection, row)
+            data, ending, row = sample(selection, row)
             write_bytes(folder / (row.id + ending), data)
             write_bytes(folder / f"{row.id}.txt", (_caption(row)).encode())
             write_bytes(folder / f"{row.id}.json", _said(row))
@@ -91,18 +93,25 @@ def arrow_batches(selection: Selection, size: int = 100) -> Iterator[Any]:
 def to_ray(selection: Selection, size: int = 100) -> Any:
     """A ray.data.Dataset over the records (columns of :func:`export_parquet`); its workers read the corpus by itself.
 
-    They must see the corpus directory under the same path.
+    They must see the corpus directory under the same path. Blocks come in the order in which they are ready, unless Ray is told
+    to keep it (``ray.data.DataContext.get_current().execution_options.preserve_order``).
     """
     data = require("ray.data", "ray")
+    directory, view = str(selection.corpus.directory.resolve()), selection.view
 
     def load(block: dict[str, Any]) -> list[dict[str, Any]]:
-        from glyphflow.corpus.store import Corpus
-
-        chosen = Corpus.open(directory).records(view)
+        chosen = _opened(directory, view)
         return list(_batch(chosen, chosen.rows[block["first"] : block["first"] + size]).to_pylist())
 
-    directory, view = selection.corpus.directory.resolve(), selection.view
     return data.from_items([{"first": start} for start in range(0, len(selection), size)]).flat_map(load)
+
+
+@functools.lru_cache(maxsize=2)
+def _opened(directory: str, view: str | None) -> Selection:
+    """In a worker of Ray, which reads many blocks of one selection."""
+    from glyphflow.corpus.store import Corpus
+
+    return Corpus.open(directory).records(view)
 
 
 def to_hugging_face(selection: Selection) -> Any:
@@ -119,16 +128,19 @@ def to_hugging_face(selection: Selection) -> Any:
     return datasets.IterableDataset.from_generator(rows, features=datasets.Features.from_dict(_FEATURES))
 
 
-def picture(selection: Selection, row: Row) -> tuple[bytes, str]:
-    """The bytes of a record's picture and the ending of its file: a photograph as it came, a render as PNG."""
+def sample(selection: Selection, row: Row) -> tuple[bytes, str, Row]:
+    """A record's picture, the ending of its file, and ``row`` with all its captions: a photograph as it came, a render as PNG.
+
+    The captions of a render are known when it is drawn.
+    """
     data = selection.corpus.payload(row.shard, row.kind, row.offset, row.size)
     if row.kind == PHOTO:
-        return data, _ENDINGS.get(row.format, f".{row.format or 'bin'}")
+        return data, _ENDINGS.get(row.format, f".{row.format or 'bin'}"), row
     from PIL import Image
 
-    buffer = io.BytesIO()
-    Image.fromarray(selection.draw(data)).save(buffer, "PNG")
-    return buffer.getvalue(), ".png"
+    buffer, drawn = io.BytesIO(), selection.draw(data)
+    Image.fromarray(drawn.image).save(buffer, "PNG")
+    return buffer.getvalue(), ".png", replace(row, captions={**drawn.captions, **row.captions})
 
 
 def _caption(row: Row) -> str:
@@ -163,7 +175,7 @@ def _batch(selection: Selection, rows: Sequence[Row]) -> Any:
     arrow = require("pyarrow", "corpus")
     values = []
     for row in rows:
-        data, ending = picture(selection, row)
+        data, ending, row = sample(selection, row)
         values.append(
             {
                 "id": row.id,

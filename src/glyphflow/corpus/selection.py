@@ -18,6 +18,8 @@ from glyphflow.corpus.variants import VARIANT_COLUMNS, text_level
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from glyphflow.render import Rendered
+
 _INDEX = (
     "id",
     "kind",
@@ -136,9 +138,9 @@ class Selection:
             )
         return [self._load((self._everything or {})[each]) for each in wanted]
 
-    def draw(self, specification: bytes) -> NDArray[np.uint8]:
-        """The picture (H, W, 3) of a render's payload."""
-        return self._renderer.draw(specification).image
+    def draw(self, specification: bytes) -> Rendered:
+        """What a render's payload shows: the picture, its captions and the text in it."""
+        return self._renderer.draw(specification)
 
     def _load(self, row: Row) -> Record:
         data = self.corpus.payload(row.shard, row.kind, row.offset, row.size)
