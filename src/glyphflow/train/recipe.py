@@ -228,7 +228,7 @@ def find_recipe(source: str | Path) -> Path:
     if path.is_file():
         return path
     name = path.name.removesuffix(".yaml")
-    packaged = (_PACKAGED / f"{name}.yaml", _PACKAGED / name / "pretrain.yaml")
+    packaged = (_PACKAGED / f"{name}.yaml", _PACKAGED / f"{source}.yaml", _PACKAGED / name / "pretrain.yaml")
     return next((found for found in packaged if found.is_file()), path)
 
 
