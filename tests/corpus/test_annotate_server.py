@@ -21,6 +21,7 @@ from glyphflow.corpus import Corpus, add_specs
 from glyphflow.corpus.annotate import annotate
 from glyphflow.corpus.annotate.replies import Replies, forget_replies, replies_path
 from glyphflow.corpus.curate import curate
+from glyphflow.corpus.forget import forget
 from glyphflow.corpus.ingest import ingest_folder
 from glyphflow.corpus.measure import measure
 from glyphflow.corpus.recipe import RenderSet, Rule, Stage
@@ -278,3 +279,13 @@ def test_replies_survive_torn_lines_and_forget(corpus: Corpus) -> None:
     fourth = Replies(path)
     assert fourth.get("a" * 64, "p", "m") is None and fourth.get("d" * 64, "p", "m") is not None
     assert b"three" not in path.read_bytes() and b"one" not in path.read_bytes()
+
+
+def test_what_was_said_of_a_forgotten_picture_is_forgotten(corpus: Corpus) -> None:
+    with serve(_good) as server:
+        annotate(corpus, "all", _options(server.url))
+    index = corpus.index("mine-00000")
+    forget(corpus, [index["id"][2]])
+    said = replies_path(corpus, "mine-00000").read_text()
+    assert [digest in said for digest in index["sha256"]] == [True, True, False, True]
+    assert _columns(corpus)["recaption_en"][2] is None

@@ -88,6 +88,10 @@ def _forget_rows(corpus: Corpus, shard: str, rows: Sequence[int]) -> None:
         _replace(table, rows, {"error": FORGOTTEN, "measured": True})
     for table in sorted((corpus.directory / "views").glob(f"*/{shard}.parquet")):
         _replace(table, rows, {"kept": False, "rule": "Forgotten", "detail": FORGOTTEN})
+    from glyphflow.corpus.annotate.replies import forget_replies  # which knows the corpus, whose module knows this one
+
+    hashes = corpus.index(shard, ("sha256",))["sha256"]
+    forget_replies(corpus, shard, {hashes[row] for row in rows})
     tombstone = {"offset": -1, "size": 0, "width": 0, "height": 0, "orientation": 1, "key": "", "sha256": "", "format": ""}
     stays = ("kind", "source", "licence")
     _replace(corpus.index_path(shard), rows, {**tombstone, "captions": "{}", "error": FORGOTTEN}, stays)
