@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from glyphflow.core.config import Config, dump_config, load_config
+from glyphflow.core.config import Config, dump_config, load_config, with_overrides
 from glyphflow.core.errors import ConfigError
 
 
@@ -65,3 +65,14 @@ def test_unreadable_and_broken_files_are_one_sentence(tmp_path: Path) -> None:
 def test_a_config_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Train(steps=1).steps = 2
+
+
+def test_overrides_reach_entries_of_lists_by_name_or_number() -> None:
+    data = {"stages": [{"name": "F1", "rules": [{"min": 1}, {"min": 2}]}, {"name": "F2"}]}
+    found = with_overrides(data, ["stages.F1.rules.1.min=5", "stages.1.view=v"])
+    assert found == {"stages": [{"name": "F1", "rules": [{"min": 1}, {"min": 5}]}, {"name": "F2", "view": "v"}]}
+    assert data["stages"] == [{"name": "F1", "rules": [{"min": 1}, {"min": 2}]}, {"name": "F2"}]
+    with pytest.raises(ConfigError, match="'F9' in a list that has only F1, F2"):
+        with_overrides(data, ["stages.F9.view=v"])
+    with pytest.raises(ConfigError, match="'2' in a list that has only 0, 1"):
+        with_overrides(data, ["stages.F1.rules.2.min=5"])

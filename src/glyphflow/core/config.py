@@ -77,7 +77,10 @@ def dump_config(config: Config, path: Path) -> None:
 
 
 def with_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """``data`` with ``dotted.key=value`` strings applied, whose values are YAML; a malformed one is a :class:`ConfigError`."""
+    """``data`` with ``dotted.key=value`` strings applied, whose values are YAML; a malformed one is a :class:`ConfigError`.
+
+    An entry of a list is reached by its ``name`` or its number: ``stages.F5.rules.0.min=3``.
+    """
     changed = dict(data)
     for override in overrides:
         changed = _override(changed, override)
@@ -90,16 +93,27 @@ def _override(data: dict[str, Any], override: str) -> dict[str, Any]:
         raise ConfigError(f"The override {override!r} is not of the form key=value, for example train.lr=1e-4.")
     parsed = parse_yaml(value, f"the value of {key}")
     root = dict(data)
-    level = root
+    level: Any = root
     *parents, last = key.split(".")
     for parent in parents:
-        below = level.get(parent) or {}
-        if not isinstance(below, dict):
+        place = _place(level, parent, override)
+        below = level[place] if isinstance(level, list) else level.get(parent) or {}
+        if not isinstance(below, dict | list):
             raise ConfigError(f"The override {override!r} goes into {parent!r}, which holds {below!r} and no keys.")
-        level[parent] = dict(below)
-        level = level[parent]
-    level[last] = parsed
+        level[place] = below.copy()
+        level = level[place]
+    level[_place(level, last, override)] = parsed
     return root
+
+
+def _place(level: dict[str, Any] | list[Any], part: str, override: str) -> Any:
+    """The key ``part``; in a list the number of the entry that is called so, or that stands at that number."""
+    if isinstance(level, dict):
+        return part
+    names = [str(entry["name"]) if isinstance(entry, dict) and "name" in entry else str(at) for at, entry in enumerate(level)]
+    if part in names or (part.isdigit() and int(part) < len(level)):
+        return names.index(part) if part in names else int(part)
+    raise ConfigError(f"The override {override!r} names {part!r} in a list that has only {', '.join(names) or 'no entries'}.")
 
 
 def _sentence(cls: type[Config], name: str, error: pydantic.ValidationError) -> str:
