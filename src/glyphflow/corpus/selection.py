@@ -13,6 +13,7 @@ from glyphflow.core.errors import InputError
 from glyphflow.corpus.decode import PictureError, decode_rgb, upright_size
 from glyphflow.corpus.specs import Renderer
 from glyphflow.corpus.store import PHOTO, RENDER, Corpus
+from glyphflow.corpus.tables import read_table
 from glyphflow.corpus.variants import VARIANT_COLUMNS, text_level
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ class Row:
     split: str = ""  # of the view
     weight: float = 1.0  # how often the view wants the row drawn beside one of weight 1
     domain: str = ""  # nature, design, people, synthetic, or "" where nothing has classified the row
-    text: str | None = None  # what is written in the picture as far as it was read; None: nobody looked
+    lines: str | None = None  # what was read in the picture, JSON of the stage text; None: it has not run
+    text: str | None = None  # the same by the annotator, lines joined by line breaks
 
 
 class Selection:
@@ -114,6 +116,8 @@ class Selection:
         return [self._text_level(row) for row in self.rows]
 
     def _text_level(self, row: Row) -> str:
+        if row.lines is not None:
+            return text_level("\n".join(line["text"] for line in json.loads(row.lines)))
         if row.text is not None:
             return text_level(row.text)
         if row.kind == PHOTO:
@@ -177,7 +181,8 @@ class _Known:
     """What a view and the stages say about the rows of one shard beside the index."""
 
     def __init__(self, corpus: Corpus, shard: str, decided: dict[str, list[Any]]) -> None:
-        self.annotated = corpus.columns("annotate", shard) or {}
+        path = corpus.column_path("annotate", corpus.stage_fingerprint("annotate") or "", shard)
+        self.annotated = read_table(path, _ANNOTATION, optional=_ANNOTATION) if path.exists() else {}
         self._read = corpus.columns("text", shard, ("lines",)) or {}
         self._categories = corpus.columns("categories", shard, ("domain",)) or {}
         self._decided = decided
@@ -191,10 +196,13 @@ class _Known:
             return "synthetic"
         return (self._categories["domain"][number] or "") if self._categories else ""
 
+    def lines(self, number: int) -> str | None:
+        """What the stage text read, as JSON."""
+        told: str | None = self._read["lines"][number] if self._read else None
+        return told
+
     def text(self, number: int) -> str | None:
-        """What was read by the stage that reads, else by the annotator; None if nobody looked."""
-        if self._read and self._read["lines"][number] is not None:
-            return "\n".join(line["text"] for line in json.loads(self._read["lines"][number]))
+        """What the annotator read."""
         told: str | None = self.annotated["text"][number] if "text" in self.annotated else None
         return told
 
@@ -221,10 +229,11 @@ def _row(index: dict[str, list[Any]], known: _Known, shard: str, number: int) ->
         captions=captions,
         format=index["format"][number],
         licence=index["licence"][number],
-        references=tuple(json.loads(index["references"][number] or "[]")),
+        references=tuple(json.loads(index["references"][number])) if index["references"][number] else (),
         split=known.view("split", number) or "",
         weight=1.0 if weight is None else weight,
         domain=known.domain(number, kind),
+        lines=known.lines(number),
         text=known.text(number),
     )
 
@@ -236,12 +245,16 @@ def captions_of(raw: str | None, annotated: dict[str, list[Any]], number: int, r
     """
     came: dict[str, str] = json.loads(raw) if raw and "raw" not in refused else {}
     captions = {f"raw_{language}": text for language, text in came.items()}
-    for variant in ("recaption", "fused"):
-        for column in VARIANT_COLUMNS[variant] if variant not in refused else ():
-            name = column.removeprefix("annotate.")
-            if name in annotated and annotated[name][number]:
-                captions[name] = annotated[name][number]
+    for name, variant in _ANNOTATED.items():
+        if variant not in refused and name in annotated and annotated[name][number]:
+            captions[name] = annotated[name][number]
     return captions
+
+
+_ANNOTATED = {
+    column.removeprefix("annotate."): variant for variant in ("recaption", "fused") for column in VARIANT_COLUMNS[variant]
+}
+_ANNOTATION = (*_ANNOTATED, "caption_en", "caption_zh", "text")
 
 
 def _render_captions(annotated: dict[str, list[Any]], number: int) -> dict[str, str]:
