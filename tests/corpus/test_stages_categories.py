@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from column_corpus import column_corpus
 from glyphflow.core.errors import ConfigError
 from glyphflow.corpus import Corpus, add_specs
 from glyphflow.corpus.categories import Classifier, Seen, Taxonomy, load_taxonomy
+from glyphflow.corpus.ingest import ingest_folder
 from glyphflow.corpus.recipe import RenderSet
 from glyphflow.corpus.runner import run
 from glyphflow.corpus.variants import best_caption, text_level
@@ -160,3 +162,18 @@ def test_the_best_caption() -> None:
     assert best_caption(captions, "en") == "f" and best_caption(captions | {"recaption_en": "c"}, "en") == "c"
     assert best_caption({"en": "truth", "recaption_en": "c"}, "en") == "truth"
     assert best_caption(captions, "zh") == "z" and best_caption({}, "en") is None
+
+
+def test_captions_are_known_before_a_record_is_opened(folder: Callable[..., Path], tmp_path: Path) -> None:
+    corpus = Corpus.create(tmp_path / "c")
+    ingest_folder(corpus, folder(1), "mine", "x")
+    add_specs(corpus, "words", RenderSet(name="words", template="word", count=1).specs())
+    selection = corpus.records()
+    assert selection.rows[0].captions == selection.load(0).captions == {"raw_en": "picture number 0"}
+    assert selection.rows[1].captions == {} and set(selection.load(1).captions) == {"en", "zh"}  # known once it is drawn
+    for name, options in (("pixels", {}), ("annotate", {"reading": False})):
+        run(corpus, name, options, workers=1)
+    selection = corpus.records()
+    assert selection.rows[1].captions == selection.load(1).captions == corpus.records().load(1).captions
+    told = "picture number 0"
+    assert selection.rows[0].captions == {"raw_en": told, "recaption_en": told, "fused_en": told}
