@@ -155,6 +155,20 @@ def save_plan(corpus: Corpus, source: str, plan: Mapping[str, Any]) -> None:
     write_bytes(corpus.directory / "sources" / f"{source}.json", json.dumps(plan).encode("ascii"))
 
 
+def is_planned(plan: dict[str, Any], path: Path, name: str) -> bool:
+    """Whether the file ``path`` is in the plan as ``name``; from now on it is.
+
+    One that has another size than when it was planned is an :class:`InputError`: its rows would not be what was promised.
+    """
+    sizes: dict[str, int] = plan.setdefault("sizes", {})
+    size = path.stat().st_size if path.exists() else 0  # a link to nothing becomes a row with the reason
+    if sizes.get(name, size) != size:
+        raise InputError(f"{path} had {sizes[name]} bytes when it was ingested, now it has {size}; put new ones elsewhere.")
+    known = name in sizes
+    sizes[name] = size
+    return known
+
+
 def write_shards(
     corpus: Corpus,
     source: str,

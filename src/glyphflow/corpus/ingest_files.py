@@ -24,6 +24,7 @@ from glyphflow.corpus.ingest import (
     Ingested,
     Item,
     extension_of,
+    is_planned,
     open_plan,
     read_picture,
     save_plan,
@@ -72,15 +73,9 @@ def _ingest_files(corpus: Corpus, place: Path, source: str, licence: str, per_sh
         raise InputError(f"{place} holds no .{kind} files; give such a file or a folder of them.")
     with corpus.writing(f"ingesting {source!r}"):
         plan = open_plan(corpus, source, kind, place)
-        sizes: dict[str, int] = plan.setdefault("sizes", {})
         scans: dict[str, _Scan] = {}
         for path in files:
-            size = path.stat().st_size
-            if sizes.setdefault(path.name, size) != size:
-                raise InputError(
-                    f"{path} had {sizes[path.name]} bytes when it was ingested, now it has {size}; put new ones elsewhere."
-                )
-            if not any(part[0] == path.name for part in plan["shards"]):
+            if not is_planned(plan, path, path.name):
                 total = _count(scans, path, kind)
                 plan["shards"] += [[path.name, start, min(per_shard, total - start)] for start in range(0, total, per_shard)]
         save_plan(corpus, source, plan)

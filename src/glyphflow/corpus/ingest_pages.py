@@ -17,7 +17,7 @@ from typing import Any
 
 from glyphflow.core.errors import InputError
 from glyphflow.corpus.captions import from_text
-from glyphflow.corpus.ingest import Ingested, Item, extension_of, open_plan, save_plan, write_shards
+from glyphflow.corpus.ingest import Ingested, Item, extension_of, is_planned, open_plan, save_plan, write_shards
 from glyphflow.corpus.ingest_html import Browser, find_browser
 from glyphflow.corpus.ingest_pdf import PDFReader
 from glyphflow.corpus.store import Corpus, check_name
@@ -83,19 +83,7 @@ def find_pages(place: Path) -> list[str]:
 
 def _extend(plan: dict[str, Any], folder: Path, names: Sequence[str], per_shard: int, drawers: _Drawers) -> None:
     """Plan the files that are not planned yet; refuse those that were and have changed."""
-    sizes: dict[str, int] = plan.setdefault("sizes", {})
-    pages: Part = []
-    for name in names:
-        path = folder / name
-        size = path.stat().st_size if path.exists() else 0  # a link to nothing is a row with the reason
-        if name in sizes:
-            if sizes[name] != size:
-                raise InputError(
-                    f"{path} had {sizes[name]} bytes when it was ingested, now it has {size}; put new ones elsewhere."
-                )
-            continue
-        sizes[name] = size
-        pages.append([name, 0, drawers.pages(name)])
+    pages = [[name, 0, drawers.pages(name)] for name in names if not is_planned(plan, folder / name, name)]
     part: Part = []
     for name, first, count in pages:
         while count:
@@ -134,7 +122,7 @@ class _Drawers:
         """How many rows a file becomes."""
         if extension_of(name) in HTML:
             return 1
-        return self._pool.submit(lambda: self._reader(PDFReader, self._dpi).pages(self._folder / name)).result()
+        return self._pool.submit(lambda: int(self._reader(PDFReader, self._dpi).pages(self._folder / name))).result()
 
     def items(self, part: Part) -> Iterator[Item]:
         """The rows of a shard, in order; a few pages are drawn ahead."""
