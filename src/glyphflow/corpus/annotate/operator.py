@@ -135,7 +135,7 @@ def _asker(
     if kind == "qwen" and place:
         from glyphflow.corpus.annotate.qwen import QwenVL
 
-        captioner = QwenVL(Path(place), device)
+        captioner = QwenVL(Path(place).expanduser(), device)
         return Asker(captioner.identity, captioner, **limits)
     raise ConfigError(f"{using!r} cannot annotate; choose rules, endpoint:URL or qwen:DIRECTORY.")
 
