@@ -11,34 +11,29 @@ So there is nothing to give back, and a consumer that keeps many batches makes t
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import heapq
 import multiprocessing
 import threading
 import time
-import traceback
-import weakref
 from collections import Counter, deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.shared_memory import SharedMemory
 from types import TracebackType
 from typing import Any
 
-import numpy as np
-import torch
-
-from glyphflow.core.errors import GlyphFlowError, InputError
-from glyphflow.feed.amendments import Amendment
+from glyphflow.core.errors import InputError
 from glyphflow.feed.order import Part
-from glyphflow.feed.packing import Layout, layout_of, pack, unpack
+from glyphflow.feed.packing import Layout, unpack
+from glyphflow.feed.producer import Message, produce
+from glyphflow.feed.ring import Ring
 from glyphflow.feed.transport import FeedPlan, Orders
 
 MAX_DEATHS = 3
 """A step at which that many producers died is not tried again."""
-_SLOT_BYTES = 1 << 20
-_HELDOUT = -1
+_ORDERS = 2
+"""Steps that a producer knows of: the one it makes, and the next, so that it never waits for an answer."""
 _PATIENCE = 0.5
 
 
@@ -48,7 +43,7 @@ class LocalTransport:
     def __init__(self, plan: FeedPlan, orders: Orders) -> None:
         self._plan, self._orders = plan, orders
         self._team = _Team(plan, orders.part)
-        self._ring = _Ring(self._team.wake)
+        self._ring = Ring(self._team.wake)
         self._ready: dict[int, _Made] = {}
         self._changed = threading.Condition()
         self._next = orders.start
@@ -109,29 +104,30 @@ class LocalTransport:
                 self._changed.notify_all()
 
     def _give_out(self, steps: _Steps) -> None:
-        """Give idle producers the steps that come next, no further ahead than the depth allows."""
+        """Order the steps that come next from those with the least to do, no further ahead than the depth allows."""
         wanted = self._orders.wanted(steps.peek())
         self._team.resize(wanted)
-        for worker in self._team.idle():
-            step = steps.peek()
-            if step >= self._next + self._orders.depth + wanted:
+        while (step := steps.peek()) < self._next + self._orders.depth + wanted:
+            worker = self._team.least_busy()
+            if worker is None or len(worker.orders) == _ORDERS:
                 return
             steps.pop()
-            worker.step, worker.slot = step, self._ring.free()
-            self._team.send(worker, ("batch", step, self._orders.entries(step), worker.slot.name, worker.slot.size))
+            slot = self._ring.free()
+            worker.orders.append((step, slot))
+            self._team.send(worker, ("batch", step, self._orders.entries(step), slot.name, slot.size))
 
-    def _hear(self, worker: _Worker, message: tuple[Any, ...] | None, steps: _Steps) -> None:
+    def _hear(self, worker: _Worker, message: Message | None, steps: _Steps) -> None:
         if message is None:  # it died
-            if worker.step is not None:
-                steps.again(worker.step, worker.exit)
-                self._ring.give_back(worker.slot)
+            for number, (step, slot) in enumerate(worker.orders):
+                steps.again(step, worker.exit, guilty=number == 0)
+                self._ring.give_back(slot)
             return
+        step, slot = worker.orders.popleft()
         if message[0] == "grow":
-            worker.slot = self._ring.larger(worker.slot, message[1])
-            self._team.send(worker, ("slot", worker.slot.name, worker.slot.size))
+            slot = self._ring.larger(slot, message[1])
+            worker.orders.appendleft((step, slot))
+            self._team.send(worker, ("slot", slot.name))
             return
-        step, slot, worker.step = worker.step, worker.slot, None
-        assert step is not None
         if message[0] == "failed":
             self._ring.give_back(slot)
             made = _Made(slot, None, message[1])
@@ -168,8 +164,8 @@ class _Steps:
         else:
             self._fresh += 1
 
-    def again(self, step: int, exit_code: int | None) -> None:
-        self._deaths[step] += 1
+    def again(self, step: int, exit_code: int | None, *, guilty: bool) -> None:
+        self._deaths[step] += guilty
         if self._deaths[step] == MAX_DEATHS:
             raise InputError(
                 f"Producers died {MAX_DEATHS} times at step {step} (the last one with exit code {exit_code}; -9 is usually the "
@@ -178,82 +174,12 @@ class _Steps:
         heapq.heappush(self._again, step)
 
 
-class _Ring:
-    """Pieces of shared memory that take turns; all are made, and removed, by the consumer's process."""
-
-    def __init__(self, wake: Any) -> None:
-        self._free: deque[SharedMemory] = deque()
-        self._all: dict[str, SharedMemory] = {}
-        self._wake = wake
-        self._size = _SLOT_BYTES
-        self._closed = False
-
-    def free(self) -> SharedMemory:
-        """A slot that nobody uses; a new one when all are in use."""
-        with contextlib.suppress(IndexError):
-            return self._free.popleft()
-        return self._new()
-
-    def give_back(self, slot: SharedMemory) -> None:
-        """Let the slot be used again. Called by whoever drops the last tensor, so it takes no lock."""
-        if self._closed:
-            self._remove(slot)
-        else:
-            self._free.append(slot)
-            self._wake()
-
-    def larger(self, slot: SharedMemory, size: int) -> SharedMemory:
-        """A slot of at least ``size`` bytes instead; later ones are as large."""
-        self._size = max(self._size, size + size // 4)
-        self._remove(slot)
-        return self._new()
-
-    def lease(self, slot: SharedMemory) -> torch.Tensor:
-        """The bytes of a slot; when the last view of them is gone, the slot is given back."""
-        lease = _Lease(slot)
-        weakref.finalize(lease, self.give_back, slot).atexit = False
-        return torch.from_numpy(np.asarray(lease))
-
-    def close(self) -> None:
-        """Remove what nobody looks at, and the rest as soon as nobody does."""
-        self._closed = True
-        while self._free:
-            self._remove(self._free.popleft())
-        for slot in self._all.values():
-            with contextlib.suppress(FileNotFoundError):
-                slot.unlink()
-
-    def _new(self) -> SharedMemory:
-        slot = SharedMemory(create=True, size=self._size)
-        self._all[slot.name] = slot
-        return slot
-
-    def _remove(self, slot: SharedMemory) -> None:
-        self._all.pop(slot.name, None)
-        slot.close()
-        with contextlib.suppress(FileNotFoundError):
-            slot.unlink()
-
-
-class _Lease:
-    """What an array over a slot refers to: gone when the last view is gone.
-
-    It is given by its address, as shared memory cannot be closed while an array holds it as a buffer, and an array tells that
-    it goes a moment before it lets go.
-    """
-
-    def __init__(self, slot: SharedMemory) -> None:
-        address = ctypes.addressof(ctypes.c_char.from_buffer(slot.buf))
-        self.__array_interface__ = {"shape": (slot.size,), "typestr": "|u1", "data": (address, False), "version": 3}
-
-
 @dataclass(eq=False)
 class _Worker:
     process: BaseProcess
     pipe: Connection
-    slot: Any = None
-    step: int | None = None
-    """What it works at; None: it waits."""
+    orders: deque[tuple[int, SharedMemory]] = field(default_factory=deque)
+    """Steps, and where to put them: the first is being made."""
     leaving: bool = False
 
     @property
@@ -289,22 +215,22 @@ class _Team:
         spare = [worker for worker in self._workers if not worker.leaving][count:]
         for worker in spare:
             worker.leaving = True
-        for worker in [w for w in self._workers if w.leaving and w.step is None]:
+        for worker in [w for w in self._workers if w.leaving and not w.orders]:
             self._workers.remove(worker)
             worker.pipe.close()
 
-    def idle(self) -> list[_Worker]:
-        """Those who wait for a step."""
-        return [worker for worker in self._workers if worker.step is None and not worker.leaving]
+    def least_busy(self) -> _Worker | None:
+        """Who shall get the next step."""
+        return min((w for w in self._workers if not w.leaving), key=lambda w: len(w.orders), default=None)
 
-    def send(self, worker: _Worker, message: tuple[Any, ...]) -> None:
+    def send(self, worker: _Worker, message: Message) -> None:
         """Tell a producer something; if it has just died, :meth:`listen` will say so."""
         with contextlib.suppress(OSError):
             worker.pipe.send(message)
 
-    def listen(self) -> list[tuple[_Worker, tuple[Any, ...] | None]]:
+    def listen(self) -> list[tuple[_Worker, Message | None]]:
         """What producers say, None for one that died and is gone; waits until there is something or somebody calls wake."""
-        found: list[tuple[_Worker, tuple[Any, ...] | None]] = []
+        found: list[tuple[_Worker, Message | None]] = []
         ready = wait([self._bell, *(worker.pipe for worker in self._workers)], _PATIENCE)
         if self._bell in ready:
             self._rung = False
@@ -319,7 +245,7 @@ class _Team:
                 found.append((worker, None))
         return found
 
-    def ask(self, question: tuple[Any, ...]) -> list[Any]:
+    def ask(self, question: Message) -> list[Any]:
         """One question to one producer, answered before anything else; errors of its making are raised here."""
         self.resize(max(1, len(self._workers)))
         for _ in range(MAX_DEATHS):
@@ -357,53 +283,3 @@ class _Team:
         theirs.close()
         self._hired += 1
         self._workers.append(_Worker(process, ours))
-
-
-def produce(pipe: Connection, plan: FeedPlan, part: Part, number: int) -> None:
-    """What a producer process does until its pipe is closed."""
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the trainer decides when to stop
-    feed: Any = None
-    slots: dict[str, SharedMemory] = {}
-    with contextlib.suppress(EOFError, OSError):
-        while True:
-            question = pipe.recv()
-            try:
-                feed = feed or plan.open(number)
-                if question[0] == "heldout":
-                    pipe.send(("heldout", list(feed.heldout(question[1]))))
-                else:
-                    _answer(pipe, feed, part, slots, *question[1:])
-            except (EOFError, OSError):
-                raise
-            except GlyphFlowError as error:
-                pipe.send(("failed", error))
-            except Exception:
-                pipe.send(("failed", RuntimeError(f"A producer failed:\n{traceback.format_exc()}")))
-
-
-def _answer(
-    pipe: Connection,
-    feed: Any,
-    part: Part,
-    slots: dict[str, SharedMemory],
-    step: int,
-    entries: tuple[Amendment, ...],
-    name: str,
-    size: int,
-) -> None:
-    """Make a batch, put it into the slot, and say where its tensors lie."""
-    began = time.perf_counter()
-    feed.amend(entries)
-    batch = feed.batch(step, part)
-    layout = layout_of(batch)
-    if layout.size > size:
-        pipe.send(("grow", layout.size))
-        _, name, size = pipe.recv()
-    if name not in slots:
-        slots[name] = SharedMemory(name)
-    memory = np.frombuffer(slots[name].buf, dtype=np.uint8)
-    pack(batch, layout, torch.from_numpy(memory))
-    side = getattr(feed, "side", lambda step: None)(step)
-    pipe.send(("made", layout, time.perf_counter() - began, side))
