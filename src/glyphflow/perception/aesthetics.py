@@ -102,9 +102,13 @@ class Head:
         self._layers = _linear_layers(Path(file))
         self.identity = f"head-{sha256_file(Path(file))[:8]}+{self._encoder.identity}"
 
-    def scores(self, images: Sequence[NDArray[np.uint8]]) -> list[float]:
-        """The predicted opinion (LAION's: 1..10) of each (H, W, 3) uint8 RGB picture."""
-        vectors = torch.from_numpy(self._encoder.pictures(images))
+    def prepare(self, image: NDArray[np.uint8]) -> dict[str, Tensor]:
+        """The encoder's inputs for an (H, W, 3) uint8 RGB picture."""
+        return self._encoder.prepare(image)
+
+    def scores(self, prepared: Sequence[Mapping[str, Tensor]]) -> list[float]:
+        """The predicted opinion (LAION's: 1..10) of each picture that :meth:`prepare` made ready."""
+        vectors = torch.from_numpy(self._encoder.prepared_pictures(prepared))
         if vectors.shape[1] != self._layers[0][0].shape[1]:
             raise InputError(
                 f"the head takes vectors of {self._layers[0][0].shape[1]} numbers, the encoder gives {vectors.shape[1]}; "

