@@ -118,6 +118,23 @@ def test_killed_and_continued_is_bit_equal_to_uninterrupted(model: Path, cache: 
     ]
 
 
+@pytest.mark.slow
+def test_two_processes_of_torchrun_train_the_same(model: Path, cache: Path, straight: Path, tmp_path: Path) -> None:
+    changes = ["train.steps=8", "preview.prompts=[a]", "preview.steps=1", "preview.width=64", "preview.height=64"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launch, "-m", "glyphflow", "train", "demo-mmdit", *arguments(model, cache, tmp_path / "run"), *changes]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=170)
+    assert done.returncode == 0 and done.stdout.count("Trained to step 8") == 1, done.stderr
+    ours, theirs = (
+        {line["step"]: line for line in read_metrics(out) if "loss" in line} for out in (straight, tmp_path / "run")
+    )
+    assert list(theirs) == [2, 4, 6, 8]  # the schedule is still warming up, so the length of the run does not matter
+    for step, line in theirs.items():
+        assert line["loss"] == pytest.approx(ours[step]["loss"], rel=0.01)  # both compute in bfloat16
+    assert (tmp_path / "run" / "previews" / "step_000008.png").exists()
+
+
 def test_interrupt_saves_and_says_how_to_go_on(model: Path, cache: Path, straight: Path, tmp_path: Path) -> None:
     recipe = mmdit_recipe(model, cache, tmp_path / "run")
 

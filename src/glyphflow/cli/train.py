@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -39,7 +40,8 @@ def register(app: typer.Typer) -> None:
         else:
             train_mmdit(read, peak=_peak())
             steps = course_of(read).settings.steps
-        typer.echo(f"Trained to step {steps} in {read.out}; glyphflow export {read.out} OUT makes a pipeline directory.")
+        if os.environ.get("RANK", "0") == "0":
+            typer.echo(f"Trained to step {steps} in {read.out}; glyphflow export {read.out} OUT makes a pipeline directory.")
 
     @app.command()
     def export(

@@ -197,7 +197,7 @@ class Loop(Generic[B]):
         found = [record for batch in batches for sample in batch.split(len(batch.ids)) for record in self._guilty(sample)]
         if self._world.part.world > 1:
             gathered: list[list[str]] = [[] for _ in range(dist.get_world_size())]
-            dist.all_gather_object(gathered, found, group=self._world.group)
+            dist.all_gather_object(gathered, found)
             found = list(dict.fromkeys(record for some in gathered for record in some))
         everyone = [record for batch in batches for record in batch.ids]
         names = f"the records {', '.join(found)}" if found else f"no single record of {', '.join(everyone)}"
@@ -231,8 +231,8 @@ class Loop(Generic[B]):
             if metrics and measured:
                 metrics.write(done, measured)
         if self._preview and (last or done % settings.preview_every == 0):
-            with self._averaged(), self._world.whole(self.model) as whole, self._world.computing():
-                sheet = self._preview(whole)
+            with self._averaged(), self._world.computing():
+                sheet = self._preview(self.model)
             if metrics:
                 with atomic_path(self._out / "previews" / f"step_{done:06d}.png") as temporary:
                     sheet.save(temporary, format="png")
@@ -292,11 +292,7 @@ class Loop(Generic[B]):
 
     def _anyone(self, mine: bool) -> bool:
         """Whether a rank was asked to stop: signals do not arrive everywhere within the same step."""
-        if self._world.group is None:
-            return mine
-        flag = torch.tensor(float(mine))
-        dist.all_reduce(flag, group=self._world.group)
-        return bool(flag)
+        return bool(self._world.sum({"stop": float(mine)})["stop"])
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import cast
 
@@ -16,19 +17,21 @@ from glyphflow.generate.directory import ModelFacts, locate
 from glyphflow.generate.pipeline import Pipeline
 from glyphflow.models import VAE, ConditionEncoder, MMDiT
 from glyphflow.train.curriculum import Curriculum
+from glyphflow.train.parallel import World
 from glyphflow.train.recipe import MMDiTRecipe
 from glyphflow.train.vae import contact_sheet
 
 _COLUMNS = 4
 
 
-def preview_sheet(recipe: MMDiTRecipe | Curriculum, device: torch.device | None = None) -> Callable[[nn.Module], Image.Image]:
+def preview_sheet(recipe: MMDiTRecipe | Curriculum, world: World | None = None) -> Callable[[nn.Module], Image.Image]:
     """A callable that draws the prompts of ``recipe.preview`` with the MMDiT it is given, one contact sheet a time.
 
-    Prompts are embedded once, here; the condition encoder is not kept. ``device`` is the model's (None: the recipe's).
+    Prompts are embedded once, here; the condition encoder is not kept. ``world``: where the model is, which all its processes
+    draw with (None: this process alone, on the recipe's device).
     """
     settings = recipe.preview
-    root, device = locate(recipe.train.init_from), device or pick_device(recipe.train.device)
+    root, device = locate(recipe.train.init_from), world.device if world else pick_device(recipe.train.device)
     condition = ConditionEncoder.from_pretrained(root, torch.float32, device)
     embeds, mask = condition.pad(condition.encode(settings.prompts))
     empty, _ = condition.pad(condition.encode([""]) * len(settings.prompts))
@@ -37,17 +40,19 @@ def preview_sheet(recipe: MMDiTRecipe | Curriculum, device: torch.device | None 
 
     def draw(model: nn.Module) -> Image.Image:
         seeds = (derive_seed(settings.seed, "preview", number) for number in range(len(settings.prompts)))
-        result = Pipeline(cast(MMDiT, model), vae, None, schedule, facts, device=device).generate(
-            prompt_embeds=embeds,
-            prompt_embeds_mask=mask,
-            negative_prompt_embeds=empty,
-            true_cfg_scale=settings.guidance,
-            num_inference_steps=settings.steps,
-            width=settings.width,
-            height=settings.height,
-            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-            progress=False,
-        )
+        pipeline = Pipeline(cast(MMDiT, model), vae, None, schedule, facts, device=device)
+        with world.whole(model) if world else contextlib.nullcontext():
+            result = pipeline.generate(
+                prompt_embeds=embeds,
+                prompt_embeds_mask=mask,
+                negative_prompt_embeds=empty,
+                true_cfg_scale=settings.guidance,
+                num_inference_steps=settings.steps,
+                width=settings.width,
+                height=settings.height,
+                generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+                progress=False,
+            )
         return contact_sheet(result.images, _COLUMNS)
 
     return draw

@@ -270,7 +270,7 @@ def _previews(recipe: MMDiTRecipe | Curriculum, world: World) -> Preview | None:
         return None
     from glyphflow.train.preview import preview_sheet
 
-    return preview_sheet(recipe, world.device)
+    return preview_sheet(recipe, world)
 
 
 def encode_sources(
