@@ -12,10 +12,12 @@ import pytest
 import torch
 from pictures_of_things import as_jpeg, blurred, noisy, photo
 from PIL import Image
+from tiny_encoders import siglip
 
 from glyphflow.core.errors import InputError, MissingError
 from glyphflow.perception import quality
-from glyphflow.perception.aesthetics import Hand, _linear_layers, by_hand
+from glyphflow.perception.aesthetics import Hand, Head, _linear_layers, by_hand
+from glyphflow.perception.alignment import DualEncoder
 from glyphflow.perception.detail import measure_detail
 
 PHOTOS = ("astronaut", "chelsea", "camera")
@@ -193,3 +195,19 @@ def test_a_learned_head_is_read_as_a_chain_of_linear_layers(tmp_path: Path) -> N
     (tmp_path / "head.pth").write_bytes(b"nothing")
     with pytest.raises(InputError, match="cannot be read"):
         _linear_layers(tmp_path / "head.pth")
+
+
+def test_a_head_scores_what_its_encoder_sees(tmp_path: Path) -> None:
+    siglip(tmp_path / "encoder")
+    encoder = DualEncoder(tmp_path / "encoder")
+    torch.manual_seed(3)
+    torch.save(torch.nn.Linear(32, 1).state_dict(), tmp_path / "head.pth")
+    told = torch.load(tmp_path / "head.pth", weights_only=True)
+    images = [photo("coffee"), photo("rocket")]
+    expected = torch.from_numpy(encoder.pictures(images)) @ told["weight"][0] + told["bias"]
+    head = Head(tmp_path / "head.pth", tmp_path / "encoder")
+    assert head.scores([head.prepare(image) for image in images]) == pytest.approx(expected.tolist(), abs=1e-6)
+    torch.save(torch.nn.Linear(768, 1).state_dict(), tmp_path / "large.pth")
+    wrong = Head(tmp_path / "large.pth", tmp_path / "encoder")
+    with pytest.raises(InputError, match="768 numbers, the encoder gives 32"):
+        wrong.scores([wrong.prepare(images[0])])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import threading
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +52,7 @@ class Faces:
     @functools.cached_property
     def identity(self) -> str:
         """Names the cascade, OpenCV's version, and how it is searched."""
-        version = metadata.version("opencv-python-headless")
-        return f"opencv-{version}+{sha256_file(self._path)[:8]}/{LONG_SIDE}-{SMALLEST}-{STEP}-{NEIGHBOURS}"
+        return f"opencv-{self._cv2.__version__}+{sha256_file(self._path)[:8]}/{LONG_SIDE}-{SMALLEST}-{STEP}-{NEIGHBOURS}"
 
     def find(self, image: NDArray[np.uint8]) -> list[Face]:
         """The faces in an (H, W, 3) uint8 RGB picture, the largest first."""
