@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from glyphflow.cli import plan_card
 from glyphflow.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,7 +26,10 @@ def register(plan: typer.Typer) -> None:
     def train(
         recipe: Annotated[str, typer.Argument(help="A curriculum or a recipe of kind mmdit: a file, or a packaged one.")],
         overrides: Annotated[list[str] | None, typer.Argument(help="Recipe keys to change, e.g. caption_tokens=200.")] = None,
-        gpus: Annotated[str, typer.Option(help="Trainers, like 8xH200; several with commas make a table.")] = "8xH200",
+        gpus: Annotated[
+            str | None,
+            typer.Option(help="Trainers, like 8xH200 (the default); several with commas make a table; 1xH200 is one card."),
+        ] = None,
         tp: Annotated[int | None, typer.Option(help="Tensor parallel: processes that share each block by heads.")] = None,
         sp: Annotated[int | None, typer.Option(help="Ulysses: processes that share each sample's tokens.")] = None,
         dp: Annotated[str | None, typer.Option(help="Shards of the state, or COPIESxSHARDS, like 32x8.")] = None,
@@ -33,7 +37,8 @@ def register(plan: typer.Typer) -> None:
             str | None, typer.Option(help="Activation checkpointing: none, full, or a number k for every k-th block.")
         ] = None,
         memory: Annotated[
-            str | None, typer.Option(help="What a card may give, such as 24GB; the whole card by default.")
+            str | None,
+            typer.Option(help="What a card may give, such as 24GB. Without --gpus: a plan for one card of that size."),
         ] = None,
         efficiency: Annotated[float, typer.Option(help="Share of the dense peak that blocks reach while computing.")] = 0.40,
         encode_rate: Annotated[
@@ -48,20 +53,30 @@ def register(plan: typer.Typer) -> None:
         from glyphflow.core.hardware import parse_bytes
         from glyphflow.plan import layout as layouts
         from glyphflow.plan import train as planning
-        from glyphflow.plan.cards import CARDS, parse_gpus
+        from glyphflow.plan.cards import CARDS, parse_gpus, smallest
         from glyphflow.plan.producers import Encoding, parse_rates, read_rates
         from glyphflow.plan.recipe import read_plannable
 
         if not 0 < efficiency <= 1:
             raise InputError(f"--efficiency is {efficiency:g}; it is a share of the peak, above 0 and at most 1.")
         curriculum, every = read_plannable(recipe, overrides or ()), _every(checkpoint)
+        budget = None if memory is None else parse_bytes(memory)
+        if gpus is None and budget is not None:
+            gpus = f"1x{smallest(budget)}"
+        cards = (gpus or "8xH200").split(",")
+        if len(cards) == 1 and parse_gpus(cards[0])[0] == 1:
+            name = parse_gpus(cards[0])[1]
+            machine = planning.Machine(CARDS[name], planning.Assumptions(efficiency), budget)
+            if as_json:
+                typer.echo(json.dumps(plan_card.as_json(curriculum, name, machine), indent=1))
+            else:
+                typer.echo("\n".join(plan_card.lines(recipe, curriculum, name, machine)))
+            return
         rates = (read_rates(feed_log) if feed_log else {}) | (parse_rates(encode_rate) if encode_rate else {})
         results = []
-        for text in gpus.split(","):
+        for text in cards:
             count, name = parse_gpus(text)
-            machine = planning.Machine(
-                CARDS[name], planning.Assumptions(efficiency), None if memory is None else parse_bytes(memory)
-            )
+            machine = planning.Machine(CARDS[name], planning.Assumptions(efficiency), budget)
             choice = layouts.layouts(count, machine.card.machine, curriculum.model, tp, sp, _dp(dp, count, tp, sp))
             tried = planning.compare(curriculum, choice, machine, every, Encoding(machine.card, rates))
             best = planning.fastest(tried.values())
@@ -72,7 +87,7 @@ def register(plan: typer.Typer) -> None:
             return
         if len(results) > 1:
             rows = [_sweep_columns(curriculum, price), *(row for result in results for row in _sweep(*result, price))]
-            lines = list(_table(rows, left=2))
+            lines = list(table(rows, left=2))
         else:
             text, machine, tried, best = results[0]
             lines = [*_head(recipe, curriculum, text, best, machine), "", *_stages(best, machine), ""]
@@ -104,7 +119,8 @@ def _dp(text: str | None, world: int, tp: int | None, sp: int | None) -> tuple[i
     return max(1, groups // int(shards)), int(shards)
 
 
-def _words(every: int) -> str:
+def words(every: int) -> str:
+    """Activation checkpointing of every ``every``-th block."""
     return {0: "none", 1: "full", 2: "every 2nd", 3: "every 3rd"}.get(every, f"every {every}th")
 
 
@@ -113,7 +129,7 @@ def _short(number: float) -> str:
     return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
-def _amount(number: float) -> str:
+def amount(number: float) -> str:
     """A large number in a few digits: 1,234 or 1.23 M."""
     for size, letter in ((1e9, "B"), (1e6, "M")):
         if number >= size:
@@ -125,7 +141,7 @@ def _head(recipe: str, curriculum: Curriculum, gpus: str, plan: TrainingPlan, ma
     from glyphflow.plan.step_memory import parameters
 
     count, _ = parameters(curriculum.model)
-    yield f"{recipe}, {_amount(count)} parameters, on {gpus}: {plan.layout}"
+    yield f"{recipe}, {amount(count)} parameters, on {gpus}: {plan.layout}"
     yield (
         f"Assumed: {machine.assumed.efficiency:.0%} of {machine.card.flops / 1e12:.0f} TFLOP/s while computing, links at "
         f"{machine.assumed.links:.0%} of {machine.card.link / 1e9:.0f} GB/s inside a machine of {machine.card.machine} and "
@@ -134,7 +150,8 @@ def _head(recipe: str, curriculum: Curriculum, gpus: str, plan: TrainingPlan, ma
     )
 
 
-def _table(rows: list[tuple[str, ...]], left: int = 1) -> Iterator[str]:
+def table(rows: list[tuple[str, ...]], left: int = 1) -> Iterator[str]:
+    """Lines of aligned cells, the first ``left`` columns to the left."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = enumerate(zip(row, widths, strict=True))
@@ -154,7 +171,7 @@ def _stages(plan: TrainingPlan, machine: Machine) -> Iterator[str]:
                     f"{stage.stage.steps * share:,.0f}",
                     f"{step.batch:,}",
                     f"{step.micro} x {step.accumulate}",
-                    _words(step.every),
+                    words(step.every),
                     f"{step.memory.total / 1e9:.1f}",
                     _short(step.time.total),
                     f"{step.share_of_peak(machine.card, plan.layout.world):.0%}",
@@ -163,7 +180,7 @@ def _stages(plan: TrainingPlan, machine: Machine) -> Iterator[str]:
                     "" if n else _short(stage.days),
                 )
             )
-    yield from _table(rows)
+    yield from table(rows)
 
 
 def _per_split(tried: Mapping[Layout, TrainingPlan | InputError]) -> dict[tuple[int, int], TrainingPlan | InputError]:
@@ -196,14 +213,14 @@ def _compared(tried: Mapping[Layout, TrainingPlan | InputError]) -> Iterator[str
                     "" if n else str(found.layout),
                     str(step.side),
                     f"{step.micro} x {step.accumulate}",
-                    _words(step.every),
+                    words(step.every),
                     f"{step.memory.total / 1e9:.1f}",
                     _short(time.total),
                     *(f"{part / time.total:.0%}" for part in (time.tensor, time.sequence, time.sharding)),
                     "" if n else _short(found.days),
                 )
             )
-    yield from _table(rows)
+    yield from table(rows)
     yield from refused
 
 
@@ -223,10 +240,10 @@ def _sweep(
             continue
         seen.add(tp)
         cells = (
-            f"{_short(step.time.total)} ({step.memory.total / 1e9:.0f} GB, {_words(step.every)})" for step in _distinct(found)
+            f"{_short(step.time.total)} ({step.memory.total / 1e9:.0f} GB, {words(step.every)})" for step in _distinct(found)
         )
-        cost = () if price is None else (_amount(found.gpu_hours * price),)
-        yield (gpus if len(seen) == 1 else "", str(found.layout), *cells, _short(found.days), _amount(found.gpu_hours), *cost)
+        cost = () if price is None else (amount(found.gpu_hours * price),)
+        yield (gpus if len(seen) == 1 else "", str(found.layout), *cells, _short(found.days), amount(found.gpu_hours), *cost)
 
 
 def _distinct(plan: TrainingPlan) -> list[Step]:
@@ -256,8 +273,8 @@ def _sentences(plan: TrainingPlan, machine: Machine, price: float | None) -> Ite
     waiting = [f"{stage.stage.name} {stage.waiting:.0%}" for stage in plan.stages if stage.waiting > 0.001]
     if waiting:
         yield f"The producers of the recipe are too few; trainers wait in {', '.join(waiting)} of the time."
-    cost = "" if price is None else f", {_amount(plan.gpu_hours * price)} at {price:g} an hour"
-    yield f"Together {_short(plan.days)} days and {_amount(plan.gpu_hours)} GPU hours with producers{cost}."
+    cost = "" if price is None else f", {amount(plan.gpu_hours * price)} at {price:g} an hour"
+    yield f"Together {_short(plan.days)} days and {amount(plan.gpu_hours)} GPU hours with producers{cost}."
 
 
 def _as_json(

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from glyphflow.core.errors import ConfigError
-from glyphflow.generate.directory import locate
+from glyphflow.generate.directory import NANO, locate
 from glyphflow.generate.sizes import ModelConfig
+from glyphflow.plan.generate import PRESETS
 from glyphflow.train.curriculum import Curriculum, Optimizer, Resolution, Stage, is_curriculum, read_curriculum
-from glyphflow.train.recipe import MMDiTRecipe, read_recipe
+from glyphflow.train.recipe import MMDiTRecipe, RunConfig, read_recipe
 
-_CAPTION_TOKENS = 40  # of a recipe that does not say: its captions are short, and the feed measures them
+_CAPTION_TOKENS = 40  # of the nano models' captions
+_LONG_CAPTION_TOKENS = 150  # of released models' captions, where a recipe has no place to say so
 
 
 def read_plannable(source: str | Path, overrides: Sequence[str] = ()) -> Curriculum:
@@ -27,14 +29,17 @@ def read_plannable(source: str | Path, overrides: Sequence[str] = ()) -> Curricu
         raise ConfigError(
             f"{source} is a recipe of kind {recipe.kind}; a plan is made for curricula and recipes of kind mmdit."
         )
-    model = ModelConfig.read(locate(recipe.train.init_from))
+    model, feed = model_of(recipe.train.init_from), recipe.feed.settings
     stage = Stage(
         name=Path(source).stem,
         steps=recipe.train.steps,
         lr=recipe.train.lr,
-        resolutions=(Resolution(side=round(math.sqrt(recipe.feed.area)), batch=recipe.feed.batch_size),),
-        view=recipe.feed.sources[0].view or "all",
-        captions=recipe.feed.captions,
+        resolutions=tuple(
+            Resolution(side=round(math.sqrt(each.area)), batch=each.batch_size, share=each.share) for each in feed.resolutions
+        ),
+        view=feed.sources[0].view or "all",
+        captions=feed.captions,
+        tasks=feed.tasks,
         text="paragraph",
     )
     return Curriculum(
@@ -45,6 +50,13 @@ def read_plannable(source: str | Path, overrides: Sequence[str] = ()) -> Curricu
         objective=recipe.objective,
         optimizer=Optimizer(ema_decay=recipe.train.ema_decay),
         drop_condition=recipe.feed.drop_condition,
-        caption_tokens=_CAPTION_TOKENS,
+        caption_tokens=_CAPTION_TOKENS if recipe.train.init_from == NANO else _LONG_CAPTION_TOKENS,
+        train=RunConfig(**{name: getattr(recipe.train, name) for name in RunConfig.model_fields}),
         stages=(stage,),
     )
+
+
+def model_of(source: str) -> ModelConfig:
+    """The sizes of the model ``source``; a released layout (``Qwen/Qwen-Image``) is known without its weights."""
+    known = Path(source).name.lower()
+    return PRESETS[known] if known in PRESETS and not Path(source).is_dir() else ModelConfig.read(locate(source))

@@ -71,9 +71,7 @@ def counted_bytes(config: MMDiTConfig, tokens: StepTokens, batch: int, recompute
     model = _cut(config, tensor, dtype)
     for block in model.transformer_blocks:
         block.__dict__.pop("forward", None)
-        block.forward = functools.partial(
-            _flashing, block.forward
-        )  # inside the checkpoint, where it also serves the repetition
+        block.forward = functools.partial(flashing, block.forward)  # inside the checkpoint, where it also serves the repetition
         if recompute:
             block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
     with _META, LiveBytes() as live:
@@ -86,7 +84,7 @@ def training_step(model: MMDiT, tokens: StepTokens, batch: int, dtype: torch.dty
     """Inputs, forward, squared error and backward on the current device; gradients of weights go as they come."""
     config, image = model.config, tokens.target + tokens.references
     for parameter in model.parameters():
-        if not getattr(parameter, "_goes", False):
+        if parameter.requires_grad and not getattr(parameter, "_goes", False):
             parameter.register_post_accumulate_grad_hook(_forget)  # type: ignore[no-untyped-call]
             parameter._goes = True  # type: ignore[attr-defined]
     shapes = [(1, 1, tokens.target)] + ([(1, 1, tokens.references)] if tokens.references else [])
@@ -153,7 +151,8 @@ class _Flash(torch.autograd.Function):
         return tuple(torch.empty_like(x) for x in ctx.saved_tensors[:3])
 
 
-def _flashing(forward: Callable[..., Any], *args: Any) -> Any:
+def flashing(forward: Callable[..., Any], *args: Any) -> Any:
+    """``forward`` with attention that keeps its inputs, its output and one number per query, and not the whole matrix."""
     with _FlashAttention():
         return forward(*args)
 

@@ -246,7 +246,7 @@ def _best_step(
             f"A batch of {size.batch} pictures at {size.side} px cannot be dealt to {layout.dp} groups of processes; make it a "
             f"multiple of {layout.dp}."
         )
-    target = max(w * h // 256 for w, h in bucket_sizes(size.side**2))
+    target = target_tokens(size.side)
     # A share of the samples has a reference of the same size: all of a batch at the highest point of memory, the mean in time.
     tokens = StepTokens(target, curriculum.caption_tokens, target if edits else 0)
     mean = dataclasses.replace(tokens, references=round(edits * target))
@@ -258,7 +258,7 @@ def _best_step(
             continue  # all that larger micro-batches could save is less than what recomputing costs
         alone = _memory(curriculum.model, tokens, 1, k, layout, average)
         least = min(least or alone.total, alone.total)
-        for micro in _divisors(per_group):
+        for micro in divisors(per_group):
             memory = _memory(curriculum.model, tokens, micro, k, layout, average)
             if memory.total > machine.room:
                 break
@@ -366,5 +366,11 @@ def _sharding(count: float, layout: Layout, machine: Machine) -> float:
     return max(inside, outside) / machine.assumed.links
 
 
-def _divisors(number: int) -> list[int]:
+def target_tokens(side: int) -> int:
+    """Image tokens of the largest of the nine shapes of an area of ``side`` x ``side`` pixels."""
+    return max(w * h // 256 for w, h in bucket_sizes(side**2))
+
+
+def divisors(number: int) -> list[int]:
+    """Numbers that divide ``number``, ascending."""
     return [n for n in range(1, number + 1) if number % n == 0]

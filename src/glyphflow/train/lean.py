@@ -23,7 +23,10 @@ from glyphflow.train.pieces import local
 
 BLOCK = 256
 """Neighbours in a row that share a scale."""
-_CHUNK = 1 << 22  # elements that are updated at once, to bound what is computed in float32 beside the state
+Group = dict[str, Any]
+State = dict[str, Tensor]
+CHUNK = 1 << 22
+"""Elements that are updated together, to bound what is computed in float32 beside the state."""
 
 
 class _Levels(NamedTuple):
@@ -81,7 +84,7 @@ def _blocks(x_RC: Tensor) -> Tensor:
     return padded.unflatten(1, (-1, size))
 
 
-def round_by_chance(x: Tensor, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
+def round_by_chance(x: Tensor, dtype: torch.dtype, generator: torch.Generator | None) -> Tensor:
     """float32 ``x`` as ``dtype``; as bfloat16 rounded up or down with the probability of the nearer one, right on average."""
     if dtype != torch.bfloat16:
         return x.to(dtype)
@@ -114,15 +117,16 @@ class LeanOptimizer(torch.optim.Optimizer):
         state["step"] += 1
         step = int(state["step"])
         generator = torch.Generator(weight.device).manual_seed(step << 24 | self._place[parameter])
-        self._apply(self._group[parameter], state, step, weight.detach(), grad, generator)
+        self.apply(self._group[parameter], state, step, weight.detach(), grad, generator)
 
     def empty_state(self, weight: Tensor) -> dict[str, Tensor]:
         """The state of a parameter of the form of ``weight`` before its first step; a checkpoint is read into it."""
         raise NotImplementedError
 
-    def _apply(
-        self, group: dict[str, Any], state: dict[str, Tensor], step: int, weight: Tensor, grad: Tensor, chance: torch.Generator
+    def apply(
+        self, group: Group, state: State, step: int, weight: Tensor, grad: Tensor, chance: torch.Generator | None
     ) -> None:
+        """Step number ``step`` (from 1) of ``weight``, with the numbers of ``group``; changes it and ``state``."""
         raise NotImplementedError
 
 
@@ -154,8 +158,8 @@ class AdamW8bit(LeanOptimizer):
             state[f"{name}_scale"] = torch.zeros(rows, -(-columns // BLOCK), device=weight.device)
         return state
 
-    def _apply(
-        self, group: dict[str, Any], state: dict[str, Tensor], step: int, weight: Tensor, grad: Tensor, chance: torch.Generator
+    def apply(
+        self, group: Group, state: State, step: int, weight: Tensor, grad: Tensor, chance: torch.Generator | None
     ) -> None:
         (beta1, beta2), lr = group["betas"], group["lr"]
 
@@ -207,8 +211,8 @@ class Adafactor(LeanOptimizer):
             "column": torch.zeros(1, columns, device=weight.device),
         }
 
-    def _apply(
-        self, group: dict[str, Any], state: dict[str, Tensor], step: int, weight: Tensor, grad: Tensor, chance: torch.Generator
+    def apply(
+        self, group: Group, state: State, step: int, weight: Tensor, grad: Tensor, chance: torch.Generator | None
     ) -> None:
         new, lr = step ** group["decay"], group["lr"]
         tiny = torch.finfo(torch.float32).eps ** 2
@@ -257,5 +261,5 @@ def _matrix(weight: Tensor) -> Tensor:
 
 def _chunks(matrix_RC: Tensor) -> list[slice]:
     """Rows that are treated together."""
-    rows = max(1, _CHUNK // max(matrix_RC.shape[1], 1))
+    rows = max(1, CHUNK // max(matrix_RC.shape[1], 1))
     return [slice(first, first + rows) for first in range(0, matrix_RC.shape[0], rows)]

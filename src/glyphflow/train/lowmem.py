@@ -205,7 +205,7 @@ class _Pass:
         with self.precision():
             if rows is None and self.low.frozen_rows:
                 with torch.no_grad():
-                    rows, time = self.block.modulation_rows(cast(Tensor, time)), None
+                    rows, time = self.block.modulation_rows(cast(Tensor, time).to(self.dtype)), None
             static = (layout, segments, target)
             inputs = [None if t is None else t.to(self.dtype) for t in (image, text, time, *(rows or (None, None)))]
             out: tuple[Tensor, Tensor]
