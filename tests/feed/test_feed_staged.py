@@ -83,11 +83,11 @@ class Library:
     def stop(self) -> None: ...
 
     def sample(self, wish: Wish) -> Sample:
-        if wish.index in self.broken:
-            raise Unreadable(f"record {wish.index}")
+        if wish.place in self.broken:
+            raise Unreadable(f"record {wish.place}")
         names = ["raw", "fused_en", "fused_zh"]
         shown = None if wish.dropped else choose(names, wish.captions, wish.draw)
-        latent = torch.full((16, 8, 8), float(wish.index))
+        latent = torch.full((16, 8, 8), float(wish.place))
         text = torch.full((1, 4), float(-1 if shown is None else names.index(shown)))
         return Sample((latent,) * (1 if wish.task == "t2i" else 2), text)
 

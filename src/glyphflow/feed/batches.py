@@ -84,7 +84,7 @@ B = TypeVar("B", EncodedBatch, PixelBatch)
 
 
 def _moved(batch: B, device: torch.device) -> B:
-    tensors = {name: tensor.to(device, non_blocking=True) for name, tensor in tensor_fields(batch).items()}
+    tensors: dict[str, Any] = {name: one.to(device, non_blocking=True) for name, one in tensor_fields(batch).items()}
     return replace(batch, **tensors)
 
 

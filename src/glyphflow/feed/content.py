@@ -27,8 +27,8 @@ _SPECIAL = ":"
 class Wish(NamedTuple):
     """One sample of a batch."""
 
-    index: int
-    """Place of the record in its :class:`Records`."""
+    place: int
+    """Of the record in its :class:`Records`."""
     task: Task
     captions: Mapping[str, float]
     draw: float
@@ -68,13 +68,13 @@ class LiveContent:
                 f"The source {self._records.title!r} names no corpus, so nothing can be encoded for it; add corpus:, or take "
                 "the transport files."
             )
-        pictures, captions = load_pictures(selection, wish.index, self._area)
+        pictures, captions = load_pictures(selection, wish.place, self._area)
         references = pictures[:1] if wish.task == "i2i" else pictures[1:]
         latents = [self._encoders.picture(pictures[0])]
         latents += latents if wish.task == "i2i" else [self._encoders.picture(one) for one in references]
         variant = None if wish.dropped else _variant(wish, list(captions))
         name = text_name(wish.task, variant)
-        caption = copy_instruction(self._records.ids[wish.index]) if name == COPY else captions[variant] if variant else ""
+        caption = copy_instruction(self._records.ids[wish.place]) if name == COPY else captions[variant] if variant else ""
         return Sample(tuple(latents), self._encoders.text(caption, references))
 
 
@@ -93,7 +93,7 @@ class CacheContent:
             raise
 
     def _read(self, wish: Wish) -> Sample:
-        record = self._records.ids[wish.index]
+        record = self._records.ids[wish.place]
         shard, row = self._place(record, wish)
         latents = shard.latents(row)
         if wish.task == "i2i":
@@ -138,7 +138,7 @@ class CacheContent:
         names = shard.names(row)
         if name is not None and name not in names:
             return f"the text {name!r} of record {record}"
-        captions = self._records.captions[wish.index]
+        captions = self._records.captions[wish.place]
         for variant, caption in (captions or {}).items():
             if variant not in names or shard.said[row, shard.texts.index(variant)] != caption_mark(caption):
                 return f"the caption {variant!r}, as it is now, of record {record}"

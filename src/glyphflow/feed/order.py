@@ -144,7 +144,8 @@ class Serving:
 
     def picks(self, batch: int) -> list[Pick]:
         """The records of the stream's batch number ``batch`` >= 0."""
-        start, found = batch * self._batch, []
+        start = batch * self._batch
+        found: list[Pick] = []
         while len(found) < self._batch:
             epoch, offset = self._locate(start + len(found))
             run = self._order(epoch).run(offset, self._batch - len(found))

@@ -14,12 +14,28 @@ _ALIGN = 64
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a tensor lies."""
+
+    field: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    offset: int
+    """First byte."""
+
+    def of(self, memory: torch.Tensor) -> torch.Tensor:
+        """The tensor as a view of ``memory`` (bytes)."""
+        size = math.prod(self.shape) * self.dtype.itemsize
+        return memory[self.offset : self.offset + size].view(self.dtype).as_strided(self.shape, self.strides)
+
+
+@dataclass(frozen=True)
 class Layout:
     """A batch without its tensors, and where they are."""
 
     batch: Any
-    tensors: tuple[tuple[str, torch.dtype, tuple[int, ...], tuple[int, ...], int], ...]
-    """(field, dtype, shape, strides, first byte)."""
+    tensors: tuple[Place, ...]
     size: int
     """Bytes of all tensors."""
 
@@ -30,27 +46,20 @@ def layout_of(batch: Any) -> Layout:
     fields = tensor_fields(batch)
     for name, tensor in fields.items():
         dense = tensor if _is_dense(tensor) else tensor.contiguous()
-        tensors.append((name, tensor.dtype, tuple(tensor.shape), tuple(dense.stride()), offset))
+        tensors.append(Place(name, tensor.dtype, tuple(tensor.shape), tuple(dense.stride()), offset))
         offset += -(-tensor.numel() * tensor.element_size() // _ALIGN) * _ALIGN
     return Layout(replace(batch, **dict.fromkeys(fields)), tuple(tensors), offset)
 
 
 def pack(batch: Any, layout: Layout, memory: torch.Tensor) -> None:
     """Copy the tensors of ``batch`` into ``memory`` (bytes), as ``layout`` says."""
-    for name, *place in layout.tensors:
-        _view(memory, *place).copy_(getattr(batch, name))
+    for place in layout.tensors:
+        place.of(memory).copy_(getattr(batch, place.field))
 
 
 def unpack(layout: Layout, memory: torch.Tensor) -> Any:
     """The batch whose tensors are views of ``memory``."""
-    return replace(layout.batch, **{name: _view(memory, *place) for name, *place in layout.tensors})
-
-
-def _view(
-    memory: torch.Tensor, dtype: torch.dtype, shape: tuple[int, ...], strides: tuple[int, ...], offset: int
-) -> torch.Tensor:
-    size = math.prod(shape) * dtype.itemsize
-    return memory[offset : offset + size].view(dtype).as_strided(shape, strides)
+    return replace(layout.batch, **{place.field: place.of(memory) for place in layout.tensors})
 
 
 def _is_dense(tensor: torch.Tensor) -> bool:

@@ -22,8 +22,8 @@ from glyphflow.feed.packing import layout_of, pack
 from glyphflow.feed.transport import FeedPlan
 
 Message = tuple[Any, ...]
-"""To a producer: ("batch", step, amendments, slot, bytes), ("slot", slot), ("heldout", count). From it: ("made", layout, seconds,
-side), ("grow", bytes), ("heldout", batches), ("failed", error)."""
+"""To a producer: ("batch", step, amendments, slot, bytes), ("slot", slot), ("heldout", count). From it: ("made", layout,
+seconds, side), ("grow", bytes), ("heldout", batches), ("failed", error)."""
 
 
 def produce(pipe: Connection, plan: FeedPlan, part: Part, number: int) -> None:
@@ -71,7 +71,9 @@ class _Producer:
     def _memory(self, slot: str) -> torch.Tensor:
         if slot not in self._slots:
             self._slots[slot] = SharedMemory(slot)
-        return torch.from_numpy(np.frombuffer(self._slots[slot].buf, dtype=np.uint8))
+        memory = self._slots[slot].buf
+        assert memory is not None  # None only once it is closed
+        return torch.from_numpy(np.frombuffer(memory, dtype=np.uint8))
 
     def _larger(self, size: int) -> str:
         """Ask for a larger slot; other orders may be on their way already."""

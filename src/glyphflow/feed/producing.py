@@ -80,10 +80,14 @@ def feed_blocks(feed: StagedFeed, heldout: int) -> Iterator[Block]:
     for source, records, area, index, copies in feed.needs(heldout):
         key = (cache_path(source), area)
         if key in open_blocks and (open_blocks[key][0] is not records or len(open_blocks[key][1]) == SHARD_RECORDS):
-            yield Block(*key, *open_blocks.pop(key))
+            yield _block(key, *open_blocks.pop(key))
         open_blocks.setdefault(key, (records, [], copies))[1].append(index)
     for key, rest in open_blocks.items():
-        yield Block(*key, *rest)
+        yield _block(key, *rest)
+
+
+def _block(key: tuple[Path, int], records: Records, members: list[int], copies: bool) -> Block:
+    return Block(*key, records, members, copies)
 
 
 def encode_blocks(blocks: Sequence[Block], encoders: Encoders, part: Part, *, check: bool = False) -> dict[Path, int]:

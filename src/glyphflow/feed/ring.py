@@ -81,5 +81,7 @@ class _Lease:
     """
 
     def __init__(self, slot: SharedMemory) -> None:
-        address = ctypes.addressof(ctypes.c_char.from_buffer(slot.buf))
+        memory = slot.buf
+        assert memory is not None  # None only once it is closed
+        address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
         self.__array_interface__ = {"shape": (slot.size,), "typestr": "|u1", "data": (address, False), "version": 3}

@@ -85,18 +85,18 @@ def _source_streams(
     return found
 
 
-Level = tuple[Callable[[Stream], object], Mapping[object, float]]
+Level = tuple[Callable[[Stream], str], Mapping[str, float]]
 """What streams are grouped by, and the weight of each group; a group that is not named weighs nothing."""
 
 
 def _shared(settings: FeedSettings, streams: Sequence[Stream], share: float) -> list[Stream]:
     """The streams of one resolution with their shares of the steps; those of weight zero are left out."""
-    levels: list[Level] = [(lambda s: s.task, dict(settings.tasks))]
+    levels: list[Level] = [(lambda s: s.task, settings.tasks)]
     if settings.mixture:  # edits have no domain and no split here: they are one group, whatever the weights say
-        levels.append((lambda s: s.domain, {"": 1.0, **settings.mixture}))
-    levels.append((lambda s: s.source, {number: source.weight for number, source in enumerate(settings.sources)}))
+        levels.append((lambda s: s.domain, {"": 1.0} | settings.mixture))
+    levels.append((lambda s: str(s.source), {str(number): source.weight for number, source in enumerate(settings.sources)}))
     if settings.splits:
-        levels.append((lambda s: s.split, {"": 1.0, **settings.splits}))
+        levels.append((lambda s: s.split, {"": 1.0} | settings.splits))
     alive = [s for s in streams if all(weights.get(label(s), 0.0) > 0 for label, weights in levels)]
     return _divided(alive, share, levels)
 
@@ -107,7 +107,7 @@ def _divided(streams: Sequence[Stream], share: float, levels: Sequence[Level]) -
         total = sum(stream.share for stream in streams)
         return [replace(stream, share=share * stream.share / total) for stream in streams]
     label, weights = levels[0]
-    groups: dict[object, list[Stream]] = {}
+    groups: dict[str, list[Stream]] = {}
     for stream in streams:
         groups.setdefault(label(stream), []).append(stream)
     total = sum(weights[key] for key in groups)

@@ -34,17 +34,18 @@ from glyphflow.feed.staged import Segment, Sources, StagedFeed
 
 Kind = Literal["files", "local", "ray"]
 Producers = int | Literal["auto"]
-B = TypeVar("B", covariant=True)
+B = TypeVar("B")
+C = TypeVar("C", covariant=True)
 
 _HEADROOM = 1.15
 """Producers are meant to be this much faster than the consumer."""
 
 
-class Feed(Protocol[B]):
+class Feed(Protocol[C]):
     """What makes batches: a pure function of the step, the same in every process."""
 
-    def batch(self, step: int, part: Part | None = None) -> B: ...
-    def heldout(self, count: int) -> Sequence[B]: ...
+    def batch(self, step: int, part: Part | None = None) -> C: ...
+    def heldout(self, count: int) -> Sequence[C]: ...
     def amend(self, amendments: Sequence[Amendment]) -> None: ...
     def stop(self) -> None: ...
 
