@@ -21,7 +21,6 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 from torch.utils.checkpoint import checkpoint
-from typing_extensions import TypeIs
 
 from glyphflow.core.config import Config
 from glyphflow.core.errors import ConfigError
@@ -144,6 +143,9 @@ class World:
             recompute(model, self.config.checkpointing)
             if self.config.compile:
                 compile_blocks(model)
+        # A card goes the way of many cards also when it is alone: bfloat16 weights exist a block at a time. On the CPU products
+        # are autocast over float32 weights, and one process does not shard: 0.84 s a step of 33 M parameters, sharded by one
+        # 1.10 s. Frozen weights keep the types they came in and are autocast over on a card, too.
         alike = isinstance(model, MMDiT) and all(p.requires_grad for p in model.parameters())
         self._autocast = None if alike and self.device.type == "cuda" else low
         if self.size > 1 or (alike and self.device.type == "cuda"):
@@ -168,7 +170,7 @@ class World:
 
         All processes must do the same with it. What tensor parallelism has cut stays so.
         """
-        sharded = [module for module in model.modules() if _is_sharded(module)]
+        sharded = _sharded(model)
         for module in sharded:
             module.set_reshard_after_forward(False, recurse=False)
             module.unshard()
@@ -184,8 +186,9 @@ class World:
 
         Gradients are scattered after each one, for whole ones have no room; copies of the state meet after the last.
         """
-        if self.sizes[0] > 1 and _is_sharded(model):
-            model.set_requires_all_reduce(last)
+        if self.sizes[0] > 1:
+            for module in _sharded(model):
+                module.set_requires_all_reduce(last, recurse=False)
 
     @torch.no_grad()
     def clip(self, parameters: Iterable[nn.Parameter], max_norm: float) -> float:
@@ -288,7 +291,8 @@ def shard_model(model: nn.Module, mesh: DeviceMesh, low: torch.dtype | None) -> 
             register_fsdp_forward_method(model, name)
 
 
-def _is_sharded(module: nn.Module) -> TypeIs[FSDPModule]:
+def _sharded(model: nn.Module) -> list[FSDPModule]:
+    """What :func:`shard_model` gathers one by one, the root first; nothing where it was not called."""
     from torch.distributed.fsdp import FSDPModule
 
-    return isinstance(module, FSDPModule)
+    return [module for module in model.modules() if isinstance(module, FSDPModule)]

@@ -66,7 +66,7 @@ class Piece(NamedTuple):
 
 def local(tensor: Tensor) -> Tensor:
     """This process's part of ``tensor``, without gradient; shares its memory."""
-    return tensor.detach().to_local() if isinstance(tensor, DTensor) else tensor.detach()
+    return (tensor.to_local() if isinstance(tensor, DTensor) else tensor).detach()
 
 
 def pieces(model: nn.Module) -> dict[str, Piece]:
