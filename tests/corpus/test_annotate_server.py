@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -26,7 +28,8 @@ from glyphflow.corpus.ingest import ingest_folder
 from glyphflow.corpus.measure import measure
 from glyphflow.corpus.recipe import RenderSet, Rule, Stage
 from glyphflow.corpus.specs import Renderer
-from glyphflow.perception.server import Reply
+from glyphflow.perception.chat import Endpoint
+from glyphflow.perception.server import Reply, Server
 from local_server import Answer, Asked, says, serve
 
 Folder = Callable[..., Path]
@@ -188,25 +191,54 @@ def test_a_server_that_is_gone_stops_the_run_and_costs_nothing(
 ) -> None:
     monkeypatch.setattr("glyphflow.perception.server.random.uniform", lambda low, high: 0.0)  # no pause between attempts
     corpus = Corpus.create(tmp_path / "large")
-    ingest_folder(corpus, folder(12, "dozen"), "mine", "x")
+    ingest_folder(corpus, folder(16, "more"), "mine", "x")
     _view(corpus)
-    release = threading.Event()
-
-    def answer(asked: Asked, number: int) -> Answer:
-        if number >= 3:
-            release.wait(20)
-        return _good(asked, number)
-
     gone = pytest.raises(InputError, match=r"no answer for 8 pictures in a row .* every answer so far is kept")
-    with serve(answer) as server, gone:
-        try:
-            annotate(corpus, "all", _options(server.url, concurrency=4, timeout_s=0.2), workers=1)
-        finally:
-            release.set()
+    with serve(lambda asked, number: _good(asked, number) if number < 3 else Answer({}, 503)) as server, gone:
+        annotate(corpus, "all", _options(server.url, concurrency=4), workers=1)
     assert corpus.columns("annotate", "mine-00000") is None
     with serve(_good) as server:
-        assert annotate(corpus, "all", _options(server.url)).rows == 12
-        assert len(server.asked) == 9  # three answers were on disk
+        assert annotate(corpus, "all", _options(server.url)).rows == 16
+        assert len(server.asked) == 13  # three answers were on disk
+
+
+def test_servers_that_are_silent_drip_or_never_end_are_given_up() -> None:
+    """As bytes on a socket: an answer that begins and does not end in time, or that ends too early."""
+    begin = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n"
+
+    def silent(connection: socket.socket) -> None:
+        connection.recv(1)  # until the client goes
+
+    def drips(connection: socket.socket) -> None:
+        connection.sendall(begin)
+        while True:
+            connection.sendall(b" ")
+            time.sleep(0.05)
+
+    def breaks(connection: socket.socket) -> None:
+        connection.sendall(begin + b'{"choices": [')
+
+    def endless(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        while True:
+            connection.sendall(b" " * (1 << 20))
+
+    told = {silent: "timeout", drips: "timeout", breaks: "error", endless: "error"}
+    for behave, status in told.items():
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            threading.Thread(target=_answer, args=(listener, behave), daemon=True).start()
+            seconds = 30 if status == "error" else 0.5
+            server = Server(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", timeout_s=seconds, attempts=1)
+            reply = Endpoint(server).send({"messages": []}, {})
+        assert reply.status == status, (behave, reply)
+    assert "more than 67108864 bytes" in reply.text
+
+
+def _answer(listener: socket.socket, behave: Callable[[socket.socket], None]) -> None:
+    with contextlib.suppress(OSError), listener.accept()[0] as connection:
+        while not connection.recv(1 << 16).endswith(b"}"):
+            pass
+        behave(connection)
 
 
 def test_a_wrong_key_stops_the_run(corpus: Corpus) -> None:

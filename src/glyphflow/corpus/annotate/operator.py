@@ -91,7 +91,7 @@ def annotator(
             f"{', '.join(VARIANTS)}, languages {', '.join(LANGUAGES)}, renders truth or model."
         )
     limits = {"attempts": attempts, "max_tokens": max_tokens, "max_side": max_side}
-    asker = _asker(using, model, limits, timeout_s, key_env, device)
+    asker = _asker(captioner(using, model), limits, timeout_s, key_env, device)
     how = {"variants": list(variants), "languages": list(languages), "reading": reading}
     if asker is None:
         return Operator(
@@ -114,30 +114,40 @@ def annotator(
     )
 
 
-def _asker(
-    using: str, model: str | None, limits: Mapping[str, int], timeout_s: float, key_env: str, device: str | None
-) -> Asker | None:
+def captioner(using: str, model: str | None) -> tuple[str, str, str]:
+    """Who describes, as (kind, address or directory, model); a :class:`ConfigError` where that is not enough to begin."""
     kind, _, place = using.partition(":")
-    if kind == "rules" and not place:
-        return None
     if kind == "endpoint":
-        from glyphflow.perception.chat import Endpoint, jpeg_url
-        from glyphflow.perception.server import Server
-
         place, model = place or os.environ.get("OPENAI_BASE_URL", ""), model or os.environ.get("OPENAI_MODEL")
         if not place or not model:
             raise ConfigError(
                 "An endpoint needs its address and the name of its model; give endpoint:URL and --model, or set "
                 "OPENAI_BASE_URL and OPENAI_MODEL."
             )
+        return kind, place, model
+    if kind == "qwen" and Path(place).expanduser().is_dir():
+        return kind, place, ""
+    if using != "rules":
+        raise ConfigError(f"{using!r} cannot annotate; choose rules, endpoint:URL or qwen:DIRECTORY (of a Qwen2.5-VL).")
+    return "rules", "", ""
+
+
+def _asker(
+    who: tuple[str, str, str], limits: Mapping[str, int], timeout_s: float, key_env: str, device: str | None
+) -> Asker | None:
+    kind, place, model = who
+    if kind == "endpoint":
+        from glyphflow.perception.chat import Endpoint, jpeg_url
+        from glyphflow.perception.server import Server
+
         server = Server(place, os.environ.get(key_env) or None, timeout_s=timeout_s)
         return Asker(model, Endpoint(server, jpeg_url), **limits)
-    if kind == "qwen" and place:
+    if kind == "qwen":
         from glyphflow.corpus.annotate.qwen import QwenVL
 
-        captioner = QwenVL(Path(place).expanduser(), device)
-        return Asker(captioner.identity, captioner, **limits)
-    raise ConfigError(f"{using!r} cannot annotate; choose rules, endpoint:URL or qwen:DIRECTORY.")
+        local = QwenVL(Path(place).expanduser(), device)
+        return Asker(local.identity, local, **limits)
+    return None
 
 
 # -- without a model ------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from glyphflow.corpus.annotate.operator import ANNOTATION_TYPES, NO_ANSWER
+from glyphflow.corpus.annotate.operator import ANNOTATION_TYPES, NO_ANSWER, captioner
 from glyphflow.corpus.runner import run
 from glyphflow.corpus.store import Corpus
 from glyphflow.corpus.tables import read_table, write_table
@@ -26,10 +26,11 @@ class Annotated:
 def annotate(corpus: Corpus, view: str, options: Mapping[str, Any] | None = None, workers: int | None = None) -> Annotated:
     """Annotate the rows that ``view`` keeps and that are not yet (``options`` of :func:`annotator`).
 
-    The text in them is read first, by the stage text, unless the option "reading" is off.
-    Rows that an earlier call got no answer for, because of the server and not of the picture, are asked again.
+    The text in them is read first, by the stage text, unless the option "reading" is off. Rows that an earlier call
+    got no answer for, because of the server and not of the picture, are asked again.
     """
-    corpus.view_info(view)  # a wrong name shows before the models are loaded
+    corpus.view_info(view)  # a wrong name shows before the models are loaded, and so does what cannot annotate
+    captioner((options or {}).get("using", "rules"), (options or {}).get("model"))
     with corpus.measuring():
         _ask_again(corpus)
     if (options or {}).get("reading", True):
