@@ -266,7 +266,7 @@ def test_forgotten_rows_leave_a_tombstone_and_nothing_else(folder: Folder, tmp_p
     for stage in ("header", "pixels"):
         columns = corpus.columns(stage, "mine-00000")
         assert columns is not None and columns["error"] == [None, None, "forgotten", None]
-        assert all(values[2] is None for name, values in columns.items() if name not in ("id", "error"))
+        assert all(values[2] is None for name, values in columns.items() if name not in ("id", "measured", "error"))
     assert corpus.view("all", "mine-00000")["rule"][2] == "Forgotten"
     with tarfile.open(corpus.pixels_path("mine-00000")) as tar:
         assert [name for name in tar.getnames() if name.endswith(".jpg")] == [f"mine-00000/{n:06d}.jpg" for n in (0, 1, 3)]
