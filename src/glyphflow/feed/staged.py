@@ -110,7 +110,7 @@ class StagedFeed:
         self.amendments = amendments
         spans: list[tuple[int, FeedSettings]] = []
         for segment in self.segments:
-            inside = [a for a in amendments if segment.start <= a.from_step < segment.start + segment.steps]
+            inside = [a for a in amendments if self.segment_at(a.from_step) is segment]
             for start in sorted({segment.start, *(a.from_step for a in inside)}):
                 settings = amended(segment.settings, [a for a in inside if a.from_step <= start])
                 if not spans or settings.content != spans[-1][1].content:
@@ -126,7 +126,8 @@ class StagedFeed:
     def settings_at(self, step: int) -> FeedSettings:
         """The settings of ``step``, amendments applied."""
         segment = self.segment_at(step)
-        return amended(segment.settings, [a for a in self.amendments if segment.start <= a.from_step <= step])
+        inside = [a for a in self.amendments if a.from_step <= step and self.segment_at(a.from_step) is segment]
+        return amended(segment.settings, inside)
 
     def batch(self, step: int, part: Part | None = None) -> EncodedBatch:
         """The samples of ``step`` >= 0 that belong to ``part`` (default: all)."""
