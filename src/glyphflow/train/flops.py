@@ -65,15 +65,15 @@ def sample_flops(config: MMDiTConfig, text: int, target: int, references: int = 
     )
 
 
-def batch_flops(batch: EncodedBatch, config: MMDiTConfig, *, frozen: bool = False, recomputed: float = 0.0) -> float:
-    """Operations of a training step on ``batch``, with the padding of its texts, which is computed, too.
+def batch_flops(batch: EncodedBatch, config: MMDiTConfig, *, frozen: bool = False) -> int:
+    """Operations that a training step on ``batch`` needs, with the padding of its texts, which is computed, too.
 
-    ``frozen``: only an adapter learns, whose own work is too little to count. ``recomputed``: share of the blocks that
-    activation checkpointing runs twice.
+    ``frozen``: only an adapter learns, whose own work is too little to count. What activation checkpointing repeats is not
+    progress and not counted.
     """
     references = 0 if batch.references is None else batch.references.shape[1]
     sample = sample_flops(config, batch.embeds.shape[1], batch.latents.shape[1], references)
-    return len(batch.ids) * ((sample.adapt if frozen else sample.train) + sample.recomputed(recomputed))
+    return len(batch.ids) * (sample.adapt if frozen else sample.train)
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype, seconds: float = 0.2) -> float:

@@ -128,6 +128,8 @@ def course_of(recipe: MMDiTRecipe | Curriculum) -> Course:
     if isinstance(recipe, MMDiTRecipe):
         segment = Segment(name="all", start=0, steps=recipe.train.steps * batches, settings=recipe.feed.settings)
         return Course((segment,), recipe.train, None)
+    if not recipe.sources:
+        raise ConfigError("The curriculum names no sources; add sources: with the corpora that its stages' views are of.")
     segments = (
         Segment(name=stage.name, start=start * batches, steps=stage.steps * batches, settings=recipe.feed(stage))
         for stage, start in zip(recipe.stages, recipe.starts(), strict=False)
