@@ -41,6 +41,7 @@ def measure(
     Any number of these commands, on any number of machines that see the directory, share the work.
     """
     from glyphflow.corpus import Corpus
+    from glyphflow.corpus.runner import engine
     from glyphflow.corpus.runner import run as measure_stage
 
     store, names = Corpus.open(corpus), stages.split(",")
@@ -48,9 +49,10 @@ def measure(
     if on == "slurm":
         _write_array(store, names, options, option or [], view, workers)
         return
-    for name in names:
-        done = measure_stage(store, name, options[name], view=view, workers=workers, on=on)
-        typer.echo(f"{name}: {done} rows measured now.")
+    with engine(on):
+        for name in names:
+            done = measure_stage(store, name, options[name], view=view, workers=workers, on=on)
+            typer.echo(f"{name}: {done} rows measured now.")
 
 
 def work(

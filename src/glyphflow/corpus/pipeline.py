@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from glyphflow.corpus.curate import ViewSummary, curate
 from glyphflow.corpus.recipe import Stage
-from glyphflow.corpus.runner import Part, run
+from glyphflow.corpus.runner import Part, engine, run
 from glyphflow.corpus.store import Corpus
 
 
@@ -19,9 +19,10 @@ def run_recipe(
     is finished is found finished: the same call goes on after a kill, and several processes that make it share the work.
     """
     view: str | None = None
-    for number, stage in enumerate(stages, 1):
-        for each in stage.measure:
-            run(corpus, each.operator, each.options, view=view, workers=workers, on=on, part=part)
-        if stage.view:
-            yield curate(corpus, stages[:number], stage.view)
-            view = stage.view
+    with engine(on):
+        for number, stage in enumerate(stages, 1):
+            for each in stage.measure:
+                run(corpus, each.operator, each.options, view=view, workers=workers, on=on, part=part)
+            if stage.view:
+                yield curate(corpus, stages[:number], stage.view)
+                view = stage.view

@@ -7,6 +7,7 @@ claim (:mod:`glyphflow.corpus.claims`), reads its pictures one after another, an
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -57,15 +58,24 @@ def run(
         with corpus.deciding(f"measuring {name}"):
             return GLOBAL[name](corpus, **(options or {}))
     stage = Stage(corpus, name, options or {}, view, workers)
-    with corpus.measuring(), Progress(f"measure {stage.operator.stage}", stage.rows(), "picture") as progress:
-        if on.startswith("ray"):
+    with corpus.measuring(), engine(on), Progress(f"measure {stage.operator.stage}", stage.rows(), "picture") as progress:
+        if on != "local":
             from glyphflow.corpus.runner_ray import drain
 
             return drain(stage, on, workers, progress.advance)
-        if on != "local":
-            raise ConfigError(f"--on {on} is not known; choose local, ray, ray://HOST:PORT or slurm.")
         with stage:
             return stage.drain(progress.advance, part, wait)
+
+
+def engine(on: str) -> contextlib.AbstractContextManager[None]:
+    """What is held while stages run ``on`` it (see :func:`run`): several inside one do not start Ray anew."""
+    if on == "local":
+        return contextlib.nullcontext()
+    if on != "ray" and not on.startswith("ray://"):
+        raise ConfigError(f"--on {on} is not known; choose local, ray, ray://HOST:PORT or slurm.")
+    from glyphflow.corpus.runner_ray import connected
+
+    return connected(on)
 
 
 def _duplicates(corpus: Corpus) -> int:

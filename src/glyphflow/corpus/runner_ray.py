@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from glyphflow.core.errors import ConfigError, InputError
@@ -53,7 +53,7 @@ def drain(stage: Stage, address: str, actors: int | None, advance: Callable[[int
     whose machines see the corpus directory under the same path.
     """
     ray = require("ray", "ray")
-    with _connected(ray, address):
+    with connected(address):
         count = actors or max(1, int(ray.cluster_resources().get("CPU", 1)))
         team = _Team(ray, stage, min(count, max(1, len(stage.missing()))))
         try:
@@ -63,7 +63,9 @@ def drain(stage: Stage, address: str, actors: int | None, advance: Callable[[int
 
 
 @contextlib.contextmanager
-def _connected(ray: Any, address: str) -> Any:
+def connected(address: str) -> Iterator[None]:
+    """Hold a Ray at ``address`` for several stages; what is inside another one, or under a caller's own Ray, uses that."""
+    ray = require("ray", "ray")
     if ray.is_initialized():
         yield
         return
