@@ -83,9 +83,11 @@ def find_pages(place: Path) -> list[str]:
 
 def _extend(plan: dict[str, Any], folder: Path, names: Sequence[str], per_shard: int, drawers: _Drawers) -> None:
     """Plan the files that are not planned yet; refuse those that were and have changed."""
-    pages = [[name, 0, drawers.pages(name)] for name in names if not is_planned(plan, folder / name, name)]
     part: Part = []
-    for name, first, count in pages:
+    for name in names:
+        if is_planned(plan, folder / name, name):
+            continue
+        first, count = 0, drawers.pages(name)
         while count:
             taken = min(count, per_shard - _count(part))
             part.append([name, first, taken])
