@@ -28,7 +28,7 @@ def register(plan: typer.Typer) -> None:
         overrides: Annotated[list[str] | None, typer.Argument(help="Recipe keys to change, e.g. caption_tokens=200.")] = None,
         gpus: Annotated[
             str | None,
-            typer.Option(help="Trainers, like 8xH200 (the default); several with commas make a table; 1xH200 is one card."),
+            typer.Option(help="Trainers, like 8xH200 (the default); several with commas make a table."),
         ] = None,
         tp: Annotated[int | None, typer.Option(help="Tensor parallel: processes that share each block by heads.")] = None,
         sp: Annotated[int | None, typer.Option(help="Ulysses: processes that share each sample's tokens.")] = None,
@@ -38,7 +38,7 @@ def register(plan: typer.Typer) -> None:
         ] = None,
         memory: Annotated[
             str | None,
-            typer.Option(help="What a card may give, such as 24GB. Without --gpus: a plan for one card of that size."),
+            typer.Option(help="What a card may give, such as 24GB. For one card: what to keep off it."),
         ] = None,
         efficiency: Annotated[float, typer.Option(help="Share of the dense peak that blocks reach while computing.")] = 0.40,
         encode_rate: Annotated[
@@ -61,11 +61,12 @@ def register(plan: typer.Typer) -> None:
             raise InputError(f"--efficiency is {efficiency:g}; it is a share of the peak, above 0 and at most 1.")
         curriculum, every = read_plannable(recipe, overrides or ()), _every(checkpoint)
         budget = None if memory is None else parse_bytes(memory)
-        if gpus is None and budget is not None:
-            gpus = f"1x{smallest(budget)}"
-        cards = (gpus or "8xH200").split(",")
-        if len(cards) == 1 and parse_gpus(cards[0])[0] == 1:
-            name = parse_gpus(cards[0])[1]
+        adapter, cards = curriculum.train.lora is not None, (gpus or "8xH200").split(",")
+        alone = gpus is not None and len(cards) == 1 and parse_gpus(cards[0])[0] == 1
+        if adapter and not (alone or (gpus is None and budget)):
+            raise InputError("An adapter is planned for on one card: give --memory 24GB, or --gpus 1xRTX4090.")
+        if adapter or (gpus is None and budget is not None):
+            name = parse_gpus(cards[0])[1] if alone else smallest(budget or 0)
             machine = planning.Machine(CARDS[name], planning.Assumptions(efficiency), budget)
             if as_json:
                 typer.echo(json.dumps(plan_card.as_json(curriculum, name, machine), indent=1))

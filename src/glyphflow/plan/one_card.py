@@ -38,7 +38,7 @@ _EXPAND: dict[Quantize | None, float] = {None: 0.0, "int8": 5.0, "int4": 10.5}  
 class Task:
     """What is trained: an adapter of the network, or (``lora`` None) all of it, on ``batch`` samples of ``tokens`` a step.
 
-    ``average``: a moving average is kept.
+    ``average``: a moving average is wanted; an adapter's is kept, for one of all weights there is no room.
     """
 
     model: MMDiTConfig
@@ -137,6 +137,8 @@ class CardPlan:
             found.append("train.modulation=host")
         if self.task.lora is None:
             found.append("train.weights=bfloat16")
+            if self.task.average:
+                found.append("train.ema_decay=0")
         elif self.accumulate > 1:
             found.append(f"train.micro_batch={self.micro}")
         return found
@@ -147,10 +149,6 @@ def plan_card(task: Task, machine: Machine) -> list[CardPlan]:
 
     Raises InputError, with both numbers, when nothing fits.
     """
-    if task.lora is None and task.average:
-        raise InputError(
-            "A moving average of all weights takes twice their memory, which one card has no room for; set train.ema_decay=0."
-        )
     bases: list[Quantize | None] = [None, *KINDS] if task.lora else [None]
     optimizers: list[Optimizer] = ["adamw"] if task.lora else ["adamw8bit", "adafactor"]
     found, least = [], 0
