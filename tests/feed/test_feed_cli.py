@@ -69,4 +69,4 @@ def test_a_feed_is_shown_and_changed_and_wrong_changes_are_refused_at_once(recip
             glyphflow("feed", "set", str(run), *change)
     assert len(AmendmentLog(run / "amendments.jsonl").read()) == 2
     with pytest.raises(InputError, match="is no training run"):
-        glyphflow("feed", "show", str(recipe.parent))
+        glyphflow("feed", "show", str(recipe.parent / "model"))

@@ -62,6 +62,14 @@ def shards(cache: Path) -> list[Path]:
     return sorted(cache.glob("area-*/*.safetensors"))
 
 
+def test_a_picture_gives_the_same_bits_alone_and_among_others(model: Path) -> None:
+    pictures = [TinySelection(40).load(n).image for n in range(40)]
+    together = Encoders(model, torch.device("cpu"), torch.float32).pictures(pictures)
+    alone = Encoders(model, torch.device("cpu"), torch.float32)
+    for picture, found in zip(pictures, together, strict=True):
+        assert torch.equal(alone.pictures([picture])[0], found)
+
+
 def test_encoding_continues_after_a_stop_and_gives_the_same_bytes(cache: Path, encoders: Encoders, tmp_path: Path) -> None:
     copy = tmp_path / "cache"
     shutil.copytree(cache, copy)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -82,9 +83,10 @@ class Library:
 
     def stop(self) -> None: ...
 
-    def sample(self, wish: Wish) -> Sample:
-        if wish.place in self.broken:
-            raise Unreadable(f"record {wish.place}")
+    def samples(self, wishes: Sequence[Wish]) -> list[Sample | Unreadable]:
+        return [Unreadable(f"record {w.place}") if w.place in self.broken else self._sample(w) for w in wishes]
+
+    def _sample(self, wish: Wish) -> Sample:
         names = ["raw", "fused_en", "fused_zh"]
         shown = None if wish.dropped else choose(names, wish.captions, wish.draw)
         latent = torch.full((16, 8, 8), float(wish.place))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -13,7 +13,7 @@ from glyphflow.core.errors import ConfigError, InputError
 from glyphflow.feed.cache import DamagedShard, LatentCache, Shard, Unreadable, caption_mark, set_aside
 from glyphflow.feed.encode import Encoders, load_pictures
 from glyphflow.feed.locks import is_locked
-from glyphflow.feed.records import Records
+from glyphflow.feed.records import Picture, Records
 from glyphflow.feed.settings import Source, Task
 from glyphflow.feed.texts import COPY, choose, copy_instruction, text_name
 
@@ -49,8 +49,8 @@ class Content(Protocol):
 
     @property
     def fingerprint(self) -> str: ...
-    def sample(self, wish: Wish) -> Sample:
-        """The sample; :class:`Unreadable` when its pictures cannot be read."""
+    def samples(self, wishes: Sequence[Wish]) -> list[Sample | Unreadable]:
+        """A sample for each wish, or why its pictures cannot be read."""
         ...
 
 
@@ -61,21 +61,37 @@ class LiveContent:
         self.fingerprint = encoders.fingerprint
         self._records, self._area, self._encoders = records, area, encoders
 
-    def sample(self, wish: Wish) -> Sample:
+    def samples(self, wishes: Sequence[Wish]) -> list[Sample | Unreadable]:
+        """See :class:`Content`."""
+        asked = [self._load(wish) for wish in wishes]
+        pictures = [picture for one in asked if not isinstance(one, Unreadable) for picture in one[0]]
+        latents = iter(self._encoders.pictures(pictures))
+        found: list[Sample | Unreadable] = []
+        for wish, one in zip(wishes, asked, strict=True):
+            if isinstance(one, Unreadable):
+                found.append(one)
+                continue
+            encoded = tuple(next(latents) for _ in one[0])
+            found.append(Sample(encoded * 2 if wish.task == "i2i" else encoded, self._encoders.text(one[1], one[2])))
+        return found
+
+    def _load(self, wish: Wish) -> tuple[list[Picture], str, list[Picture]] | Unreadable:
+        """The pictures to encode, the caption, and the pictures that it is about."""
         selection = self._records.selection
         if selection is None:
             raise ConfigError(
                 f"The source {self._records.title!r} names no corpus, so nothing can be encoded for it; add corpus:, or take "
                 "the transport files."
             )
-        pictures, captions = load_pictures(selection, wish.place, self._area)
-        references = pictures[:1] if wish.task == "i2i" else pictures[1:]
-        latents = [self._encoders.picture(pictures[0])]
-        latents += latents if wish.task == "i2i" else [self._encoders.picture(one) for one in references]
+        try:
+            pictures, captions = load_pictures(selection, wish.place, self._area)
+        except Unreadable as error:
+            return error
+        shown = pictures[:1] if wish.task == "i2i" else pictures[1:]
         variant = None if wish.dropped else _variant(wish, list(captions))
         name = text_name(wish.task, variant)
         caption = copy_instruction(self._records.ids[wish.place]) if name == COPY else captions[variant] if variant else ""
-        return Sample(tuple(latents), self._encoders.text(caption, references))
+        return pictures[:1] if wish.task == "i2i" else pictures, caption, shown
 
 
 class CacheContent:
@@ -85,9 +101,15 @@ class CacheContent:
         self.fingerprint = cache.fingerprint
         self._records, self._cache, self._stopped = records, cache, stopped
 
-    def sample(self, wish: Wish) -> Sample:
+    def samples(self, wishes: Sequence[Wish]) -> list[Sample | Unreadable]:
+        """See :class:`Content`."""
+        return [self._sample(wish) for wish in wishes]
+
+    def _sample(self, wish: Wish) -> Sample | Unreadable:
         try:
             return self._read(wish)
+        except Unreadable as error:
+            return error
         except DamagedShard as error:
             set_aside(error.path)  # its records count as missing from now on
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,8 @@ PREPROCESSING = 2
 
 _SEEN_SHARE = 384**2 / 1024**2
 """Of a reference's area: how large the condition encoder sees several references; a single one it sees as the VAE does."""
+AT_ONCE = 8
+"""Pictures of one size that go through the VAE together."""
 _REMEMBERED = 256
 
 
@@ -53,9 +56,10 @@ class Encoders:
     Pictures are encoded to the mode (mean) of the posterior, standardised; the released model's posterior is so narrow that a
     sample adds nothing. ``compute_dtype`` is that of the VAE's arithmetic on top of float32 weights.
 
-    Everything goes through the networks alone: kernels are chosen by the size of a batch, so the bits of a sample would depend
-    on its companions, and transports would differ. What that costs was measured (benchmarks/feed): nothing on a CPU; on a GPU
-    a caption of 200 tokens through 7 B weights is bound by arithmetic at batch 1 already.
+    The bits of a sample never depend on its companions, or transports would differ. Kernels are chosen by the size of a batch,
+    so captions go through the network one at a time: together, a third of them came out with other bits on a CPU
+    (benchmarks/feed/encoding.py). Pictures of one size go through :data:`AT_ONCE` at a time where that gives the bits of each
+    alone; whether it does depends on the machine and is tried once for each size.
     """
 
     def __init__(self, root: Path, device: torch.device, compute_dtype: torch.dtype) -> None:
@@ -66,14 +70,33 @@ class Encoders:
         self._vae = VAE.from_pretrained(root / "vae", torch.float32, device)
         self._condition = ConditionEncoder.from_pretrained(root, torch.float32, device)
         self._said: dict[str, torch.Tensor] = {}
+        self._together: dict[tuple[int, ...], bool] = {}
+
+    def pictures(self, pictures: Sequence[Picture]) -> list[torch.Tensor]:
+        """(H, W, 3) each, of any sizes -> standardised latents (C, h, w), bfloat16 on the CPU."""
+        by_shape: dict[tuple[int, ...], list[int]] = {}
+        for number, picture in enumerate(pictures):
+            by_shape.setdefault(picture.shape, []).append(number)
+        found: dict[int, torch.Tensor] = {}
+        for shape, numbers in by_shape.items():
+            while numbers:
+                some, numbers = numbers[:AT_ONCE], numbers[AT_ONCE:]
+                pixels = to_tensor(np.stack([pictures[number] for number in some]))
+                if len(some) == AT_ONCE and shape not in self._together:
+                    self._together[shape] = torch.equal(self._modes(pixels), self._alone(pixels))
+                whole = len(some) == AT_ONCE and self._together[shape]
+                modes = self._modes(pixels) if whole else self._alone(pixels)
+                latents = self._vae.standardise(modes.float()).to(torch.bfloat16).cpu()
+                found |= {number: latent.clone() for number, latent in zip(some, latents, strict=True)}
+        return [found[number] for number in range(len(pictures))]
+
+    def _alone(self, pixels: torch.Tensor) -> torch.Tensor:
+        return torch.cat([self._modes(pixels[n : n + 1]) for n in range(len(pixels))])
 
     @torch.no_grad()
-    def picture(self, picture: Picture) -> torch.Tensor:
-        """(H, W, 3) -> standardised latents (C, h, w), bfloat16 on the CPU."""
-        pixels = to_tensor(picture[None]).to(self._device)
+    def _modes(self, pixels: torch.Tensor) -> torch.Tensor:
         with torch.autocast(self._device.type, self._compute, enabled=self._compute != torch.float32):
-            mode = self._vae.encode(pixels).mode()
-        return self._vae.standardise(mode.float()).to(torch.bfloat16).cpu()[0].clone()
+            return self._vae.encode(pixels.to(self._device)).mode()
 
     def text(self, caption: str, pictures: Sequence[Picture] = ()) -> torch.Tensor:
         """Embeddings (L, D) of ``caption``, with ``pictures`` in front, bfloat16 on the CPU; equal captions give one tensor."""
@@ -103,11 +126,31 @@ def load_pictures(selection: Selection, index: int, area: int) -> tuple[list[Pic
     return [fit(one, bucket_of((one.shape[1], one.shape[0]), buckets)) for one in pictures], record.captions
 
 
-def encode_loaded(
-    record_id: str, pictures: Sequence[Picture], captions: Mapping[str, str], encoders: Encoders, *, copies: bool
-) -> EncodedSample:
-    """Everything that training may ask of a record (see :func:`load_pictures`): all captions, the empty instruction of an
-    edit, and with ``copies`` the instructions of its reconstruction."""
+@dataclass(frozen=True)
+class Loaded:
+    """A record before encoding, see :func:`load_pictures`."""
+
+    id: str
+    pictures: Sequence[Picture]
+    captions: Mapping[str, str]
+
+
+def encode_loaded(records: Sequence[Loaded], encoders: Encoders, *, copies: bool) -> list[EncodedSample]:
+    """Everything that training may ask of records: all captions, the empty instruction of an edit, and with ``copies`` the
+    instructions of its reconstruction."""
+    latents = iter(encoders.pictures([picture for record in records for picture in record.pictures]))
+    found = []
+    for record in records:
+        texts, said = _texts(record.id, record.pictures, record.captions, encoders, copies)
+        marks = {name: caption_mark(caption) for name, caption in said.items()}
+        found.append(EncodedSample(record.id, tuple(next(latents) for _ in record.pictures), texts, marks))
+    return found
+
+
+def _texts(
+    record_id: str, pictures: Sequence[Picture], captions: Mapping[str, str], encoders: Encoders, copies: bool
+) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Name -> embeddings, and name -> caption."""
     references = pictures[1:]
     said = dict(captions)
     texts = {variant: encoders.text(caption, references) for variant, caption in captions.items()}
@@ -117,8 +160,7 @@ def encode_loaded(
         said[COPY] = copy_instruction(record_id)
         texts[COPY] = encoders.text(said[COPY], pictures[:1])
         texts[COPY_EMPTY] = encoders.text("", pictures[:1])
-    latents = tuple(encoders.picture(picture) for picture in pictures)
-    return EncodedSample(record_id, latents, texts, {name: caption_mark(caption) for name, caption in said.items()})
+    return texts, said
 
 
 def _seen(picture: Picture, count: int) -> Image.Image:

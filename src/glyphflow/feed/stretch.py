@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from glyphflow.core.errors import ConfigError
+from glyphflow.core.errors import ConfigError, InputError
 from glyphflow.feed.batches import EncodedBatch
 from glyphflow.feed.cache import Unreadable
 from glyphflow.feed.content import Content, Sample, Wish
@@ -51,9 +51,14 @@ class Stretch:
     def batch(self, step: int, part: Part) -> EncodedBatch:
         stream, picks = self.picks(step)
         first, end = part.bounds(len(picks))
-        rows = [self._read(stream, picks, row) for row in range(first, end)]
-        ids = tuple(record for record, _ in rows)
-        return collate(step, ids, [s for _, s in rows], stream, self._content(stream).fingerprint, first, len(picks))
+        wishes = [self._wish(stream, pick) for pick in picks]
+        found = self._content(stream).samples(wishes[first:end])
+        ids, samples = [], []
+        for row, sample in enumerate(found, first):
+            place, readable = self._readable(stream, wishes, row) if isinstance(sample, Unreadable) else (row, sample)
+            ids.append(self.records(stream).ids[wishes[place].place])
+            samples.append(readable)
+        return collate(step, tuple(ids), samples, stream, self._content(stream).fingerprint, first, len(picks))
 
     def records(self, stream: Stream) -> Records:
         return self._records(stream.source, stream.resolution.area)
@@ -69,13 +74,9 @@ class Stretch:
         found = []
         size = stream.resolution.batch_size
         for start in range(0, len(members), size):
-            rows = []
-            for index in members[start : start + size]:
-                wish = Wish(index, stream.task, self._likeliest(records, index), 0.0, False)
-                try:
-                    rows.append((records.ids[index], content.sample(wish)))
-                except Unreadable:
-                    continue
+            some = members[start : start + size]
+            samples = content.samples([Wish(index, stream.task, self._likeliest, 0.0, False) for index in some])
+            rows = [(records.ids[i], s) for i, s in zip(some, samples, strict=True) if not isinstance(s, Unreadable)]
             if rows:
                 ids = tuple(record for record, _ in rows)
                 found.append(collate(0, ids, [s for _, s in rows], stream, content.fingerprint, 0, len(rows)))
@@ -91,23 +92,27 @@ class Stretch:
                 found[stream.name] = _merged(found.get(stream.name), keys, self._serving(number).after(int(turns)))
         return found
 
-    def _read(self, stream: Stream, picks: Sequence[Pick], row: int) -> tuple[str, Sample]:
-        """The sample of a row; where its picture cannot be read, that of the next row of the global batch that can."""
-        records, content = self.records(stream), self._content(stream)
-        reason: Unreadable | None = None
-        for distance in range(len(picks)):
-            pick = picks[(row + distance) % len(picks)]
-            index = int(stream.members[pick.member])
-            key = records.keys[index : index + 1]
-            draw = float(uniform(key, self._seed, "caption", pick.epoch)[0])
-            dropped = bool(uniform(key, self._seed, "drop", pick.epoch)[0] < self._settings.drop_condition)
-            try:
-                return records.ids[index], content.sample(Wish(index, stream.task, self._settings.captions, draw, dropped))
-            except Unreadable as error:
-                reason = reason or error
-        raise ConfigError(f"No record of a whole batch can be read; the first reason: {reason}") from reason
+    def _wish(self, stream: Stream, pick: Pick) -> Wish:
+        records = self.records(stream)
+        index = int(stream.members[pick.member])
+        key = records.keys[index : index + 1]
+        draw = float(uniform(key, self._seed, "caption", pick.epoch)[0])
+        dropped = bool(uniform(key, self._seed, "drop", pick.epoch)[0] < self._settings.drop_condition)
+        return Wish(index, stream.task, self._settings.captions, draw, dropped)
 
-    def _likeliest(self, records: Records, index: int) -> Mapping[str, float]:
+    def _readable(self, stream: Stream, wishes: Sequence[Wish], row: int) -> tuple[int, Sample]:
+        """For a row whose picture cannot be read: the next row of the global batch that can, and its sample."""
+        reason = None
+        for distance in range(len(wishes)):
+            place = (row + distance) % len(wishes)
+            (sample,) = self._content(stream).samples(wishes[place : place + 1])
+            if not isinstance(sample, Unreadable):
+                return place, sample
+            reason = reason or sample
+        raise InputError(f"No picture of a whole batch can be read; the first: {reason}") from reason
+
+    @property
+    def _likeliest(self) -> Mapping[str, float]:
         """Weights that leave one variant: the first of the heaviest."""
         weights = self._settings.captions
         return {max(weights, key=lambda name: weights[name]): 1.0} if weights else {}
