@@ -6,7 +6,7 @@ import contextlib
 import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
 from PIL import Image
@@ -27,7 +27,7 @@ from glyphflow.feed.prefetch import Prefetch
 from glyphflow.feed.producing import encode_feed
 from glyphflow.feed.records import open_selection
 from glyphflow.feed.staged import Segment, StagedFeed
-from glyphflow.feed.transport import FeedPlan, Kind, Producers, encoded_plan, open_transport
+from glyphflow.feed.transport import FeedPlan, Kind, Producers, Transport, encoded_plan, open_transport
 from glyphflow.generate.directory import locate
 from glyphflow.models import VAE, MMDiT, MMDiTConfig
 from glyphflow.train.curriculum import Curriculum
@@ -40,13 +40,13 @@ from glyphflow.train.lowmem import LowMemory, needs_low_memory, open_low_memory
 from glyphflow.train.objectives import flow_matching, image_tokens, predicted_elements, vae_reconstruction
 from glyphflow.train.parallel import World
 from glyphflow.train.recipe import AnyRecipe, MMDiTRecipe, RunConfig, TrainConfig, VAERecipe, check_same_run
+from glyphflow.train.sharing import shared
 from glyphflow.train.vae import heldout_reconstruction, preview_reconstruction
 
 Preview = Callable[[nn.Module], Image.Image]
 RECIPE = "recipe.yaml"
 FEED_LOG = "feed.jsonl"
 _PREVIEW_PICTURES = 8
-E = TypeVar("E", MMDiTRecipe, Curriculum)
 
 
 def train_vae(recipe: VAERecipe) -> None:
@@ -186,13 +186,26 @@ class RunFeed:
     def __init__(self, recipe: MMDiTRecipe | Curriculum, course: Course, root: Path, world: World) -> None:
         self._recipe, self._course, self._root, self._world = recipe, course, root, world
         self._log = AmendmentLog(recipe.out / AMENDMENTS)
+        self._stages = StagedFeed(course.segments, recipe.seed)
         self._heldout: list[EncodedBatch] = []
 
     @contextlib.contextmanager
     def open(self, step: int) -> Iterator[Feed[EncodedBatch]]:
         """Batches of this process from ``step`` on. Once it has served held-out samples, the recipe is as good as begun."""
-        train, device = self._recipe.train, self._world.device
-        with open_transport(
+        train, world = self._recipe.train, self._world
+        with contextlib.ExitStack() as stack:
+            # Caches are read by every process for itself; encoding is done once for all that compute on the same samples.
+            files = self._kind == "files"
+            opened = self._transport(step, world.device) if files else shared(world, functools.partial(self._transport, step))
+            transport = stack.enter_context(opened)
+            if train.heldout_samples:
+                self._heldout = [batch.to(world.device) for batch in transport.heldout(train.heldout_samples)]
+            save_recipe(self._recipe, world)
+            yield transport
+
+    def _transport(self, step: int, device: torch.device | None) -> Transport[EncodedBatch]:
+        train = self._recipe.train
+        return open_transport(
             self._kind,
             self._plan(),
             start=step,
@@ -203,11 +216,7 @@ class RunFeed:
             amendments=self._log,
             log=self._recipe.out / FEED_LOG if self._world.is_main else None,
             address=train.ray,
-        ) as transport:
-            if train.heldout_samples:
-                self._heldout = [batch.to(device) for batch in transport.heldout(train.heldout_samples)]
-            save_recipe(self._recipe, self._world)
-            yield transport
+        )
 
     def measure(self, model: nn.Module) -> dict[str, float]:
         """The held-out loss; nothing where no sample is held out."""
@@ -236,8 +245,8 @@ class RunFeed:
         return encoded_plan(segments, seed, encoders=self._root, compute_dtype=dtype, devices=(device,))
 
     def _producers(self, step: int) -> Producers:
-        feed = StagedFeed(self._course.segments, self._recipe.seed, self._log.read())
-        return feed.settings_at(step).producers
+        self._stages.amend(self._log.read())
+        return self._stages.settings_at(step).producers
 
 
 @contextlib.contextmanager
@@ -304,7 +313,7 @@ def open_pixels(recipe: VAERecipe) -> PixelFeed:
     )
 
 
-def _with_fingerprint(recipe: E, root: Path) -> E:
+def _with_fingerprint(recipe: MMDiTRecipe | Curriculum, root: Path) -> MMDiTRecipe | Curriculum:
     """The recipe bound to the encoders in ``root``: latents of other encoders would teach the model another language."""
     found = encoder_fingerprint(root)
     wanted = (recipe.fingerprint if isinstance(recipe, Curriculum) else recipe.feed.fingerprint) or found
