@@ -114,7 +114,7 @@ def _counted(config: MMDiTConfig, tokens: StepTokens, batch: int, stay: Stay, le
     model = _network(config, None)
     for block in model.transformer_blocks:
         # Inside of what computes a block again, where it serves the repetition, too.
-        block.forward = functools.partial(flashing, block.forward)  # type: ignore[assignment]
+        block.forward = functools.partial(flashing, block.forward)
     if isinstance(learns, LoRAConfig):
         inject_lora(model.requires_grad_(False), learns, 0)
     away = config.num_layers if stay == "away" else 0

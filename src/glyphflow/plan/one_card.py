@@ -17,7 +17,7 @@ from glyphflow.core.hardware import gigabytes
 from glyphflow.generate.placement import spread
 from glyphflow.models import MMDiTConfig
 from glyphflow.models.quantize import KINDS, Quantize
-from glyphflow.plan.card_memory import STAYS, Stay, adapter_parameters, optimizer_bytes, weight_bytes, work_bytes
+from glyphflow.plan.card_memory import STAYS, Learns, Stay, adapter_parameters, optimizer_bytes, weight_bytes, work_bytes
 from glyphflow.plan.step_memory import StepTokens, parameters
 from glyphflow.plan.train import EVERY, Machine, divisors
 from glyphflow.train.flops import sample_flops
@@ -211,14 +211,15 @@ def _plan(
     blocks = _kinds(layers, offload, every)
     weights = sizes.around + whole * (layers - offload)
     buffers = min(2, offload) * whole + (sizes.rows if rows_apart else 0)  # the two modules of a block's rows are a buffer each
+    learns: Learns
     if task.lora:
-        count = adapter_parameters(model, task.lora)
+        learns, count = task.lora, adapter_parameters(model, task.lora)
         trained, state = count * (8 + 4 * task.average), int(_ADAPTER[optimizer] * count)
     else:
         count = parameters(model)[0]
         assert optimizer != "adamw"
-        trained, state = 0, optimizer_bytes(model, optimizer)
-    work = work_bytes(model, task.tokens, micro, blocks, task.lora or optimizer, base)
+        learns, trained, state = optimizer, 0, optimizer_bytes(model, optimizer)
+    work = work_bytes(model, task.tokens, micro, blocks, learns, base)
     memory = CardMemory(weights, buffers, trained, state, work)
     host = whole * offload + (sizes.rows * layers if rows_apart else 0)
 

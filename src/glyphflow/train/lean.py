@@ -81,7 +81,7 @@ def _blocks(x_RC: Tensor) -> Tensor:
     columns = x_RC.shape[1]
     size = min(BLOCK, columns)
     padded = F.pad(x_RC, (0, -columns % size)) if columns % size else x_RC
-    return padded.unflatten(1, (-1, size))
+    return padded.view(len(padded), -1, size)
 
 
 def round_by_chance(x: Tensor, dtype: torch.dtype, generator: torch.Generator | None) -> Tensor:
@@ -233,7 +233,7 @@ class Adafactor(LeanOptimizer):
             found = grad_RC[part].float() * expected[0][part]
             return found if len(expected) == 1 else found.mul_(expected[1])
 
-        total = sum(direction(part).square_().sum() for part in _chunks(weight_RC))
+        total = torch.stack([direction(part).square_().sum() for part in _chunks(weight_RC)]).sum()
         size = (total / weight_RC.numel()).sqrt_()
         length = lr / torch.clamp(size / group["clip"], min=1.0)
         for part in _chunks(weight_RC):

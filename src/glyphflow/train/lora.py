@@ -76,8 +76,8 @@ def targets(config: LoRAConfig, names: Mapping[str, object]) -> list[str]:
                 f"lora.targets has {word!r}, which is none of the model's linears; use {', '.join(GROUPS)}, or a pattern of "
                 f"names like {next(iter(names), 'to_q')}."
             )
-    patterns = [pattern for _, group in wanted for pattern in group]
-    return [name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
+    meant = [pattern for _, patterns in wanted for pattern in patterns]
+    return [name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in meant)]
 
 
 class TrainedLoRA(nn.Module):

@@ -92,7 +92,7 @@ class LowMemory:
         for index, block in enumerate(blocks):
             number = self.offloaded.index(index) if index in self.offloaded else None
             again = every > 0 and index % every == every - 1
-            block.forward = _Pass(self, block, block.forward, number, again)  # type: ignore[assignment]
+            block.forward = _Pass(self, block, block.forward, number, again)  # type: ignore[method-assign]
 
     def fuse(self, optimizer: LeanOptimizer) -> None:
         """From now on the backward pass updates every parameter of ``optimizer`` itself and leaves no gradient."""
