@@ -18,13 +18,13 @@ from safetensors.torch import load_file
 
 import glyphflow.train.run as run_module
 from glyphflow.core.errors import ConfigError, InputError, InterruptedRun, StorageError
-from glyphflow.core.files import exclusive, read_json
+from glyphflow.core.files import exclusive
 from glyphflow.feed.encode import Encoders
 from glyphflow.feed.prefetch import Prefetch
 from glyphflow.feed.producing import encode_selection
 from glyphflow.feed.staged import StagedFeed
 from glyphflow.generate import Pipeline
-from glyphflow.models import VAE, MMDiT
+from glyphflow.models import MMDiT
 from glyphflow.train.checkpoint import Checkpoints
 from glyphflow.train.export import export_run
 from glyphflow.train.loop import Loop
@@ -33,7 +33,7 @@ from glyphflow.train.objectives import flow_matching, image_tokens, predicted_el
 from glyphflow.train.parallel import World
 from glyphflow.train.preview import preview_sheet
 from glyphflow.train.recipe import FlowObjective, MMDiTRecipe, TrainConfig, read_recipe
-from glyphflow.train.run import train_mmdit, train_vae
+from glyphflow.train.run import train_mmdit
 from tiny import tiny_pipeline
 from tiny_pictures import TinySelection
 
@@ -263,6 +263,27 @@ def test_an_adapter_learns_and_the_rest_stays(model: Path, cache: Path, tmp_path
     assert any(float(value.abs().max()) > 0 for name, value in stored.items() if "lora_B" in name)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ["train.lora={rank: 2}", "train.offload=1", "train.modulation=host"],
+        ["train.weights=bfloat16", "train.optimizer=adamw8bit", "train.offload=1", "train.ema_decay=0"],
+    ],
+)
+def test_weights_off_the_card_learn_the_same_after_a_resume(
+    changes: list[str], model: Path, cache: Path, tmp_path: Path
+) -> None:
+    for out, ends in ((tmp_path / "straight", (6,)), (tmp_path / "resumed", (4, 6))):
+        for end in ends:
+            train_mmdit(mmdit_recipe(model, cache, out, *changes, f"train.steps={end}", "train.schedule=constant"))
+    straight, resumed = (
+        [(line["loss"], line["grad_norm"]) for line in read_metrics(tmp_path / name) if "loss" in line]
+        for name in ("straight", "resumed")
+    )
+    assert straight == resumed and len(straight) == 3
+    assert export_run(tmp_path / "resumed", tmp_path / "out", average=False) == 6
+
+
 def test_export_is_a_whole_pipeline_with_averaged_weights(model: Path, straight: Path, tmp_path: Path) -> None:
     assert export_run(straight, tmp_path / "out") == 20
     stored = load_file(tmp_path / "out" / "transformer" / "diffusion_pytorch_model.safetensors")
@@ -287,33 +308,3 @@ def test_diffusers_opens_an_export(straight: Path, tmp_path: Path) -> None:
     with torch.no_grad():
         expected = theirs(hidden_states=latents, **call, img_shapes=[[(1, 2, 2)]]).sample
         torch.testing.assert_close(ours(latents, **call, img_shapes=[[(1, 2, 2)]]), expected, atol=1e-5, rtol=0)
-
-
-def test_vae_run_previews_and_standardises(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_module, "open_selection", lambda source, view: TinySelection(24))
-    recipe = read_recipe(
-        "nano-vae",
-        [
-            f"out={tmp_path / 'run'}",
-            f"train.init_from={model}",
-            "feed.area=4096",
-            "feed.crop=32",
-            "feed.batch_size=4",
-            "feed.heldout_share=0.2",
-            "train.steps=12",
-            "train.log_every=4",
-            "train.preview_every=12",
-        ],
-    )
-    train_vae(recipe)  # type: ignore[arg-type]
-    measured = [line for line in read_metrics(tmp_path / "run") if "heldout_psnr" in line]
-    assert measured and measured[-1]["step"] == 12
-    assert (tmp_path / "run" / "previews" / "step_000012.png").exists()
-    export_run(tmp_path / "run", tmp_path / "out", dtype="float32")
-    config = read_json(tmp_path / "out" / "vae" / "config.json")
-    vae = VAE.from_pretrained(tmp_path / "out" / "vae", torch.float32)
-    feed = run_module.open_pixels(recipe)  # type: ignore[arg-type]
-    latents = torch.cat([vae.standardise(vae.encode(feed.batch(s).pixels).mode()) for s in range(500, 540)])
-    assert latents.mean((0, 2, 3)).abs().max() < 0.2
-    assert (latents.std((0, 2, 3)) - 1).abs().max() < 0.2
-    assert len(config["latents_mean"]) == len(config["latents_std"]) == 16

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from glyphflow.train.vae import Reader
 
 
 def register(app: typer.Typer) -> None:
@@ -31,11 +34,13 @@ def register(app: typer.Typer) -> None:
         """
         from glyphflow.train.curriculum import read_training
         from glyphflow.train.recipe import VAERecipe
-        from glyphflow.train.run import course_of, train_mmdit, train_vae
+        from glyphflow.train.run import course_of, train_mmdit
 
         read = read_training(recipe, [*(overrides or ()), *_changes(producers)])
         if isinstance(read, VAERecipe):
-            train_vae(read)
+            from glyphflow.train.vae_run import train_vae
+
+            train_vae(read, _reader() if read.ocr_pictures else None)
             steps = read.train.steps
         else:
             train_mmdit(read, peak=_peak())
@@ -55,6 +60,14 @@ def register(app: typer.Typer) -> None:
 
         step = export_run(run, out, average=average, dtype=dtype)
         typer.echo(f"Wrote {out} from step {step} of {run}.")
+
+
+def _reader() -> Reader:
+    """Reads pictures with the packaged OCR."""
+    from glyphflow.perception import OCR
+
+    ocr = OCR(fast=True)
+    return lambda pictures: [" ".join(line.text for line in lines) for lines in ocr.read(pictures)]
 
 
 def _changes(producers: str | None) -> list[str]:

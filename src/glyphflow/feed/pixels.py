@@ -1,8 +1,8 @@
-"""The pixel payload: random crops of pictures, for training the VAE."""
+"""The pixel payload: random crops of pictures, for training the VAE. Some of them may be placed where something is written."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,14 +18,18 @@ from glyphflow.feed.order import Interleave, Part, Serving, is_heldout, record_k
 from glyphflow.feed.records import Picture, Selection, open_selection
 from glyphflow.feed.settings import Source
 
+INK = 32
+"""Of 255: the smallest difference of neighbouring pixels that counts as an edge; noise and soft shading are below it."""
+
 
 class PixelFeed:
     """Batches of random crops; the batch of a step is a pure function of the sources, the settings and the seed.
 
     ``sources`` are (selection, weight) pairs: steps are shared among them in proportion to the weights. Each picture is first
     brought to its bucket of ``area`` pixels, the same way as encoding does, so that the VAE learns on the sharpness it will
-    meet. Up to ``cache_pictures`` prepared pictures stay in memory as uint8 (at most 3 x area bytes each): rendering or
-    decoding one costs more than all its crops. Records whose id falls into ``heldout_share`` are left to :meth:`heldout`.
+    meet. ``text_crops`` is the share of the crops that :func:`inked_place` places. Up to ``cache_pictures`` prepared pictures
+    stay in memory as uint8 (at most 3 x area bytes each): rendering or decoding one costs more than all its crops. Records
+    whose id falls into ``heldout_share`` are left to :meth:`heldout`.
     """
 
     def __init__(
@@ -36,6 +40,7 @@ class PixelFeed:
         area: int,
         batch_size: int,
         seed: int,
+        text_crops: float = 0.0,
         cache_pictures: int = 0,
         heldout_share: float = 0.0,
     ) -> None:
@@ -49,6 +54,7 @@ class PixelFeed:
                 f"buckets of feed.area = {area}; lower the crop or raise the area."
             )
         self._seed = seed
+        self._text_crops = text_crops
         self._limit = cache_pictures
         self._cache: dict[tuple[int, int], Picture] = {}
         self._training: list[list[int]] = []
@@ -90,10 +96,23 @@ class PixelFeed:
     def heldout(self, count: int) -> list[PixelBatch]:
         """Up to ``count`` whole held-out pictures, one batch per picture, always the same ones in the same order."""
         chosen = self._heldout[:: max(1, len(self._heldout) // max(1, count))][:count]
-        return [
-            PixelBatch(0, (self._sources[source].ids[index],), to_tensor(self._picture(source, index)[None]), total=1)
-            for source, index in chosen
-        ]
+        return [self._whole(0, source, index) for source, index in chosen]
+
+    def pictures(self, count: int) -> Iterator[PixelBatch]:
+        """Up to ``count`` whole training pictures, one batch per picture, in the order in which training meets them first."""
+        met: set[tuple[int, int]] = set()
+        step = 0
+        while len(met) < min(count, sum(map(len, self._training))):
+            source, number = self._turns.at(step)
+            for pick in self._orders[source].picks(number):
+                index = self._training[source][pick.member]
+                if (source, index) not in met and len(met) < count:
+                    met.add((source, index))
+                    yield self._whole(step, source, index)
+            step += 1
+
+    def _whole(self, step: int, source: int, index: int) -> PixelBatch:
+        return PixelBatch(step, (self._sources[source].ids[index],), to_tensor(self._picture(source, index)[None]), total=1)
 
     def _picture(self, source: int, index: int) -> Picture:
         key = (source, index)
@@ -107,9 +126,34 @@ class PixelFeed:
 
     def _cut(self, picture: Picture, rng: np.random.Generator) -> Picture:
         height, width = picture.shape[:2]
+        if self._text_crops and rng.random() < self._text_crops and (place := inked_place(picture, self._crop, rng)):
+            top, left = place
+            return picture[top : top + self._crop, left : left + self._crop]
         top = int(rng.integers(0, height - self._crop + 1))
         left = int(rng.integers(0, width - self._crop + 1))
         return picture[top : top + self._crop, left : left + self._crop]
+
+
+def inked_place(picture: Picture, crop: int, rng: np.random.Generator) -> tuple[int, int] | None:
+    """(top, left) of a crop whose chance grows with the edges in it; None for a picture without any.
+
+    An edge pixel is drawn by its strength, then one of the crops that hold it. Edges are differences of neighbours, in the
+    channel where they are largest, from :data:`INK` on. They are dense where text is, in renders and in pictures of pages
+    alike, and nobody needs to have read it. Foliage has edges, too: which pictures are rich in text is for the corpus to say.
+    """
+    values = picture.astype(np.int16)
+    ink = np.zeros(picture.shape[:2], np.int32)
+    ink[:, 1:] += np.abs(np.diff(values, axis=1)).max(axis=2)
+    ink[1:] += np.abs(np.diff(values, axis=0)).max(axis=2)
+    ink[ink < INK] = 0
+    reached = ink.ravel().cumsum(dtype=np.int64)
+    if not reached[-1]:
+        return None
+    y, x = divmod(int(np.searchsorted(reached, rng.integers(reached[-1]), side="right")), ink.shape[1])
+    top, left = (
+        int(rng.integers(max(0, at - crop + 1), min(at, side - crop) + 1)) for at, side in zip((y, x), ink.shape, strict=True)
+    )
+    return top, left
 
 
 def open_pixels(

