@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from glyphflow.core.errors import ConfigError
@@ -191,6 +192,21 @@ def test_latent_statistics_standardise(tmp_path: Path) -> None:
     mean, std = latent_statistics(Shifted(), batches)  # type: ignore[arg-type]
     assert mean == pytest.approx([5.0] * 4, abs=0.1)
     assert std == pytest.approx([1, 2, 3, 4], rel=0.02)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_operations_of_a_step_are_those_that_torch_counts(frozen: bool) -> None:
+    """Forward and backward, of all weights or through frozen ones to an adapter of rank 1 on the first block."""
+    config = MMDiTConfig(
+        num_layers=3, attention_head_dim=32, num_attention_heads=4, joint_attention_dim=32, axes_dims_rope=(8, 12, 12)
+    )
+    model, data = MMDiT(config).init_weights(), batch(2, (6, 7), references=1)
+    if frozen:
+        inject_lora(model, LoRAConfig(rank=1, targets=("transformer_blocks.0.attn.*",)), 0)
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # the counter knows no other on the CPU
+        loss, _ = flow_matching(model, data, torch.Generator().manual_seed(0), times=FlowObjective())
+        loss.backward()  # type: ignore[no-untyped-call]
+    assert batch_flops(data, config, frozen=frozen) == pytest.approx(counter.get_total_flops(), rel=0.05)
 
 
 def test_metrics_are_cut_at_the_checkpoint(tmp_path: Path) -> None:
