@@ -148,6 +148,7 @@ class Producer:
         torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
         self._plan, self._part, self._number = plan, part, number
         self._feed: Any = None
+        self._memory = np.empty(0, dtype=np.uint8)
 
     def make(self, step: int, entries: tuple[Amendment, ...]) -> tuple[Layout, Any, float, int | None]:
         """The batch of a step: its layout, its bytes, the seconds it took and the side of its pictures."""
@@ -155,7 +156,12 @@ class Producer:
         self._open().amend(entries)
         batch = self._feed.batch(step, self._part)
         side = getattr(self._feed, "side", lambda step: None)(step)
-        return *_packed(batch), time.perf_counter() - began, side
+        layout = layout_of(batch)
+        if len(self._memory) < layout.size:  # used again and again: Ray has copied it into its store when this returns
+            self._memory = np.empty(layout.size + layout.size // 4, dtype=np.uint8)
+        data = self._memory[: layout.size]
+        pack(batch, layout, torch.from_numpy(data))
+        return layout, data, time.perf_counter() - began, side
 
     def heldout(self, count: int) -> list[tuple[Layout, Any]]:
         """Held-out batches."""

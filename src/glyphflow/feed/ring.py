@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import shutil
 import weakref
 from collections import deque
 from collections.abc import Callable
 from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
 
 import numpy as np
 import torch
 
+from glyphflow.core.errors import StorageError
+from glyphflow.core.hardware import gigabytes
+
+_TMPFS = Path("/dev/shm")
 _SLOT_BYTES = 1 << 20
 """Of the first slots; they grow with the batches."""
 
@@ -62,6 +68,11 @@ class Ring:
                 slot.unlink()
 
     def _new(self) -> SharedMemory:
+        if _TMPFS.is_dir() and (free := shutil.disk_usage(_TMPFS).free) < self._size:  # writing there would kill the producer
+            raise StorageError(
+                f"{_TMPFS} has {gigabytes(free)} left and a batch needs {gigabytes(self._size)}; enlarge it (docker run "
+                "--shm-size=16g), make the batch smaller, or take the transport files."
+            )
         slot = SharedMemory(create=True, size=self._size)
         self._all[slot.name] = slot
         return slot
