@@ -20,7 +20,7 @@ from glyphflow.models.block import Block
 from glyphflow.models.lora import linear_shapes
 from glyphflow.models.quantize import Quantize, expanding_bytes, quantise_as_placed
 from glyphflow.plan.step_memory import StepTokens, flashing, training_step
-from glyphflow.train.lean import Adafactor, AdamW8bit, LeanOptimizer
+from glyphflow.train.lean import CHUNK, Adafactor, AdamW8bit, LeanOptimizer
 from glyphflow.train.lora import LoRAConfig, inject_lora, targets
 from glyphflow.train.lowmem import LowMemory
 
@@ -128,13 +128,23 @@ def _counted(config: MMDiTConfig, tokens: StepTokens, batch: int, stay: Stay, le
 
 
 def _weightless(optimizer: LeanOptimizer) -> LeanOptimizer:
-    """``optimizer`` with its state made, and without the generators that tensors without memory have not."""
-    for parameter in optimizer.param_groups[0]["params"]:
-        optimizer.state[parameter] = optimizer.empty_state(parameter)
+    """``optimizer`` without generators, which tensors without memory have not.
+
+    It updates as much of a weight as it treats together, and of the largest weights only: the others take less.
+    """
+
+    def part(tensor: Tensor) -> Tensor:
+        rows = max(1, CHUNK // tensor[0].numel())
+        return tensor.detach()[:rows]
+
+    weights = optimizer.param_groups[0]["params"]
+    large = max(weight.numel() for weight in weights) // 2
+    states = {weight.shape: optimizer.empty_state(part(weight)) for weight in weights if weight.numel() > large}
 
     @torch.no_grad()
     def update(parameter: Tensor, weight: Tensor, grad: Tensor) -> None:
-        optimizer.apply(optimizer.param_groups[0], optimizer.state[parameter], 1, weight.detach(), grad, None)
+        if parameter.shape in states:
+            optimizer.apply(optimizer.param_groups[0], states[parameter.shape], 1, part(weight), part(grad), None)
 
     optimizer.update = update  # type: ignore[method-assign]
     return optimizer
