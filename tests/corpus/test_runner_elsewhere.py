@@ -71,10 +71,11 @@ stages:
   - name: F1
     title: first
     view: f1-initial
-    measure: [header, pixels, duplicates]
+    measure: [header, pixels, duplicates, {operator: mosaic, kept: true}]
     rules:
       - {filter: Broken, column: pixels.error, empty: true, reason: "{value}"}
       - {filter: Dark, column: pixels.luma, min: 0.5, reason: "dark {value}"}
+      - {filter: Mosaic, column: mosaic.share, max: 1.0, reason: "mosaic {value}"}
   - name: F2
     title: second
     view: f2-quality
@@ -93,11 +94,12 @@ def test_a_recipe_is_run_stage_by_stage_on_what_is_left(two: tuple[Corpus, Corpu
     assert said.exit_code == 0, said.output
     kept = here.records("f1-initial").ids
     assert 0 < len(kept) < 19 and f"f1-initial: {len(kept)} of 20 rows kept." in said.output
-    measured = {}
-    for shard in here.shards():
-        columns_here = here.columns("detail", shard, ("id", "measured")) or {}
-        measured.update(zip(columns_here["id"], columns_here["measured"], strict=True))
-    assert sorted(row for row, known in measured.items() if known) == sorted(kept)
+    for stage in ("mosaic", "detail"):  # of the first stage, but for what its cheap rules keep; and of the second
+        measured: dict[str, bool] = {}
+        for shard in here.shards():
+            found = here.columns(stage, shard, ("id", "measured")) or {}
+            measured.update(zip(found["id"], found["measured"], strict=True))
+        assert sorted(row for row, known in measured.items() if known) == sorted(kept)
     again = cli.invoke(app, ["corpus", "run", str(here.directory), "--recipe", str(recipe)])
     assert again.exit_code == 0 and "f2-quality" in again.output
     array = cli.invoke(app, ["corpus", "run", str(there.directory), "--recipe", str(recipe), "--on", "slurm", "--workers", "2"])

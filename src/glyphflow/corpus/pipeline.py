@@ -19,10 +19,16 @@ def run_recipe(
     is finished is found finished: the same call goes on after a kill, and several processes that make it share the work.
     """
     view: str | None = None
+    measured: list[str] = []
     with engine(on):
         for number, stage in enumerate(stages, 1):
             for each in stage.measure:
-                run(corpus, each.operator, each.options, view=view, workers=workers, on=on, part=part)
+                rows = view
+                if each.kept:
+                    begun = stage.so_far(measured)
+                    rows = curate(corpus, [*stages[: number - 1], begun], begun.view).name
+                run(corpus, each.operator, each.options, view=rows, workers=workers, on=on, part=part)
+                measured.append(each.operator)
             if stage.view:
                 yield curate(corpus, stages[:number], stage.view)
                 view = stage.view

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -74,9 +74,14 @@ class RenderSet(Config):
 
 
 class Measure(Config):
-    """An operator that a stage needs, with its options; a bare name is an operator as it comes."""
+    """An operator that a stage needs, with its options; a bare name is an operator as it comes.
+
+    With ``kept`` it runs only on the rows that the stage's rules over everything measured before it keep: for an expensive
+    operator whose filter comes after cheap ones.
+    """
 
     operator: str
+    kept: bool = False
     options: dict[str, Any] = pydantic.Field(default_factory=dict)
 
     @pydantic.model_validator(mode="before")
@@ -255,6 +260,12 @@ class Stage(Config):
         if self.resample is not None:
             found["text.lines"] = "resample"
         return found
+
+    def so_far(self, measured: Collection[str]) -> Stage:
+        """The stage with nothing but its rules over columns of the operators ``measured``, and a view of its own."""
+        known = {"index", *measured}
+        rules = tuple(rule for rule in self.rules if rule.column.split(".")[0] in known and not rule.splits)
+        return Stage(name=self.name, title=self.title, view=f"{self.view}-so-far", rules=rules)
 
     @property
     def filters(self) -> tuple[str, ...]:
