@@ -27,6 +27,8 @@ from glyphflow.feed.packing import Layout, layout_of, pack, unpack
 from glyphflow.feed.transport import FeedPlan, Orders
 
 MAX_DEATHS = 3
+_ORDERS = 2
+"""Steps that an actor knows of: the one it makes, and the next, so that it never waits for an answer."""
 _STORE = 512 << 20
 """Bytes of the object store of a Ray that is started here; it spills to disk beyond that."""
 
@@ -96,11 +98,25 @@ class RayTransport:
         wanted = self._orders.wanted(self._ordered)
         self._resize(wanted)
         while self._ordered < self._next + self._orders.depth + wanted:
-            self._order(self._ordered)
+            actor = self._least_busy()
+            if actor.waiting >= _ORDERS and self._ordered > self._next:
+                return
+            self._order(self._ordered, actor)
             self._ordered += 1
 
-    def _order(self, step: int) -> None:
-        actor = min(self._actors, key=lambda one: one.waiting)
+    def _least_busy(self) -> _Actor:
+        """Who shall get the next step: one that runs. Actors that the cluster has no room for would keep it for ever."""
+        while True:
+            waiting = [actor.ready for actor in self._actors if not actor.runs]
+            done, _ = self._ray.wait(waiting, num_returns=len(waiting), timeout=0) if waiting else ([], [])
+            for actor in self._actors:
+                actor.runs = actor.runs or actor.ready in done
+            running = [actor for actor in self._actors if actor.runs]
+            if running:
+                return min(running, key=lambda one: one.waiting)
+            self._ray.wait(waiting, timeout=1)
+
+    def _order(self, step: int, actor: _Actor) -> None:
         actor.waiting += 1
         self._promises[step] = actor.handle.make.remote(step, self._orders.entries(step)), actor
 
@@ -126,7 +142,7 @@ class RayTransport:
             self._ray.kill(actor.handle)
         self._resize(1)
         for step in sorted(step for step, (_, owner) in self._promises.items() if owner is actor):
-            self._order(step)
+            self._order(step, self._least_busy())
 
     def _gpus(self) -> float:
         """Share of a GPU that a producer asks Ray for: a whole one where the plan computes on CUDA."""
@@ -137,6 +153,8 @@ class RayTransport:
 class _Actor:
     def __init__(self, handle: Any) -> None:
         self.handle = handle
+        self.ready = handle.ready.remote()
+        self.runs = False
         self.waiting = 0
         """Batches that were ordered from it and not taken yet."""
 
@@ -149,6 +167,9 @@ class Producer:
         self._plan, self._part, self._number = plan, part, number
         self._feed: Any = None
         self._memory = np.empty(0, dtype=np.uint8)
+
+    def ready(self) -> None:
+        """Answered as soon as the actor runs."""
 
     def make(self, step: int, entries: tuple[Amendment, ...]) -> tuple[Layout, Any, float, int | None]:
         """The batch of a step: its layout, its bytes, the seconds it took and the side of its pictures."""

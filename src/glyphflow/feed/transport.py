@@ -15,7 +15,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Protocol, TypeVar
@@ -158,7 +158,7 @@ def open_transport(
     ``glyphflow plan train --feed-log`` reads. ``address`` is where Ray is: "ray" for one that is started here, else "auto" or
     "ray://host:port".
     """
-    orders = Orders(start, part or Part(), device, depth, producers, amendments, FeedLog(log))
+    orders = Orders(start, part or Part(), device, depth, producers, amendments, FeedLog(log), _most(plan, kind))
     if kind == "files":
         return ThreadTransport(plan, orders)
     if kind == "local":
@@ -170,6 +170,14 @@ def open_transport(
 
         return RayTransport(plan, orders, address)
     raise ConfigError(f"There is no transport {kind!r}; there are files, local and ray.")
+
+
+def _most(plan: FeedPlan, kind: Kind) -> int:
+    """Most producers that "auto" takes: a card holds the encoders once, and processors are shared by a machine's trainers."""
+    if kind == "ray":
+        return 1024  # actors that the cluster has no room for wait, and are asked for nothing
+    cards = [device for device in plan.arguments.get("devices", ()) if str(device).startswith("cuda")]
+    return len(cards) or max(1, (os.cpu_count() or 2) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1)
 
 
 @dataclass
@@ -199,7 +207,7 @@ class Orders:
     producers: Producers | Callable[[int], Producers]
     amendments: AmendmentLog | None
     log: FeedLog
-    limit: int = field(default_factory=lambda: max(1, (os.cpu_count() or 2) - 1))
+    limit: int
     """Most producers that "auto" takes."""
     _making: float = 0.0
     _using: float = 0.0
