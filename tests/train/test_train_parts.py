@@ -15,12 +15,13 @@ from glyphflow.core.errors import ConfigError
 from glyphflow.core.hashing import derive_seed
 from glyphflow.feed.batches import EncodedBatch, PixelBatch
 from glyphflow.models import MMDiT, MMDiTConfig
+from glyphflow.train.ema import EMA
 from glyphflow.train.flops import batch_flops
 from glyphflow.train.heldout import heldout_velocity
 from glyphflow.train.lora import LoRAConfig, inject_lora
 from glyphflow.train.metrics import Metrics, read_metrics
 from glyphflow.train.objectives import flow_matching, image_tokens, predicted_elements
-from glyphflow.train.optimizer import EMA, learning_rate, make_optimizer
+from glyphflow.train.optimizer import learning_rate, make_optimizer
 from glyphflow.train.recipe import FlowObjective, MMDiTRecipe, TrainConfig, VAERecipe, check_same_run, read_recipe
 from glyphflow.train.vae import latent_statistics
 

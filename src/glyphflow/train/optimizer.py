@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
 from glyphflow.core.errors import InputError
-from glyphflow.train.ema import EMA as EMA
 from glyphflow.train.lean import Adafactor, AdamW8bit
 from glyphflow.train.recipe import TrainConfig
 
@@ -45,8 +43,3 @@ def learning_rate(step: int, settings: TrainConfig) -> float:
     done = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
     wave = 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
     return settings.lr * (settings.lr_floor + (1.0 - settings.lr_floor) * wave)
-
-
-def gradient_norm(parameters: Iterable[nn.Parameter], clip: float) -> float:
-    """Norm of the whole gradient before it is scaled down to ``clip``."""
-    return float(nn.utils.clip_grad_norm_(parameters, clip))
