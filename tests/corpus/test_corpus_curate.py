@@ -14,7 +14,6 @@ from glyphflow.corpus import Corpus, add_specs
 from glyphflow.corpus.curate import curate, decisions, summarise
 from glyphflow.corpus.ingest import ingest_folder
 from glyphflow.corpus.measure import measure
-from glyphflow.corpus.page import page
 from glyphflow.corpus.query import query
 from glyphflow.corpus.recipe import CorpusRecipe, RenderSet, Rule, Stage, load_recipe, packaged_recipes
 from glyphflow.corpus.sources import FAULTS, collect
@@ -190,14 +189,6 @@ def test_the_demo_recipe_refuses_each_fault_for_what_it_is(packaged: Corpus) -> 
     assert {name: refused.get(f"faults/{name}") for name in FAULTS} == expected
     assert sum(not key.startswith("faults/") for key in refused) <= 12
     assert len(packaged.records("clean")) >= 60
-
-
-def test_the_page_holds_everything_itself(packaged: Corpus) -> None:
-    text = page(packaged, "clean")
-    assert text.count("<figure") > 40 and "data:image/jpeg;base64," in text
-    assert "http://" not in text and "https://" not in text
-    for name in ("Broken Files", "Deduplication", "Clarity", "hole-of-zeros.jpg", "min 14"):
-        assert name in text
 
 
 def test_sql_sees_index_stages_and_views(packaged: Corpus) -> None:

@@ -271,7 +271,7 @@ def weights(model: str) -> str:
 
 def page_of(settings: Settings, records: list[StepRecord]) -> str:
     """The page from what the steps left in ``settings.out``."""
-    from glyphflow.corpus import page as corpus_page
+    from glyphflow.corpus import report as corpus_report
     from glyphflow.corpus.store import Corpus
     from glyphflow.evaluate import report
     from glyphflow.train.metrics import read_metrics
@@ -299,7 +299,7 @@ def page_of(settings: Settings, records: list[StepRecord]) -> str:
         Section(
             "The corpus",
             "What was kept, and why the rest was not.",
-            lambda: corpus_page.fragment(corpus, KEPT),
+            lambda: corpus_report.fragment(corpus, KEPT),
         ),
         Section("Annotation", "What the model is told about a picture.", lambda: annotated_samples(samples(settings.corpus))),
     ]
