@@ -24,6 +24,7 @@ from glyphflow.plan.step_memory import StepTokens, parameters, step_bytes, train
 from glyphflow.plan.train import Assumptions, Machine, TrainingPlan, compare, fastest, plan_training
 from glyphflow.train.curriculum import Curriculum, Resolution, Stage, read_curriculum
 from glyphflow.train.flops import sample_flops
+from glyphflow.train.recipe import RunConfig
 from ranks import run_ranks
 
 SMALL = MMDiTConfig(
@@ -295,3 +296,12 @@ def test_assumptions_are_assumptions() -> None:
     run, layout = curriculum(), Layout(1, 64, 1, 1)
     slow = plan_training(run, layout, Machine(CARDS["H200"], Assumptions(efficiency=0.2)), 0)
     assert slow.days == pytest.approx(2 * plan_training(run, layout, H200, 0).days, rel=0.05)
+
+
+def test_moments_in_8_bits_take_a_quarter() -> None:
+    plans = {
+        kind: plan_training(curriculum().model_copy(update={"train": RunConfig(optimizer=kind)}), Layout(1, 8), H200)
+        for kind in ("adamw", "adamw8bit")
+    }
+    whole, small = (plans[kind].peak.memory.optimizer for kind in plans)
+    assert small / whole == pytest.approx(0.254, rel=0.01)

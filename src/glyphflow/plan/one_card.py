@@ -19,7 +19,7 @@ from glyphflow.models import MMDiTConfig
 from glyphflow.models.quantize import KINDS, Quantize
 from glyphflow.plan.card_memory import STAYS, Learns, Stay, adapter_parameters, optimizer_bytes, weight_bytes, work_bytes
 from glyphflow.plan.step_memory import StepTokens, parameters
-from glyphflow.plan.train import EVERY, Machine, divisors
+from glyphflow.plan.train import EVERY, STATE_BYTES, UPDATE_BYTES, Machine, divisors
 from glyphflow.train.flops import sample_flops
 from glyphflow.train.lora import LoRAConfig
 
@@ -29,8 +29,6 @@ WORSE = 1.10
 """How many times as long as with rounded weights a step may take before frozen weights are rounded."""
 NEAR = 1.03
 """Times this near to the fastest are as good; the way that copies least and then takes least memory is preferred."""
-_ADAPTER = {"adamw": 8.0, "adamw8bit": 2.03, "adafactor": 0.1}  # bytes of state for each trained number
-_UPDATE = {"adamw": 28, "adamw8bit": 620, "adafactor": 150}  # bytes read and written to update a number, counted on the code
 _EXPAND: dict[Quantize | None, float] = {None: 0.0, "int8": 5.0, "int4": 10.5}  # read and written to expand a weight
 
 
@@ -214,7 +212,7 @@ def _plan(
     learns: Learns
     if task.lora:
         learns, count = task.lora, adapter_parameters(model, task.lora)
-        trained, state = count * (8 + 4 * task.average), int(_ADAPTER[optimizer] * count)
+        trained, state = count * (8 + 4 * task.average), int(STATE_BYTES[optimizer] * count)
     else:
         count = parameters(model)[0]
         assert optimizer != "adamw"
@@ -247,7 +245,7 @@ def _plan(
         parts * repeated,
         parts * expanding,
         parts * sum(waits),
-        _UPDATE[optimizer] * count / through,
+        UPDATE_BYTES[optimizer] * count / through,
         parts * (ahead + behind - sum(waits)),
     )
     work_done = task.batch * ((1 + backward) * flops.forward + extra)

@@ -27,6 +27,12 @@ from glyphflow.train.flops import sample_flops
 RESERVE = 0.06
 """Share of a card that CUDA, NCCL and holes between tensors take."""
 
+STATE_BYTES = {"adamw": 8.0, "adamw8bit": 2.03, "adafactor": 0.1}
+"""What an optimizer keeps for each trained number."""
+
+UPDATE_BYTES = {"adamw": 28, "adamw8bit": 620, "adafactor": 150}
+"""What it reads and writes to update one, counted on the code."""
+
 EVERY = (0, 4, 2, 1)
 """Activation checkpointing that is tried: no block, every fourth, every second, every one."""
 
@@ -54,7 +60,7 @@ class Memory:
     """float32 master weights."""
     gradients: int
     optimizer: int
-    """Two float32 moments."""
+    """AdamW's two float32 moments, or those of ``train.optimizer``."""
     average: int
     """float32 moving average of the weights; 0 without one."""
     buffers: int
@@ -250,19 +256,19 @@ def _best_step(
     # A share of the samples has a reference of the same size: all of a batch at the highest point of memory, the mean in time.
     tokens = StepTokens(target, curriculum.caption_tokens, target if edits else 0)
     mean = dataclasses.replace(tokens, references=round(edits * target))
-    average = curriculum.optimizer.ema_decay > 0
+    average, optimizer = curriculum.optimizer.ema_decay > 0, curriculum.train.optimizer
     best: Step | None = None
     least = 0
     for k in EVERY if every is None else (every,):
         if best is not None and best.time.sharding < best.time.compute / 3 / k:
             continue  # all that larger micro-batches could save is less than what recomputing costs
-        alone = _memory(curriculum.model, tokens, 1, k, layout, average)
+        alone = _memory(curriculum.model, tokens, 1, k, layout, average, optimizer)
         least = min(least or alone.total, alone.total)
         for micro in divisors(per_group):
-            memory = _memory(curriculum.model, tokens, micro, k, layout, average)
+            memory = _memory(curriculum.model, tokens, micro, k, layout, average, optimizer)
             if memory.total > machine.room:
                 break
-            time = _time(curriculum.model, mean, micro, per_group // micro, k, layout, machine, average)
+            time = _time(curriculum.model, mean, micro, per_group // micro, k, layout, machine, average, optimizer)
             if best is None or time.total < best.time.total:
                 flops = float(size.batch * sample_flops(curriculum.model, mean.text, target, mean.references).train)
                 best = Step(size.side, tokens, size.batch, micro, per_group // micro, k, memory, time, flops)
@@ -274,7 +280,9 @@ def _best_step(
     return best
 
 
-def _memory(model: MMDiTConfig, tokens: StepTokens, micro: int, every: int, layout: Layout, average: bool) -> Memory:
+def _memory(
+    model: MMDiTConfig, tokens: StepTokens, micro: int, every: int, layout: Layout, average: bool, optimizer: str
+) -> Memory:
     whole, block = parameters(model, layout.tp)
     own = -(-whole // layout.shards)
     root = whole - model.num_layers * block
@@ -282,7 +290,7 @@ def _memory(model: MMDiTConfig, tokens: StepTokens, micro: int, every: int, layo
     buffers = 2 * root + (2 * 2 + 2 + 2 + 2 * 4) * block
     recomputed = model.num_layers // every if every else 0
     activations = step_bytes(model, tokens, micro, recomputed, layout.tp, layout.sp)
-    return Memory(4 * own, 4 * own, 8 * own, 4 * own if average else 0, buffers, activations)
+    return Memory(4 * own, 4 * own, int(STATE_BYTES[optimizer] * own), 4 * own if average else 0, buffers, activations)
 
 
 def _time(
@@ -294,6 +302,7 @@ def _time(
     layout: Layout,
     machine: Machine,
     average: bool,
+    optimizer: str,
 ) -> StepTime:
     card, assumed = machine.card, machine.assumed
     whole, block = parameters(model, layout.tp)
@@ -324,7 +333,7 @@ def _time(
     # Gradients of the copies are summed once a step, in the time that the last backward pass has left.
     copies = 2 * _round(4 * whole / layout.shards, layout.dp_replicate, assumed.links * _far(card, layout))
     exposed_copies = max(0.0, copies - 2 / 3 * max(0.0, busy - beside))
-    update = (28 + 8 * average) * whole / layout.shards / memory
+    update = (UPDATE_BYTES[optimizer] + 8 * average) * whole / layout.shards / memory
     return StepTime(
         compute * accumulate,
         repeated * accumulate,
