@@ -30,13 +30,13 @@ def register(app: typer.Typer) -> None:
         """
         from glyphflow.core.errors import ConfigError
         from glyphflow.train.curriculum import read_training
-        from glyphflow.train.recipe import VAERecipe
+        from glyphflow.train.recipe import CaptionerRecipe, VAERecipe
         from glyphflow.train.run import encode_sources
 
         read = read_training(recipe, overrides or ())
-        if isinstance(read, VAERecipe):
+        if isinstance(read, VAERecipe | CaptionerRecipe):
             raise ConfigError(
-                f"{recipe} is of kind vae, which trains on pictures and needs no cache; give a recipe of kind mmdit."
+                f"{recipe} is of kind {read.kind}, which needs no cache of encoded pictures; give a recipe of kind mmdit."
             )
         for cache, count in encode_sources(read, _part(part), check=check):
             typer.echo(f"{count} records in {cache}.")

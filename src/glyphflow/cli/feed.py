@@ -62,14 +62,14 @@ def _open(run: Path) -> StagedFeed:
     from glyphflow.feed.amendments import FILE, AmendmentLog
     from glyphflow.feed.staged import StagedFeed
     from glyphflow.train.curriculum import read_training
-    from glyphflow.train.recipe import VAERecipe
+    from glyphflow.train.recipe import CaptionerRecipe, VAERecipe
     from glyphflow.train.run import RECIPE, course_of
 
     if not (run / RECIPE).exists():
         raise InputError(f"{run} is no training run (it has no {RECIPE}); give the directory that the recipe names as out.")
     recipe = read_training(str(run / RECIPE))
-    if isinstance(recipe, VAERecipe):
-        raise ConfigError(f"{run} trains a VAE on pictures; its feed has nothing that can be changed.")
+    if isinstance(recipe, VAERecipe | CaptionerRecipe):
+        raise ConfigError(f"{run} is of kind {recipe.kind}; its feed has nothing that can be changed.")
     return StagedFeed(course_of(recipe).segments, recipe.seed, AmendmentLog(run / FILE).read())
 
 

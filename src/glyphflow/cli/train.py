@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
         Alone it uses this machine's card or its CPU; torchrun … -m glyphflow train RECIPE uses as many as it starts.
         """
         from glyphflow.train.curriculum import read_training
-        from glyphflow.train.recipe import VAERecipe
+        from glyphflow.train.recipe import CaptionerRecipe, VAERecipe
         from glyphflow.train.run import course_of, train_mmdit
 
         read = read_training(recipe, [*(overrides or ()), *_changes(producers)])
@@ -41,6 +41,11 @@ def register(app: typer.Typer) -> None:
             from glyphflow.train.vae_run import train_vae
 
             train_vae(read, _reader() if read.ocr_pictures else None)
+            steps = read.train.steps
+        elif isinstance(read, CaptionerRecipe):
+            from glyphflow.train.captioner import train_captioner
+
+            train_captioner(read)
             steps = read.train.steps
         else:
             train_mmdit(read, peak=_peak())

@@ -11,14 +11,17 @@ from glyphflow.core.errors import ConfigError, InputError, StorageError
 from glyphflow.core.files import atomic_path
 from glyphflow.generate.directory import locate
 from glyphflow.models import VAE, MMDiT
+from glyphflow.train.captioner import Captioner, open_captioner
 from glyphflow.train.checkpoint import Checkpoints
 from glyphflow.train.curriculum import Curriculum, read_training
 from glyphflow.train.lora import TrainedLoRA, inject_lora
-from glyphflow.train.recipe import AnyRecipe, VAERecipe
+from glyphflow.train.recipe import AnyRecipe, CaptionerRecipe, VAERecipe
 from glyphflow.train.run import RECIPE
 from glyphflow.train.vae_run import standardised
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+_PARTS = {"vae": "vae", "captioner": "text_encoder"}
+"""What recipes of other kinds than the MMDiT's train."""
 
 
 def export_run(run: Path, out: Path, *, average: bool = True, dtype: str = "bfloat16") -> int:
@@ -44,7 +47,7 @@ def export_run(run: Path, out: Path, *, average: bool = True, dtype: str = "bflo
         _export_adapter(recipe, checkpoints, steps[-1], out, average)
         return steps[-1]
     root = locate(recipe.train.init_from)
-    part = "vae" if isinstance(recipe, VAERecipe) else "transformer"
+    part = _PARTS.get(recipe.kind, "transformer")
     model = _model(recipe, root)
     weights = {name: p.detach() for name, p in model.named_parameters()}
     checkpoints.load_weights(steps[-1], weights, ema=average)
@@ -53,7 +56,8 @@ def export_run(run: Path, out: Path, *, average: bool = True, dtype: str = "bflo
         model = standardised(model, recipe)
     with atomic_path(out) as temporary:
         shutil.copytree(root, temporary, ignore=lambda folder, names: [part] if Path(folder) == root else [])
-        model.to(_DTYPES[dtype]).save_pretrained(temporary / part)
+        network = model.language if isinstance(model, Captioner) else model
+        network.to(_DTYPES[dtype]).save_pretrained(temporary / part)
     return steps[-1]
 
 
@@ -67,7 +71,9 @@ def _export_adapter(recipe: AnyRecipe | Curriculum, checkpoints: Checkpoints, st
         adapter.save(temporary)
 
 
-def _model(recipe: AnyRecipe | Curriculum, root: Path) -> VAE | MMDiT:
+def _model(recipe: AnyRecipe | Curriculum, root: Path) -> VAE | MMDiT | Captioner:
+    if isinstance(recipe, CaptionerRecipe):
+        return open_captioner(root)
     if isinstance(recipe, VAERecipe):
         return VAE.from_pretrained(root / "vae", dtype=torch.float32)
     if isinstance(recipe, Curriculum) and recipe.from_scratch:

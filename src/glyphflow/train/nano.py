@@ -1,11 +1,22 @@
 """The starting point of the nano family: a whole pipeline directory with fresh weights.
 
 ``init_nano`` writes the released directory layout at toy size. The MMDiT starts random, the VAE from the best linear code of
-blocks (:mod:`glyphflow.train.linear_vae`). The condition encoder has the Qwen2.5-VL architecture and is used frozen; nothing
-has taught it language yet, so its token embeddings are given what a model that writes needs most: the look of each character.
-The embedding of a one-character token is its glyph, drawn once and projected on the principal components of all glyphs, so that
-the MMDiT can learn "draw what the token looks like" as one rule for every letter and every Chinese character instead of
-thousands of facts. Other tokens get random vectors.
+blocks (:mod:`glyphflow.train.linear_vae`). The condition encoder has the Qwen2.5-VL architecture, vision tower included; before
+anything has taught it language (:mod:`glyphflow.train.captioner` does), its token embeddings are given what a model that writes
+needs most: the look of each character. The embedding of a one-character token is its glyph, drawn once and projected on the
+principal components of all glyphs, so that the MMDiT can learn "draw what the token looks like" as one rule for every letter
+and every Chinese character instead of thousands of facts. Other tokens get random vectors.
+
+In bfloat16 the three networks are at most 48 MiB together:
+
+    ==================  ==========  =========  ==================================================================
+    part                parameters  MiB        of which
+    ==================  ==========  =========  ==================================================================
+    MMDiT               14,565,696      27.78  6 blocks of width 256
+    VAE                  5,731,195      10.93  2.1 M at work on a picture, the rest are the kernels' slices for video
+    condition encoder    4,721,984       9.01  10,176 x 256 embeddings 2.61 M, 3 layers 1.48 M, vision tower 0.64 M
+    together            25,018,875      47.72
+    ==================  ==========  =========  ==================================================================
 """
 
 from __future__ import annotations
@@ -24,11 +35,13 @@ from glyphflow.core.files import atomic_path, write_json
 from glyphflow.core.hardware import require
 from glyphflow.core.hashing import derive_seed
 from glyphflow.core.progress import Progress
+from glyphflow.corpus.annotate.prompts import IMAGE_TYPES, KEYS, request_text
 from glyphflow.flow import ScheduleConfig
 from glyphflow.generate.directory import ModelFacts, index
 from glyphflow.models import VAE, MMDiT
-from glyphflow.models.condition import T2I_TEMPLATE
 from glyphflow.models.presets import NANO_MMDIT, NANO_VAE
+from glyphflow.models.templates import EDIT_TEMPLATE, T2I_TEMPLATE
+from glyphflow.models.vision import Preprocessing
 from glyphflow.render import FontLibrary, RenderSpec, render
 from glyphflow.train.linear_vae import init_block_transform
 from glyphflow.train.tokenizer import PUNCTUATION, build_tokenizer, save_tokenizer, standard_characters, vocabulary_texts
@@ -36,23 +49,26 @@ from glyphflow.train.tokenizer import PUNCTUATION, build_tokenizer, save_tokeniz
 GLYPH_FONT = "noto-sans-cjk-sc-regular"
 GLYPH_PX = 32
 HIDDEN = NANO_MMDIT.joint_attention_dim
+PREPROCESSING = Preprocessing(max_pixels=28 * 28 * 100)
+"""A token of the vision tower is 28 x 28 pixels; pictures over 280 x 280 are shrunk."""
 SCHEDULE = ScheduleConfig(
     use_dynamic_shifting=True, max_shift=0.9, max_image_seq_len=8192, shift_terminal=0.02
 )  # the released one
 _IDENTITY_SHARE = 0.3  # how much of an embedding is random, so that look-alikes (O, 0) stay apart
 
 
-def init_nano(directory: Path, seed: int = 0, captions: int = 4000) -> None:
+def init_nano(directory: Path, seed: int = 0, captions: int = 4000, side: int = 128) -> None:
     """Write a fresh nano pipeline to ``directory`` (released layout); ``captions`` rendered ones teach the tokenizer.
 
-    Needs the fonts of the ``demo`` extra. Raises :class:`StorageError` when ``directory`` exists already.
+    ``side`` is that of the pictures it shall draw, in pixels. Needs the fonts of the ``demo`` extra. Raises
+    :class:`StorageError` when ``directory`` exists already.
     """
     directory = Path(directory)
     if directory.exists():
         raise StorageError(f"{directory} exists already; choose another directory or remove it first.")
     fonts = FontLibrary.from_manifest()
     texts, pictures = _samples(fonts, captions, seed)
-    tokenizer = build_tokenizer([*texts, *[T2I_TEMPLATE.replace("{}", "")] * 10])
+    tokenizer = build_tokenizer([*texts, *_fixed_texts() * 10])
     generator = torch.Generator().manual_seed(derive_seed(seed, "nano"))
     transformer = MMDiT(NANO_MMDIT)
     transformer.init_weights(generator)
@@ -65,8 +81,19 @@ def init_nano(directory: Path, seed: int = 0, captions: int = 4000) -> None:
         language.save_pretrained(temporary / "text_encoder")
         save_tokenizer(tokenizer, temporary / "tokenizer")
         SCHEDULE.to_json(temporary / "scheduler" / "scheduler_config.json")
-        write_json(temporary / "model_index.json", index("t2i", "PreTrainedTokenizerFast", with_processor=False))
-        write_json(temporary / "glyphflow.json", to_dict(ModelFacts(native_area=128 * 128, default_steps=20)))
+        save_tokenizer(tokenizer, temporary / "processor")
+        PREPROCESSING.save(temporary / "processor")
+        write_json(temporary / "model_index.json", index("t2i", "PreTrainedTokenizerFast", with_processor=True))
+        write_json(temporary / "glyphflow.json", to_dict(ModelFacts(native_area=side**2, default_steps=20)))
+
+
+def _fixed_texts() -> list[str]:
+    """What is said around prompts and pictures, for the tokenizer to keep short: in quotation marks it would be spelled."""
+    said = [T2I_TEMPLATE, EDIT_TEMPLATE, *(request_text(language) for language in ("en", "zh"))]
+    return [*(text.replace("{}", "").replace('"', " ") for text in said), *KEYS, *IMAGE_TYPES, "flat", "realistic"]
+
+
+_TEMPLATES = ("word", "emoji", "word", "edit")
 
 
 def _samples(fonts: FontLibrary, count: int, seed: int) -> tuple[list[str], list[np.ndarray]]:
@@ -75,7 +102,7 @@ def _samples(fonts: FontLibrary, count: int, seed: int) -> tuple[list[str], list
     pictures: list[np.ndarray] = []
     with Progress("samples", count, "render") as progress:
         for n in range(count):
-            template = "emoji" if n % 4 == 0 else "word"
+            template = _TEMPLATES[n % len(_TEMPLATES)]
             drawn = render(RenderSpec(template, derive_seed(seed, "sample", n), 128, 128, {}), fonts)
             texts += drawn.captions.values()
             pictures += [drawn.image] if n < 500 else []
@@ -89,8 +116,8 @@ def _condition_encoder(tokenizer: Tokenizer, fonts: FontLibrary, seed: int) -> Q
         text_config={
             "vocab_size": vocabulary,
             "hidden_size": HIDDEN,
-            "intermediate_size": 2 * HIDDEN,
-            "num_hidden_layers": 2,
+            "intermediate_size": 384,
+            "num_hidden_layers": 3,
             "num_attention_heads": 4,
             "num_key_value_heads": 2,
             "max_position_embeddings": 4096,
@@ -100,13 +127,13 @@ def _condition_encoder(tokenizer: Tokenizer, fonts: FontLibrary, seed: int) -> Q
             "eos_token_id": tokenizer.token_to_id("<|im_end|>"),
         },
         vision_config={
-            "depth": 2,
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_heads": 2,
+            "depth": 3,
+            "hidden_size": 96,
+            "intermediate_size": 192,
+            "num_heads": 4,
             "out_hidden_size": HIDDEN,
             "window_size": 112,
-            "fullatt_block_indexes": [1],
+            "fullatt_block_indexes": [0, 1, 2],  # a window is a fifth of a picture: cutting gains nothing
         },
         bos_token_id=tokenizer.token_to_id("<|endoftext|>"),
         eos_token_id=tokenizer.token_to_id("<|im_end|>"),
@@ -120,6 +147,8 @@ def _condition_encoder(tokenizer: Tokenizer, fonts: FontLibrary, seed: int) -> Q
     model = Qwen2_5_VLForConditionalGeneration(config)
     with torch.no_grad():
         model.get_input_embeddings().weight.copy_(_embeddings(tokenizer, fonts, vocabulary, seed))
+        # Embeddings of length 16 are the output layer, too: logits begin with a spread of 1.
+        model.model.language_model.norm.weight.fill_(HIDDEN**-0.5)
     return model
 
 

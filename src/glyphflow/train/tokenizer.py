@@ -126,21 +126,30 @@ def _learn(tokenizer: Tokenizer, captions: Iterable[str], merges: int) -> list[t
     for caption in sorted(captions):
         normal = tokenizer.normalizer.normalize_str(caption)
         counts.update(piece for piece, _ in tokenizer.pre_tokenizer.pre_tokenize_str(normal))
-    words = {tuple(token.value for token in tokenizer.model.tokenize(piece)): count for piece, count in counts.items()}
+    words = [[token.value for token in tokenizer.model.tokenize(piece)] for piece in counts]
+    often = list(counts.values())
+    frequency: collections.Counter[tuple[str, str]] = collections.Counter()
+    places: dict[tuple[str, str], set[int]] = collections.defaultdict(set)
+
+    def count(number: int, sign: int) -> None:
+        for pair in itertools.pairwise(words[number]):
+            if not _too_long(pair):
+                frequency[pair] += sign * often[number]
+                places[pair].add(number)
+
+    for number in range(len(words)):
+        count(number, 1)
     learned: list[tuple[str, str]] = []
     while len(learned) < merges:
-        frequency: collections.Counter[tuple[str, str]] = collections.Counter()
-        for word, count in words.items():
-            for pair in itertools.pairwise(word):
-                if not _too_long(pair):
-                    frequency[pair] += count
-        if not frequency:
+        top = max(frequency.values(), default=0)
+        if top < 3:
             break
-        best = min(frequency, key=lambda pair: (-frequency[pair], pair))
-        if frequency[best] < 3:
-            break
+        best = min(pair for pair, found in frequency.items() if found == top)
         learned.append(best)
-        words = {_merge(word, best): count for word, count in words.items()}
+        for number in places.pop(best):
+            count(number, -1)
+            words[number] = _merge(words[number], best)
+            count(number, 1)
     return learned
 
 
@@ -150,7 +159,7 @@ def _too_long(pair: tuple[str, str]) -> bool:
     return len(text) > 9 and any(ord(symbol) > 0x7F and symbol != "Ġ" for symbol in text)
 
 
-def _merge(word: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
+def _merge(word: Sequence[str], pair: tuple[str, str]) -> list[str]:
     merged: list[str] = []
     n = 0
     while n < len(word):
@@ -160,7 +169,7 @@ def _merge(word: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
         else:
             merged.append(word[n])
             n += 1
-    return tuple(merged)
+    return merged
 
 
 def vocabulary_texts(tokenizer: Tokenizer) -> dict[int, str]:

@@ -83,7 +83,7 @@ class QwenVL:
 
         torch = self._torch
         shown = [self._how.picture(Image.fromarray(pictures[name])) for name in _pictures(messages)]
-        ids = expand(self._tokenizer(_spoken(messages))["input_ids"], self._image_token, shown)
+        ids = expand(self._tokenizer(spoken(messages))["input_ids"], self._image_token, shown)
         tokens = torch.tensor([ids], device=self._model.device)
         patches = torch.cat([self._how.patches(picture) for picture in shown]).to(self._model.device, self._model.dtype)
         grids = [[1, *(self._how.merge_size * side for side in picture.grid)] for picture in shown]
@@ -117,7 +117,7 @@ def _pictures(messages: list[dict[str, Any]]) -> list[str]:
     return [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
 
 
-def _spoken(messages: list[dict[str, Any]]) -> str:
+def spoken(messages: list[dict[str, Any]]) -> str:
     """The conversation in the model's own markup. Marks in the words themselves are broken up: they would be obeyed."""
     from glyphflow.models.templates import PICTURE
 
