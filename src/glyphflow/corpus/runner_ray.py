@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from glyphflow.core import cluster
 from glyphflow.core.errors import ConfigError, InputError
-from glyphflow.core.hardware import require
 from glyphflow.corpus.pools import MAX_DEATHS
 from glyphflow.corpus.store import Corpus
 
@@ -52,8 +52,7 @@ def drain(stage: Stage, address: str, actors: int | None, advance: Callable[[int
     ``address`` is "ray" for one that is started on this machine (or was by the caller) and "ray://HOST:PORT" for a cluster,
     whose machines see the corpus directory under the same path.
     """
-    ray = require("ray", "ray")
-    with connected(address):
+    with connected(address) as ray:
         count = actors or max(1, int(ray.cluster_resources().get("CPU", 1)))
         team = _Team(ray, stage, min(count, max(1, len(stage.missing()))))
         try:
@@ -62,27 +61,9 @@ def drain(stage: Stage, address: str, actors: int | None, advance: Callable[[int
             team.close()
 
 
-@contextlib.contextmanager
-def connected(address: str) -> Iterator[None]:
-    """Hold a Ray at ``address`` for several stages; what is inside another one, or under a caller's own Ray, uses that."""
-    ray = require("ray", "ray")
-    if ray.is_initialized():
-        yield
-        return
-    quiet: Mapping[str, Any] = {"include_dashboard": False, "log_to_driver": False, "configure_logging": False}
-    if address == "ray":
-        ray.init(object_store_memory=_STORE, **quiet)
-    else:
-        try:
-            ray.init(address, log_to_driver=False)
-        except (ConnectionError, ValueError) as error:
-            raise InputError(
-                f"No Ray cluster answers at {address} ({' '.join(str(error).split())[:200]}); check --on."
-            ) from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
+def connected(address: str) -> contextlib.AbstractContextManager[Any]:
+    """Hold a Ray at ``address`` for several stages."""
+    return cluster.connected(address, store=_STORE, option="--on")
 
 
 class _Team:

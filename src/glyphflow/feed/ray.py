@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from glyphflow.core.cluster import connected
 from glyphflow.core.errors import GlyphFlowError, InputError
 from glyphflow.core.hardware import require
 from glyphflow.feed.amendments import Amendment
@@ -47,7 +48,7 @@ class RayTransport:
         self._next = self._ordered = orders.start
 
     def __enter__(self) -> RayTransport:
-        self._stack.enter_context(connected(self._ray, self._address))
+        self._stack.enter_context(connected(self._address, store=_STORE, option="--producers"))
         # One CPU each: Ray spreads them over the nodes, and asks for no more than a machine has.
         self._remote = self._ray.remote(num_cpus=1, num_gpus=self._gpus(), max_restarts=0)(Producer)
         return self
@@ -191,27 +192,6 @@ class Producer:
     def _open(self) -> Any:
         self._feed = self._feed or self._plan.open(self._number)
         return self._feed
-
-
-@contextlib.contextmanager
-def connected(ray: Any, address: str) -> Any:
-    """A Ray to work with: the one this process is connected to, one that is started here ("ray"), or a cluster's."""
-    if ray.is_initialized():
-        yield
-        return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if address == "ray":
-        ray.init(object_store_memory=_STORE, include_dashboard=False, log_to_driver=False, configure_logging=False)
-    else:
-        try:
-            ray.init(address, log_to_driver=False)
-        except (ConnectionError, ValueError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise InputError(f"No Ray cluster answers at {address} ({reason}); check --producers.") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def _packed(batch: Any) -> tuple[Layout, Any]:
