@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from glyphflow.core.errors import ConfigError
 from glyphflow.feed.order import is_heldout
-from glyphflow.feed.pixels import PixelFeed
-from tiny_pictures import TinySelection
+from glyphflow.feed.pixels import PixelFeed, inked_place
+from tiny_pictures import TinyRecord, TinySelection
 
 
 def feed(selection: TinySelection, **changes: object) -> PixelFeed:
@@ -49,3 +50,54 @@ def test_held_out_pictures_are_never_trained_on() -> None:
 def test_a_crop_larger_than_a_bucket_is_refused_with_both_numbers() -> None:
     with pytest.raises(ConfigError, match=r"feed\.crop = 64 .* at most 32"):
         feed(TinySelection(4), crop=64)
+
+
+def two_blots() -> np.ndarray:
+    """Grey with three columns of strong strokes at the top left and one at the bottom right, beside soft shading."""
+    picture = np.full((64, 96, 3), 120, np.uint8)
+    picture[:, :, 0] += np.arange(96, dtype=np.uint8)[None] // 4
+    for column in (4, 8, 12):
+        picture[6:14, column, 2] = 255
+    picture[50:58, 90, 1] = 0
+    return picture
+
+
+def test_crops_are_placed_where_there_is_ink_in_its_proportion() -> None:
+    rng, upper, lower = np.random.default_rng(0), 0, 0
+    for _ in range(800):
+        place = inked_place(two_blots(), 24, rng)
+        assert place is not None
+        crop = two_blots()[place[0] : place[0] + 24, place[1] : place[1] + 24].astype(int)
+        assert crop.shape == (24, 24, 3)
+        strokes = (crop[..., 2] == 255).any(), (crop[..., 1] == 0).any()
+        assert any(strokes)
+        upper, lower = upper + int(strokes[0]), lower + int(strokes[1])
+    assert 2.5 < upper / lower < 3.6
+    assert inked_place(two_blots()[20:45], 24, rng) is None  # shading is no ink
+
+
+def test_share_of_crops_on_ink() -> None:
+    class Blots(TinySelection):
+        def load(self, index: int) -> TinyRecord:
+            return TinyRecord(self.ids[index], two_blots(), {})
+
+    def inked(share: float) -> float:
+        source = PixelFeed(
+            [(Blots(20), 1.0)], crop=16, area=64 * 96, batch_size=10, seed=1, text_crops=share, cache_pictures=20
+        )
+        pixels = torch.cat([source.batch(step).pixels for step in range(40)])
+        strokes = (pixels[:, 2] > 0.95).flatten(1).any(1) | (pixels[:, 1] < -0.95).flatten(1).any(1)
+        return float(strokes.float().mean())
+
+    anywhere = inked(0.0)
+    assert inked(1.0) == 1.0 and anywhere < 0.35
+    assert inked(0.5) == pytest.approx((1 + anywhere) / 2, abs=0.08)
+
+
+def test_whole_pictures_come_once_and_are_those_of_the_training() -> None:
+    source = feed(TinySelection(30))
+    held = {batch.ids[0] for batch in source.heldout(30)}
+    met = [batch.ids[0] for batch in source.pictures(1000)]
+    assert len(met) == len(set(met)) == 30 - len(held) and not held & set(met)
+    assert [batch.ids[0] for batch in source.pictures(5)] == met[:5]
+    assert {tuple(batch.pixels.shape) for batch in source.pictures(9)} <= {(1, 3, 64, 64), (1, 3, 48, 80), (1, 3, 48, 96)}

@@ -149,10 +149,10 @@ def inked_place(picture: Picture, crop: int, rng: np.random.Generator) -> tuple[
     reached = ink.ravel().cumsum(dtype=np.int64)
     if not reached[-1]:
         return None
-    y, x = divmod(int(np.searchsorted(reached, rng.integers(reached[-1]), side="right")), ink.shape[1])
-    top, left = (
-        int(rng.integers(max(0, at - crop + 1), min(at, side - crop) + 1)) for at, side in zip((y, x), ink.shape, strict=True)
-    )
+    drawn = divmod(int(np.searchsorted(reached, rng.integers(reached[-1]), side="right")), ink.shape[1])
+    first = [max(0, at - crop + 1) for at in drawn]
+    last = [min(max(0, at - 1), side - crop) for at, side in zip(drawn, ink.shape, strict=True)]  # both sides of the edge
+    top, left = (int(rng.integers(low, high + 1)) for low, high in zip(first, last, strict=True))
     return top, left
 
 
