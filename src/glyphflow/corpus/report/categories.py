@@ -46,7 +46,7 @@ def tree(rows: Rows, kept: NDArray[np.bool_], weight: NDArray[np.float64], shots
         for path in paths[:NODES]
     )
     head = (
-        "<tr><th>category</th><th class=wide></th><th class=n>rows</th><th class=n>share</th><th class=n>as drawn</th>"
+        '<tr><th>category</th><th class=wide></th><th class=n>rows</th><th class=n>share</th><th class="n drawn">as drawn</th>'
         "<th class=n>wanted</th></tr>"
     )
     lacking = f'<p class="none">{counted(total - classified, "row")} without a category.</p>' if total > classified else ""
@@ -131,9 +131,8 @@ def _line(path: str, domains: Sequence[str], count: int, classified: int, drawn:
     filled = f'<b class="{kind}" style="width:{min(100.0, 100 * share / scale):.2f}%"></b>' if count else ""
     bar = f'<span class="bar marked">{filled}{mark}</span>'
     goal = f"{100 * wanted:.1f} %" if wanted is not None else ""
-    numbers = (
-        f'<td class=n>{count:,}</td><td class=n>{percent(count, classified)}</td><td class="n soft">{percent(drawn, 1)}</td>'
-    )
+    numbers = f"<td class=n>{count:,}</td><td class=n>{percent(count, classified)}</td>"
+    numbers += f'<td class="n soft drawn">{percent(drawn, 1)}</td>'
     name = f'<td class="depth-{min(depth, 3)}">{plain(path.rpartition("/")[2], 60)}</td>'
     return f'<tr class="level-{min(depth, 3)}">{name}<td>{bar}</td>{numbers}<td class="n soft">{goal}</td></tr>'
 

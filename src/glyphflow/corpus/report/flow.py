@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -82,66 +83,89 @@ def _splits(passage: Passage) -> str:
 
 def diagram(start: Count, way: Sequence[Station]) -> str:
     """The flow from top to bottom, drawn for wide and for narrow windows; the page's style shows one of them."""
-    return _drawn(start, way, 1000, 520, "wide") + _drawn(start, way, 380, 120, "narrow")
+    return _drawn(start, way, 1000, 520, "wide") + _drawn(start, way, 380, 96, "narrow")
 
 
 def _drawn(start: Count, way: Sequence[Station], width: int, trunk: int, kind: str) -> str:
-    scale = trunk / max(1, sum(start))
-    end, parts, y, left = trunk + (70 if kind == "wide" else 26), [], 6.0, start
-    label = end + 10
-    parts.append(_text(label, y + 16, f"<tspan class='strong'>{counted(sum(start), 'row')}</tspan> in the corpus", "head"))
-    y = _trunk(parts, y, 28, left, scale)
+    drawing = _Drawing(trunk / max(1, sum(start)), trunk + (70 if kind == "wide" else 22), 90 if kind == "wide" else 34)
+    drawing.tell(16, [f"<tspan class='strong'>{counted(sum(start), 'row')}</tspan> in the corpus"])
+    drawing.flow(28, start)
+    left = start
     for station in way:
-        thick = max(_LEAST, sum(station.rows) * scale) if station.what != "view" and any(station.rows) else 0.0
         if station.what == "stage":
-            y = _trunk(parts, y, _HEAD, left, scale)
-            parts.append(_text(label, y - 12, f"{plain(station.stage)} {plain(station.name)}", "stage"))
-        elif station.what == "view":
-            y = _view(parts, y, station, left, scale, start, label, kind)
-        elif station.what == "filter":
-            height = max(_LINE, thick + 10)
-            parts.append(_leaving(sum(station.left) * scale, thick, y, end))
-            y = _trunk(parts, y, height, station.left, scale)
-            parts.append(_text(label, y - height + 5 + thick / 2 + 5, _said(station, left)))
+            title = textwrap.wrap(f"{station.stage} {station.name}", drawing.columns - 4)
+            drawing.tell(26, [plain(line) for line in title], "stage")
+            drawing.flow(_HEAD + 17 * (len(title) - 1), left)
+            continue
+        if station.what == "view":
+            drawing.line()
+            lines = _kept(station, start, drawing.columns)
+            drawing.tell(17, lines)
+            drawing.flow(30.0 + 17 * (len(lines) - 1) + _GAP, station.left)
         else:
+            thick = max(_LEAST, sum(station.rows) * drawing.scale) if any(station.rows) else 0.0
             height = max(_LINE, thick + 10)
-            parts.append(_joining(sum(left) * scale, thick, y, height, end))
-            y = _trunk(parts, y, height, left, scale)
-            parts.append(_text(label, y - height + 5 + thick / 2 + 5, _said(station, left)))
-        left = station.left if station.what != "stage" else left
-    return svg(width, y + 4, "".join(parts), "how many rows every filter refused", f"flow {kind}")
+            if thick and station.what == "filter":
+                drawing.leave(sum(station.left), thick)
+            elif thick:
+                drawing.join(sum(left), thick, height)
+            drawing.tell(10 + thick / 2, [_said(station, left)])
+            drawing.flow(height, station.left if station.what == "filter" else left)
+        left = station.left
+    return svg(width, drawing.y + 4, drawing.body(), "how many rows every filter refused", f"flow {kind}")
 
 
-def _trunk(parts: list[str], y: float, height: float, left: Count, scale: float) -> float:
-    """Draw ``height`` px of the trunk: renders, then pictures; gives where it ends."""
-    renders, photos = left[1] * scale, left[0] * scale
-    for kind, x, width in (("render", 0.0, renders), ("photo", renders, photos)):
-        if width > 0:
-            parts.append(f'<rect class="{kind}" x="{x:.2f}" y="{y:.1f}" width="{width:.2f}" height="{height + 0.3:.1f}"/>')
-    return y + height
+class _Drawing:
+    """A flow that is drawn from top to bottom: the trunk of renders and pictures at the left, what is said beside it."""
 
+    def __init__(self, scale: float, end: float, columns: int) -> None:
+        self.scale, self.columns, self.y = scale, columns, 6.0  # px a row; characters of a line; where the drawing goes on
+        self._end = end  # of the ribbons; text begins behind it
+        self._ribbons: list[str] = []
+        self._trunk: list[tuple[float, float, Count]] = []
 
-def _leaving(x: float, thick: float, y: float, end: float) -> str:
-    """The ribbon of what a filter refuses: it leaves the trunk at its right edge, from ``x`` to ``x + thick``, and bends."""
-    if not thick:
-        return ""
-    top, bend = y + 5, min(26.0, end - x - thick)
-    outer, inner = x + thick, x
-    return (
-        f'<path class="refused" d="M{outer:.2f} {y:.1f}Q{outer:.2f} {top:.1f} {outer + bend / 2:.2f} {top:.1f}H{end}'
-        f'V{top + thick:.2f}H{inner + bend + thick / 2:.2f}Q{inner:.2f} {top + thick:.2f} {inner:.2f} {y:.1f}Z"/>'
-    )
+    def flow(self, height: float, left: Count) -> None:
+        """The trunk goes on for ``height`` px with ``left`` rows."""
+        self._trunk.append((self.y, self.y + height, left))
+        self.y += height
 
+    def tell(self, below: float, lines: Sequence[str], kind: str = "") -> None:
+        """Lines of text (SVG), the first ``below`` px below where the drawing goes on."""
+        for number, line in enumerate(lines):
+            y = self.y + below + 17 * number
+            self._ribbons.append(f'<text class="{kind}" x="{self._end + 10:.0f}" y="{y:.1f}">{line}</text>')
 
-def _joining(x: float, thick: float, y: float, height: float, end: float) -> str:
-    """The ribbon of what a patch brings back: from the right into the trunk, whose edge is ``x`` before."""
-    if not thick:
-        return ""
-    top, foot = y + 5, y + height
-    return (
-        f'<path class="back" d="M{end} {top:.1f}H{x + 20:.2f}Q{x:.2f} {top:.1f} {x:.2f} {foot:.1f}H{x + thick:.2f}'
-        f'Q{x + thick:.2f} {top + thick:.2f} {x + thick + 16:.2f} {top + thick:.2f}H{end}Z"/>'
-    )
+    def line(self) -> None:
+        """A thin line across: here a view ends."""
+        self._ribbons.append(f'<path class="line" d="M0 {self.y + 0.5:.1f}H{self._end:.0f}"/>')
+
+    def leave(self, left: int, thick: float) -> None:
+        """The ribbon of what a filter refuses: it leaves the trunk, of which ``left`` rows stay, at its right edge."""
+        inner, top = left * self.scale, self.y + 5
+        outer, bend = inner + thick, min(26.0, self._end - inner - thick)
+        self._ribbons.append(
+            f'<path class="refused" d="M{outer:.2f} {self.y:.1f}Q{outer:.2f} {top:.1f} {outer + bend / 2:.2f} {top:.1f}'
+            f"H{self._end}V{top + thick:.2f}H{inner + bend + thick / 2:.2f}"
+            f'Q{inner:.2f} {top + thick:.2f} {inner:.2f} {self.y:.1f}Z"/>'
+        )
+
+    def join(self, before: int, thick: float, height: float) -> None:
+        """The ribbon of what a patch brings back: from the right into the trunk, which had ``before`` rows."""
+        x, top, foot = before * self.scale, self.y + 5, self.y + height
+        self._ribbons.append(
+            f'<path class="back" d="M{self._end} {top:.1f}H{x + 20:.2f}Q{x:.2f} {top:.1f} {x:.2f} {foot:.1f}H{x + thick:.2f}'
+            f'Q{x + thick:.2f} {top + thick:.2f} {x + thick + 16:.2f} {top + thick:.2f}H{self._end}Z"/>'
+        )
+
+    def body(self) -> str:
+        """All of it; the trunk as one shape for each kind, without seams."""
+        shapes = ""
+        for kind, begin, end in (("render", lambda left: 0, lambda left: left[1]), ("photo", lambda left: left[1], sum)):
+            right = "".join(f"L{end(left) * self.scale:.2f} {y:.1f}V{foot:.1f}" for y, foot, left in self._trunk)
+            back = "".join(f"L{begin(left) * self.scale:.2f} {foot:.1f}V{y:.1f}" for y, foot, left in reversed(self._trunk))
+            if any(end(left) > begin(left) for _, _, left in self._trunk):
+                shapes += f'<path class="{kind}" d="M{right[1:]}{back}Z"/>'
+        return shapes + "".join(self._ribbons)
 
 
 def _said(station: Station, before: Count) -> str:
@@ -155,26 +179,16 @@ def _said(station: Station, before: Count) -> str:
     return f"{plain(station.name)} <tspan class='strong'>{number:,}</tspan> <tspan class='soft'>{what}{of}</tspan>"
 
 
-def _view(
-    parts: list[str], y: float, station: Station, left: Count, scale: float, start: Count, label: float, kind: str
-) -> float:
+def _kept(station: Station, start: Count, columns: int) -> list[str]:
+    """What is said at the end of a view."""
     kept = sum(station.rows)
-    lines = [
-        f"<tspan class='strong'>{kept:,} kept</tspan> <tspan class='soft'>{percent(kept, sum(start))} of all, "
-        f"{plain(station.name)}</tspan>"
-    ]
-    if station.note and kind == "wide":
-        lines.append(f"<tspan class='soft'>{plain(station.note, 90)}</tspan>")
-    height = 30.0 + 17 * (len(lines) - 1) + _GAP
-    parts.append(f'<path class="line" d="M0 {y + 0.5:.1f}H{label - 10:.0f}"/>')
-    end = _trunk(parts, y, height, left, scale)
-    for number, line in enumerate(lines):
-        parts.append(_text(label, y + 17 + 17 * number, line))
-    return end
-
-
-def _text(x: float, y: float, body: str, kind: str = "") -> str:
-    return f'<text class="{kind}" x="{x:.0f}" y="{y:.1f}">{body}</text>'
+    first = f"<tspan class='strong'>{kept:,} kept</tspan> <tspan class='soft'>{percent(kept, sum(start))} of all"
+    name, told = plain(station.name, 80), textwrap.wrap(station.note, columns)
+    if len(name) + 22 > columns:  # "174 kept 64 % of all, " stands before it
+        lines = [f"{first}</tspan>", f"<tspan class='soft'>{name}</tspan>"]
+    else:
+        lines = [f"{first}, {name}</tspan>"]
+    return lines + [f"<tspan class='soft'>{plain(line)}</tspan>" for line in told]
 
 
 def table(start: Count, way: Sequence[Station]) -> str:

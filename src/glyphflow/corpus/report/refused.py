@@ -13,7 +13,8 @@ from glyphflow.core.hardware import require
 from glyphflow.corpus.recipe import Rule
 from glyphflow.corpus.report.rows import Passage, Rows, sample
 from glyphflow.corpus.report.shots import Shots
-from glyphflow.corpus.report.text import counted, plain, short
+from glyphflow.corpus.report.text import counted, plain
+from glyphflow.corpus.report.values import limits
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,6 +31,7 @@ class Group:
     stage: str
     filter: str
     column: str
+    limits: str
     rows: NDArray[np.int64]
     values: NDArray[np.float64]
     depth: NDArray[np.float64]
@@ -66,6 +68,7 @@ def groups(passed: Sequence[Passage]) -> Iterator[Group]:
                             stage.name,
                             name,
                             rule.column,
+                            limits(rule),
                             rows[own],
                             values,
                             _depth(rule, values),
@@ -74,7 +77,7 @@ def groups(passed: Sequence[Passage]) -> Iterator[Group]:
                 if left.any():  # the best of a category: what stands lowest is worst
                     values = decided.value[rows[left]]
                     rest = said.filter(require("pyarrow", "corpus").array(left)).to_pylist()
-                    yield Group(stage.name, name, "", rows[left], values, -values, rest)
+                    yield Group(stage.name, name, "", "", rows[left], values, -values, rest)
 
 
 def _gave(reason: str, said: object) -> NDArray[np.bool_]:
@@ -101,7 +104,11 @@ def sections(rows: Rows, passed: Sequence[Passage], shots: Shots) -> str:
 
 
 def _part(rows: Rows, group: Group, shots: Shots) -> str:
-    column = f' <small><a href="#{plain(group.column)}">{plain(group.column)}</a></small>' if group.column else ""
+    column = (
+        f' <small><a href="#{plain(group.column)}">{plain(group.column)}</a> {plain(group.limits)}</small>'
+        if group.column
+        else ""
+    )
     head = (
         f"<h4>{plain(group.stage)} {plain(group.filter)} <small>{counted(len(group.rows), 'row')} refused</small>{column}</h4>"
     )
@@ -131,7 +138,13 @@ def _chosen(group: Group) -> list[tuple[str, list[int]]]:
 
 
 def _figure(rows: Rows, group: Group, place: int, shots: Shots) -> str:
-    row, value = int(group.rows[place]), group.values[place]
+    row, value = int(group.rows[place]), float(group.values[place])
     said = _ID.sub(lambda match: rows.name_of(match[0]), group.details[place])
-    number = f"<b>{short(float(value))}</b> " if np.isfinite(value) else ""
-    return shots.figure(row, f"{number}{plain(said, 160)}<br><i>{plain(rows.key(row), 80)}</i>")
+    before, number, after = said.partition(_as_told(value)) if np.isfinite(value) else (said, "", "")
+    sentence = f"{plain(before, 160)}<b>{plain(number)}</b>{plain(after, 160)}"
+    return shots.figure(row, f"{sentence}<br><i>{plain(rows.key(row), 80)}</i>")
+
+
+def _as_told(value: float) -> str:
+    """A value as sentences about it have it (see :mod:`glyphflow.corpus.scan`)."""
+    return f"{value:.0f}" if value.is_integer() else f"{value:.4g}"

@@ -39,17 +39,22 @@ class Threshold:
     @property
     def said(self) -> str:
         """The rule in words, as HTML."""
-        rule, limits = self.rule, []
-        limits += [f"at least {rule.min:g}"] if rule.min is not None else []
-        limits += [f"at most {rule.max:g}"] if rule.max is not None else []
-        limits += [f"must be {str(rule.equals).lower()}"] if rule.equals is not None else []
-        limits += ["must be empty" if rule.empty else "must be there"] if rule.empty is not None else []
+        rule = self.rule
         of = f" of split {', '.join(rule.splits)}" if rule.splits else ""
         kinds = "rows" if len(rule.kinds) > 1 else "pictures" if "photo" in rule.kinds else "renders"
         return (
-            f"<b>{plain(self.stage)} {plain(rule.filter)}</b>: {plain(' and '.join(limits))}; "
+            f"<b>{plain(self.stage)} {plain(rule.filter)}</b>: {plain(limits(rule))}; "
             f"<b>{self.beyond:,}</b> of {self.asked:,} {kinds}{plain(of)} lie beyond"
         )
+
+
+def limits(rule: Rule) -> str:
+    """What a rule asks for: "at least 14"."""
+    asked = [f"at least {rule.min:g}"] if rule.min is not None else []
+    asked += [f"at most {rule.max:g}"] if rule.max is not None else []
+    asked += [f"must be {str(rule.equals).lower()}"] if rule.equals is not None else []
+    asked += ["must be empty" if rule.empty else "must be there"] if rule.empty is not None else []
+    return " and ".join(asked)
 
 
 def sections(rows: Rows, passed: Sequence[Passage], shots: Shots) -> str:
