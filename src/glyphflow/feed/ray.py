@@ -87,12 +87,16 @@ class RayTransport:
 
     def heldout(self, count: int) -> list[Any]:
         """See :class:`glyphflow.feed.transport.Transport`."""
-        self._resize(max(1, len(self._actors)))
-        try:
-            answer = self._ray.get(self._actors[0].handle.heldout.remote(count))
-            return [unpack(layout, _tensor(data)) for layout, data in answer]
-        except self._ray.exceptions.RayTaskError as error:
-            raise _own(error) from None
+        while True:
+            self._resize(max(1, len(self._actors)))
+            actor = self._actors[0]
+            try:
+                answer = self._ray.get(actor.handle.heldout.remote(count))
+                return [unpack(layout, _tensor(data)) for layout, data in answer]
+            except self._ray.exceptions.RayTaskError as error:
+                raise _own(error) from None
+            except self._ray.exceptions.RayError as error:
+                self._replace(actor, error)
 
     def _give_out(self) -> None:
         """Order the steps that may be on their way, each from the actor with the least to do."""
