@@ -18,7 +18,7 @@ NAMES = {"photo": "pictures", "render": "renders"}
 BINS = 44
 SKEWED = 5.0  # 99th percentile over median: above it the axis is logarithmic
 TOWERS = 2.5  # a bar this many times the next one is cut, so that the others can be seen
-_WIDTH, _HEIGHT, _LEFT, _RIGHT, _BOTTOM = 520, 240, 8, 8, 26  # px of the drawing
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _BOTTOM = 520, 290, 8, 8, 26  # px of the drawing
 _LABEL = 17  # px of a threshold's label
 
 
@@ -100,9 +100,9 @@ def histogram(values: Mapping[str, NDArray[np.float64]], marks: Sequence[Mark], 
     counts = {kind: _binned(axis, group) for kind, group in values.items()}
     highest, ceiling = _ceiling(np.sum(list(counts.values()), axis=0))
     parts = [_shade(axis, mark, top, base) for mark in marks]
-    parts += _grid(ceiling, base, room)
-    parts += _bars(counts, highest, ceiling, base, room)
-    parts += [_threshold(axis, mark, number, base) for number, mark in enumerate(marks)]
+    lines, told = _grid(ceiling, base, room)
+    parts += lines + _bars(counts, highest, ceiling, base, room)
+    parts += told + [_threshold(axis, mark, number, base) for number, mark in enumerate(marks)]
     parts.append(f'<path class="axis" d="M{_LEFT} {base}H{_WIDTH - _RIGHT}"/>')
     last = -99.0
     for tick in axis.ticks():
@@ -138,14 +138,15 @@ def _ceiling(total: NDArray[np.int64]) -> tuple[int, float]:
     return int(ordered[0]), 1.04 * float(ordered[0])
 
 
-def _grid(ceiling: float, base: float, room: float) -> list[str]:
-    parts = []
+def _grid(ceiling: float, base: float, room: float) -> tuple[list[str], list[str]]:
+    """Lines at round counts, and the counts."""
+    lines, told = [], []
     for count in round_values(0, ceiling, 3):
         if count >= 1 and count == int(count):
             y = base - room * count / ceiling
-            parts.append(f'<path class="grid" d="M{_LEFT} {y:.1f}H{_WIDTH - _RIGHT}"/>')
-            parts.append(f'<text class="count" x="{_LEFT + 2}" y="{y - 3:.1f}">{short(count)}</text>')
-    return parts
+            lines.append(f'<path class="grid" d="M{_LEFT} {y:.1f}H{_WIDTH - _RIGHT}"/>')
+            told.append(f'<text class="count" x="{_LEFT + 2}" y="{y - 3:.1f}">{short(count)}</text>')
+    return lines, told
 
 
 def _bars(counts: Mapping[str, NDArray[np.int64]], highest: int, ceiling: float, base: float, room: float) -> list[str]:

@@ -35,10 +35,11 @@ def section(rows: Rows, shots: Shots) -> str:
         own = copies[distance[copies] == level]
         figures = "".join(_pair(rows, row, str(firsts[row].as_py()), shots) for row in sample(own, each, f"duplicates {level}"))
         what = "equal bytes or equal hashes" if level == 0 else f"{level:g} bits apart"
-        parts += f'<h4>{what} <small>{counted(len(own), "picture")}</small></h4><div class="shots pairs">{figures}</div>'
+        head = f"<h4>{what} <small>{counted(len(own), 'picture')}</small></h4>"
+        parts += f'<article class="refusal">{head}<div class="shots pairs">{figures}</div></article>'
     return (
         f"<p>{counted(len(copies), 'picture')} are copies of {counted(groups, 'other')}; the largest group has {sizes} "
-        f"pictures. A cut copy is compared with windows of the whole one.</p>{_levels(distance[copies])}{parts}"
+        f"pictures. A cut copy is compared with windows of the whole one.</p>{_levels(distance[copies])}<div class=groups>{parts}</div>"
     )
 
 
@@ -57,7 +58,7 @@ def _levels(distance: NDArray[np.float64]) -> str:
         f"<td class=n>{count:,}</td><td class='n soft'>{percent(count, len(distance))}</td></tr>"
         for level, count in zip(known.tolist(), counts.tolist(), strict=True)
     )
-    return f'<table class="numbers">{lines}</table>'
+    return f'<table class="numbers levels">{lines}</table>'
 
 
 def _pair(rows: Rows, row: int, first: str, shots: Shots) -> str:

@@ -112,11 +112,20 @@ def _part(rows: Rows, group: Group, shots: Shots) -> str:
     head = (
         f"<h4>{plain(group.stage)} {plain(group.filter)} <small>{counted(len(group.rows), 'row')} refused</small>{column}</h4>"
     )
-    shown = ""
-    for name, places in _chosen(group):
+    shown = "" if rows.showable[group.rows].any() else _listed(rows, group)
+    for name, places in _chosen(group) if not shown else ():
         figures = "".join(_figure(rows, group, place, shots) for place in places)
         shown += f'<div class="lot"><span>{name}</span><div class="shots">{figures}</div></div>'
     return f'<article class="refusal">{head}<div class="lots">{shown}</div></article>'
+
+
+def _listed(rows: Rows, group: Group) -> str:
+    """Rows without a picture, by lot."""
+    lines = "".join(
+        f"<tr><td>{plain(rows.key(int(group.rows[place])), 80)}</td><td class=soft>{plain(group.details[place], 160)}</td></tr>"
+        for place in sample(np.arange(len(group.rows)), 2 * EACH, f"{group.stage} {group.filter} {group.column}")
+    )
+    return f'<table class="numbers">{lines}</table>'
 
 
 def _chosen(group: Group) -> list[tuple[str, list[int]]]:
