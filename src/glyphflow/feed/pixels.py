@@ -150,8 +150,9 @@ def inked_place(picture: Picture, crop: int, rng: np.random.Generator) -> tuple[
     if not reached[-1]:
         return None
     drawn = divmod(int(np.searchsorted(reached, rng.integers(reached[-1]), side="right")), ink.shape[1])
+    # From the first to the last crop that holds the edge, the pixels on both sides of it.
     first = [max(0, at - crop + 1) for at in drawn]
-    last = [min(max(0, at - 1), side - crop) for at, side in zip(drawn, ink.shape, strict=True)]  # both sides of the edge
+    last = [min(max(0, at - 1), side - crop) for at, side in zip(drawn, picture.shape[:2], strict=True)]
     top, left = (int(rng.integers(low, high + 1)) for low, high in zip(first, last, strict=True))
     return top, left
 
