@@ -149,7 +149,7 @@ def inked_place(picture: Picture, crop: int, rng: np.random.Generator) -> tuple[
     reached = ink.ravel().cumsum(dtype=np.int64)
     if not reached[-1]:
         return None
-    drawn = divmod(int(np.searchsorted(reached, rng.integers(reached[-1]), side="right")), ink.shape[1])
+    drawn = divmod(int(np.searchsorted(reached, rng.integers(reached[-1]), side="right")), picture.shape[1])
     # From the first to the last crop that holds the edge, the pixels on both sides of it.
     first = [max(0, at - crop + 1) for at in drawn]
     last = [min(max(0, at - 1), side - crop) for at, side in zip(drawn, picture.shape[:2], strict=True)]
