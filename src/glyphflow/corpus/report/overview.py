@@ -38,7 +38,7 @@ def sources(rows: Rows, kept: NDArray[np.bool_] | None) -> str:
         groups.append((f"{len(order) - SOURCES} other sources", rest))
     largest = max((int(chosen.sum()) for _, chosen in groups), default=1)
     lines = [
-        "<tr><th>source</th><th class=wide></th><th class=n>rows</th><th>licence</th><th class=n>no bytes</th>"
+        "<tr><th>source</th><th class=wide></th><th class=n>rows</th><th>licence</th><th class=n>unread</th>"
         + ("" if kept is None else "<th class=n>kept</th><th class=n></th>")
         + "</tr>"
     ]

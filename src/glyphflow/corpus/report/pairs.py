@@ -37,10 +37,11 @@ def section(rows: Rows, shots: Shots) -> str:
         what = "equal bytes or equal hashes" if level == 0 else f"{level:g} bits apart"
         head = f"<h4>{what} <small>{counted(len(own), 'picture')}</small></h4>"
         parts += f'<article class="refusal">{head}<div class="shots pairs">{figures}</div></article>'
-    return (
+    told = (
         f"<p>{counted(len(copies), 'picture')} are copies of {counted(groups, 'other')}; the largest group has {sizes} "
-        f"pictures. A cut copy is compared with windows of the whole one.</p>{_levels(distance[copies])}<div class=groups>{parts}</div>"
+        "pictures. A cut copy is compared with windows of the whole one.</p>"
     )
+    return f"{told}{_levels(distance[copies])}<div class=groups>{parts}</div>"
 
 
 def _groups(rows: Rows, copies: NDArray[np.int64]) -> tuple[int, int]:

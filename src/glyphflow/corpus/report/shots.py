@@ -19,7 +19,7 @@ from glyphflow.corpus.decode import decode_rgb
 from glyphflow.corpus.report.rows import Rows
 from glyphflow.corpus.report.text import plain
 from glyphflow.corpus.specs import Renderer
-from glyphflow.corpus.store import PHOTO
+from glyphflow.corpus.store import PHOTO, RENDER
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -82,10 +82,10 @@ class Shots:
         shard, number = self._rows.place(row)
         if not self._rows.has_bytes[row]:
             return None
-        index = self._rows.corpus.arrow(shard, ("kind", "offset", "size")).slice(number, 1).to_pylist()[0]
+        offsets, sizes = self._rows.corpus.places(shard)
+        photo = bool(self._rows.photo[row])
         try:
-            data = self._rows.corpus.payload(shard, index["kind"], index["offset"], index["size"])
-            photo = index["kind"] == PHOTO
+            data = self._rows.corpus.payload(shard, PHOTO if photo else RENDER, int(offsets[number]), int(sizes[number]))
             image = decode_rgb(data, short_side=LADDER[0][0]) if photo else self._renderer.draw(data).image
         except GlyphFlowError:  # a damaged picture, a font that is not here: the page shows the rest
             return None
