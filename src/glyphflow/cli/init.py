@@ -16,9 +16,10 @@ def register(app: typer.Typer) -> None:
         out: Annotated[Path, typer.Argument(help="Pipeline directory to write; it must not exist.")],
         seed: Annotated[int, typer.Option(help="Seed of the fresh weights.")] = 0,
         side: Annotated[int, typer.Option(help="Side in pixels of the pictures that it shall draw.")] = 128,
+        edits: Annotated[bool, typer.Option("--edits", help="It shall edit pictures, too.")] = False,
     ) -> None:
         """Write a fresh nano pipeline: the starting point of the recipes nano-vae, nano-captioner and nano-mmdit-grid."""
         from glyphflow.train.nano import init_nano
 
-        init_nano(out, seed, side=side)
+        init_nano(out, seed, side=side, edits=edits)
         typer.echo(f"Wrote {out}; the next step is: glyphflow train nano-vae train.init_from={out}")

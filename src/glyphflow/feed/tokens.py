@@ -158,10 +158,10 @@ class Conversations:
 
     def _string_ids(self, value: str, quote: int) -> list[int]:
         escaped = json.dumps(value, ensure_ascii=False)[1:-1]
-        if escaped != value.replace(_QUOTE, f"\\{_QUOTE}"):
-            return [quote, *self._ids(escaped), quote]
         escape = self._ids("\\")
         inside = [part for one in self._ids(value) for part in ([*escape, quote] if one == quote else [one])]
+        if self.tokenizer.decode(inside) != escaped:  # other escapes, or a vocabulary that merges quotation marks
+            inside = self._ids(escaped)
         return [quote, *inside, quote]
 
     def _request(self, language: str) -> list[int]:

@@ -127,6 +127,7 @@ def heldout_captions(
     in whose caption each quoted text is what is written, letter by letter.
     """
 
+    @torch.no_grad()
     def measure(model: nn.Module) -> dict[str, float]:
         sums: dict[str, float] = {}
         counts: dict[str, int] = {}

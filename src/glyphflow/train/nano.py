@@ -57,11 +57,11 @@ SCHEDULE = ScheduleConfig(
 _IDENTITY_SHARE = 0.3  # how much of an embedding is random, so that look-alikes (O, 0) stay apart
 
 
-def init_nano(directory: Path, seed: int = 0, captions: int = 4000, side: int = 128) -> None:
+def init_nano(directory: Path, seed: int = 0, captions: int = 4000, *, side: int = 128, edits: bool = False) -> None:
     """Write a fresh nano pipeline to ``directory`` (released layout); ``captions`` rendered ones teach the tokenizer.
 
-    ``side`` is that of the pictures it shall draw, in pixels. Needs the fonts of the ``demo`` extra. Raises
-    :class:`StorageError` when ``directory`` exists already.
+    ``side`` is that of the pictures it shall draw, in pixels; ``edits``: it shall edit pictures, too. Needs the fonts of the
+    ``demo`` extra. Raises :class:`StorageError` when ``directory`` exists already.
     """
     directory = Path(directory)
     if directory.exists():
@@ -83,7 +83,9 @@ def init_nano(directory: Path, seed: int = 0, captions: int = 4000, side: int = 
         SCHEDULE.to_json(temporary / "scheduler" / "scheduler_config.json")
         save_tokenizer(tokenizer, temporary / "processor")
         PREPROCESSING.save(temporary / "processor")
-        write_json(temporary / "model_index.json", index("t2i", "PreTrainedTokenizerFast", with_processor=True))
+        write_json(
+            temporary / "model_index.json", index("edit" if edits else "t2i", "PreTrainedTokenizerFast", with_processor=True)
+        )
         write_json(temporary / "glyphflow.json", to_dict(ModelFacts(native_area=side**2, default_steps=20)))
 
 
