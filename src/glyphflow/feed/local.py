@@ -118,6 +118,8 @@ class LocalTransport:
 
     def _hear(self, worker: _Worker, message: Message | None, steps: _Steps) -> None:
         if message is None:  # it died
+            if worker.orders:
+                self._orders.lost(worker.orders[0][0], f"{worker.process.name}, exit code {worker.exit}")
             for number, (step, slot) in enumerate(worker.orders):
                 steps.again(step, worker.exit, guilty=number == 0)
                 self._ring.give_back(slot)

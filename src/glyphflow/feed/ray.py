@@ -127,7 +127,7 @@ class RayTransport:
 
     def _resize(self, count: int) -> None:
         while len(self._actors) < count:
-            self._actors.append(_Actor(self._remote.remote(self._plan, self._orders.part, self._hired)))
+            self._actors.append(_Actor(self._remote.remote(self._plan, self._orders.part, self._hired), self._hired))
             self._hired += 1
         for actor in [one for one in self._actors if not one.waiting][: max(0, len(self._actors) - count)]:
             self._actors.remove(actor)
@@ -135,10 +135,12 @@ class RayTransport:
 
     def _replace(self, actor: _Actor, error: Exception) -> None:
         """Another actor for one that is gone; what it had been asked for is ordered again."""
+        reason = " ".join(str(error).split())[:200]
+        self._orders.lost(self._next, f"actor {actor.number}: {reason}")
         self._deaths[self._next] += 1
         if self._deaths[self._next] == MAX_DEATHS:
             raise InputError(
-                f"Ray lost the batch of step {self._next} {MAX_DEATHS} times ({' '.join(str(error).split())[:200]}); use fewer "
+                f"Ray lost the batch of step {self._next} {MAX_DEATHS} times ({reason}); use fewer "
                 "producers, or look at the memory of the nodes."
             ) from error
         if actor in self._actors:
@@ -156,8 +158,8 @@ class RayTransport:
 
 
 class _Actor:
-    def __init__(self, handle: Any) -> None:
-        self.handle = handle
+    def __init__(self, handle: Any, number: int) -> None:
+        self.handle, self.number = handle, number
         self.ready = handle.ready.remote()
         self.runs = False
         self.waiting = 0

@@ -229,6 +229,10 @@ class Orders:
         if side is not None:
             self.log.write(step=step, side=side, pictures=rows, seconds=round(seconds, 6), producers=producers)
 
+    def lost(self, step: int, who: str) -> None:
+        """Note that a producer is gone, and the step that it was at; somebody else makes it again."""
+        self.log.write(step=step, lost=who)
+
     def handed_over(self, waited: float) -> None:
         """Note that the consumer got a batch; "auto" compares the time it works with what producers need.
 

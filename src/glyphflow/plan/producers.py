@@ -78,7 +78,7 @@ def read_rates(path: Path) -> dict[int, float]:
         try:
             entry = json.loads(line)
         except json.JSONDecodeError:
-            break  # a last line that a kill cut short
+            continue  # one that a kill cut short
         if {"side", "pictures", "seconds"} <= entry.keys() and entry["seconds"] > 0:
             found.setdefault(int(entry["side"]), []).append(entry["pictures"] / entry["seconds"])
     if not found:
