@@ -80,9 +80,9 @@ def recipe(place: Path, out: Path, cache: Path | None, steps: int) -> list[str]:
 class Run:
     """One training command and, for ``files``, the one that fills its cache; started again whenever they were killed."""
 
-    def __init__(self, place: Path, transport: str, steps: int) -> None:
-        self.out = place / transport
-        self.log = place / f"{transport}.log"
+    def __init__(self, place: Path, name: str, transport: str, steps: int) -> None:
+        self.out = place / name
+        self.log = place / f"{name}.log"
         cache = place / f"{transport}-cache" if transport == "files" else None
         arguments = recipe(place, self.out, cache, steps)
         producers = [] if cache else ["train.producers=2"]
@@ -233,6 +233,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--place", type=Path, help="an empty directory to keep everything in")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with tempfile.TemporaryDirectory() as folder:
         place = given.place or Path(folder)
         make_place(place, given.photos)
@@ -242,18 +243,19 @@ def main() -> None:
 
 def compare(place: Path, transports: list[str], kills: int, steps: int, seed: int) -> bool:
     """Print the table; whether all is as it should be."""
-    straight = Run(place / "straight", "local", steps)
-    (place / "straight").mkdir()
-    straight._train = ["train", *recipe(place, straight.out, None, steps), "train.transport=local", "train.producers=2"]
+    straight = Run(place, "straight", "local", steps)
     began = time.perf_counter()
-    killed_run(straight, 0, steps, random.Random(0))
+    try:
+        killed_run(straight, 0, steps, random.Random(0))
+    finally:
+        straight.end()
     alone = time.perf_counter() - began
     wanted, written = state(straight.out, steps), losses(straight.out)
     rows: list[tuple[object, ...]] = [("none (local)", 0, 0, 0, 1, *["-"] * 4, 0, f"{alone:.0f}")]
     good = True
     for number, transport in enumerate(transports):
         before = set(_SHARED.glob("*"))
-        run = Run(place, transport, steps)
+        run = Run(place, transport, transport, steps)
         began = time.perf_counter()
         try:
             done = killed_run(run, kills, steps, random.Random(seed + number))
@@ -264,16 +266,13 @@ def compare(place: Path, transports: list[str], kills: int, steps: int, seed: in
         verdicts = [same(wanted, found, kind) for kind in ("model", "ema", "optimizer")]
         lines = losses(run.out)
         verdicts.append(f"{len(lines)} equal" if lines == written else "differ")
-        left = len({path for path in _SHARED.glob("psm_*")} - before)
+        left = len(set(_SHARED.glob("psm_*")) - before)
         rows.append((transport, *(done[kind] for kind in KINDS), run.starts, *verdicts, left, f"{seconds:.0f}"))
         good = good and sum(done.values()) == kills and not any("differ" in verdict for verdict in verdicts) and not left
     print(machine(*(["ray"] if "ray" in transports else [])))
     killed = tuple(f"killed: {kind}" for kind in KINDS)
-    print(
-        table(
-            ("transport", *killed, "starts", "weights", "EMA", "optimizer", "log lines", "shared memory left", "seconds"), rows
-        )
-    )
+    compared = ("weights", "EMA", "optimizer", "log lines")
+    print(table(("transport", *killed, "starts", *compared, "shared memory left", "seconds"), rows))
     return good
 
 

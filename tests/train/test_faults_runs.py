@@ -1,4 +1,4 @@
-"""A run that meets broken shards, a full disk, other encoders or kills says so, keeps what it has, and ends with the same bits."""
+"""A run that meets broken shards, a full disk, other encoders or kills keeps what it has and ends with the same bits."""
 
 from __future__ import annotations
 
