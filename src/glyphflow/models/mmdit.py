@@ -249,13 +249,7 @@ class MMDiT(nn.Module):
         every other matrix is Xavier-uniform, biases are 0 and norm weights 1.
         """
         for name, parameter in self.named_parameters():
-            zero = any(part in name for part in ("img_mod", "txt_mod", "norm_out", "proj_out"))
-            if name.endswith("bias") or zero:
-                nn.init.zeros_(parameter)
-            elif parameter.ndim == 1:
-                nn.init.ones_(parameter)
-            else:
-                nn.init.xavier_uniform_(parameter, generator=generator)
+            init_weight(name, parameter, generator)
         return self
 
     @classmethod
@@ -319,6 +313,14 @@ class MMDiT(nn.Module):
                 "per token."
             )
         return shapes
+
+
+def init_weight(name: str, weight: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Fill ``weight`` with what :meth:`MMDiT.init_weights` gives the parameter ``name``; matrices draw from ``generator``."""
+    zero = any(part in name for part in ("img_mod", "txt_mod", "norm_out", "proj_out"))
+    if name.endswith("bias") or zero:
+        return nn.init.zeros_(weight)
+    return nn.init.ones_(weight) if weight.ndim == 1 else nn.init.xavier_uniform_(weight, generator=generator)
 
 
 def flat_texts(texts: Tensor | Sequence[Tensor]) -> tuple[Tensor, tuple[int, ...] | None]:

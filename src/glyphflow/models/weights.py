@@ -90,6 +90,29 @@ def load_weights(
         raise InputError(f"The weights in {source} cannot be read ({error}); copy or download them again.") from error
 
 
+def open_parts(source: Path, wanted: Mapping[str, tuple[int, ...]]) -> Callable[[str, tuple[slice, ...]], Tensor]:
+    """How parts of the weights in ``source``, which have the names and shapes ``wanted``, are read: ``read(name, window)``.
+
+    No more of a tensor is in memory than the window; one that is stored with factors is whole for a moment. The type is the
+    stored one, float32 with factors. Raises InputError as :func:`load_weights`.
+    """
+    checkpoint = open_checkpoint(source)
+    check_fit(checkpoint, wanted)
+
+    def read(name: str, window: tuple[slice, ...]) -> Tensor:
+        stored = checkpoint.tensors[name]
+        try:
+            with safe_open(stored.path, framework="pt") as file:
+                if stored.factor is None:
+                    view: Tensor = file.get_tensor(stored.key)
+                    return view[window]
+                return read_tensor(file, stored, torch.float32)[window]
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"The weights in {source} cannot be read ({error}); copy or download them again.") from error
+
+    return read
+
+
 def check_fit(checkpoint: Checkpoint, wanted: Mapping[str, tuple[int, ...]]) -> None:
     """Raise InputError unless ``checkpoint`` holds exactly the names and shapes of ``wanted``."""
     source = checkpoint.source

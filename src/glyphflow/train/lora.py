@@ -63,7 +63,8 @@ def inject_lora(model: nn.Module, config: LoRAConfig, seed: int) -> TrainedLoRA:
     attach(model, _NAME, LoRA({**layers}, ""))
     for name, branch in adapter_branches(model, _NAME).items():
         # The masters are float32 whatever the weights are: small steps would be lost in less.
-        branch.first, branch.second = (nn.Parameter(t.to(branch.first.device)) for t in layers[name][:2])
+        place = "cpu" if branch.first.is_meta else branch.first.device  # weights without memory get theirs when they are cut
+        branch.first, branch.second = (nn.Parameter(t.to(place)) for t in layers[name][:2])
     return TrainedLoRA(model)
 
 

@@ -12,7 +12,7 @@ import contextlib
 import functools
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import torch
@@ -29,7 +29,7 @@ from glyphflow.models.kernels import TRACEABLE
 from glyphflow.models.lora import Branches
 from glyphflow.models.parallel import parallelise, split_axis
 from glyphflow.models.quantize import QuantLinear
-from glyphflow.train.pieces import local
+from glyphflow.train.pieces import fill, local
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
     from glyphflow.feed.order import Part
 
+Weights = Callable[[str, tuple[slice, ...]], Tensor]
+"""(released name, window) -> that part of a weight."""
 Size = Annotated[int, Field(gt=0)]
 
 
@@ -128,8 +130,11 @@ class World:
         replicate, shard, sp, tp = self.sizes
         return Part(self.rank // (sp * tp), replicate * shard)
 
-    def apply(self, model: nn.Module, compute_dtype: torch.dtype) -> nn.Module:
+    def apply(self, model: nn.Module, compute_dtype: torch.dtype, weights: Weights | None = None) -> nn.Module:
         """Make ``model`` (float32, whole) this process's part of it, to be computed in ``compute_dtype``; returns it.
+
+        Where there are several processes it may be without memory (meta): each then reads its own pieces of ``weights``, and
+        none ever has the whole.
 
         In this order: split by heads and tokens, recomputation, compiling, sharding. Optimizer and moving average are made
         after it. Networks other than the MMDiT have no plan and are sharded as a whole. Raises ConfigError for what cannot be.
@@ -150,6 +155,8 @@ class World:
         self._autocast = None if alike and self.device.type == "cuda" else low
         if self.size > 1 or (alike and self.device.type == "cuda"):
             shard_model(model, self._state_mesh, None if self._autocast else low)
+        if weights is not None:
+            fill(model, self.device, weights)
         if tp > 1:
             self._cut = {p for name, p in model.named_parameters() if split_axis(name) is not None}
         return model

@@ -5,7 +5,7 @@ Checkpoints are written in these terms, so that they hold whole tensors under th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -72,6 +72,28 @@ def local(tensor: Tensor) -> Tensor:
 def pieces(model: nn.Module) -> dict[str, Piece]:
     """Every parameter of ``model`` by its own name: what this process holds of it."""
     return {name: _piece(model, name, parameter) for name, parameter in model.named_parameters()}
+
+
+@torch.no_grad()
+def fill(model: nn.Module, device: torch.device, read: Callable[[str, tuple[slice, ...]], Tensor]) -> None:
+    """Give parameters that have no memory (meta) theirs on ``device``, and the values ``read(whole name, window of it)``.
+
+    They come one after the other, so this process never has more than its pieces and one that is on its way.
+    """
+    names = whole_names(model)
+    for name, piece in pieces(model).items():
+        if not piece.data.is_meta:
+            continue
+        path, _, leaf = name.rpartition(".")
+        module = model.get_submodule(path)
+        parameter = getattr(module, leaf)
+        window = tuple(slice(first, first + rows) for first, rows in zip(piece.offset, piece.data.shape, strict=True))
+        data = torch.empty(piece.data.shape, dtype=parameter.dtype, device=device).copy_(read(names[name], window))
+        if isinstance(parameter, DTensor):
+            mesh, placements = parameter.device_mesh, parameter.placements
+            shape, stride = parameter.shape, parameter.stride()
+            data = DTensor.from_local(data, mesh, placements, run_check=False, shape=shape, stride=stride)
+        setattr(module, leaf, nn.Parameter(data, parameter.requires_grad))
 
 
 def whole_names(model: nn.Module) -> dict[str, str]:

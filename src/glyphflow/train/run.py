@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +27,8 @@ from glyphflow.feed.staged import Segment, StagedFeed
 from glyphflow.feed.transport import FeedPlan, Kind, Producers, Transport, encoded_plan, open_transport
 from glyphflow.generate.directory import locate
 from glyphflow.models import MMDiT, MMDiTConfig
+from glyphflow.models.mmdit import init_weight
+from glyphflow.models.weights import open_parts, read_config
 from glyphflow.train.curriculum import Curriculum
 from glyphflow.train.flops import batch_flops, matrix_rate
 from glyphflow.train.heldout import heldout_velocity
@@ -35,7 +37,7 @@ from glyphflow.train.loop import Feed, Loop
 from glyphflow.train.lora import TrainedLoRA, inject_lora
 from glyphflow.train.lowmem import LowMemory, needs_low_memory, open_low_memory
 from glyphflow.train.objectives import flow_matching, image_tokens, predicted_elements
-from glyphflow.train.parallel import World
+from glyphflow.train.parallel import Weights, World
 from glyphflow.train.recipe import AnyRecipe, MMDiTRecipe, RunConfig, TrainConfig, check_same_run
 from glyphflow.train.sharing import shared
 
@@ -120,7 +122,7 @@ class Network(NamedTuple):
 
 
 def _network(recipe: MMDiTRecipe | Curriculum, root: Path, world: World) -> Network:
-    """Whole weights in main memory or on the card, then whatever the recipe says about where they live."""
+    """The weights on this process's device, laid out as the recipe says. Only one process alone ever has them all."""
     train, seed = recipe.train, derive_seed(recipe.seed, "adapter")
     scratch = isinstance(recipe, Curriculum) and recipe.from_scratch
     if needs_low_memory(train):
@@ -133,22 +135,42 @@ def _network(recipe: MMDiTRecipe | Curriculum, root: Path, world: World) -> Netw
         world.compute_in(compute_dtype(train))
         adapter = opened.trained if train.lora else None
         return Network(opened.model, opened.model.config, adapter, None if train.lora else opened.low)
-    place = torch.device("cpu") if world.size > 1 else world.device  # sharding moves each process's part to its card
-    if isinstance(recipe, Curriculum) and recipe.from_scratch:
-        model = MMDiT(recipe.model).init_weights(torch.Generator().manual_seed(derive_seed(recipe.seed, "weights"))).to(place)
+    wanted = recipe.model if isinstance(recipe, Curriculum) else None
+    config = wanted if scratch and wanted else read_config(root / "transformer", MMDiTConfig)
+    if wanted is not None and wanted != config:
+        raise ConfigError(
+            f"The curriculum's model has {wanted.num_layers} layers of width {wanted.width} and the one in "
+            f"train.init_from = {train.init_from} has {config.num_layers} of {config.width}, or they differ in another size; "
+            "make model the same, or set from_scratch=true."
+        )
+    weights: Weights | None = None
+    if world.size > 1:
+        with torch.device("meta"):
+            model = MMDiT(config)
+        shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+        weights = _fresh(recipe.seed, shapes) if scratch else open_parts(root / "transformer", shapes)
+    elif scratch:
+        model = MMDiT(config).init_weights(_generator(recipe.seed)).to(world.device)
     else:
-        model = MMDiT.from_pretrained(root / "transformer", dtype=torch.float32, device=place)
-        if isinstance(recipe, Curriculum) and recipe.model != model.config:
-            raise ConfigError(
-                f"The curriculum's model has {recipe.model.num_layers} layers of width {recipe.model.width} and the one in "
-                f"train.init_from = {train.init_from} has {model.config.num_layers} of {model.config.width}, or they differ in "
-                "another size; make model the same, or set from_scratch=true."
-            )
+        model = MMDiT.from_pretrained(root / "transformer", dtype=torch.float32, device=world.device)
     model.requires_grad_(True)
     if train.lora:
         inject_lora(model, train.lora, seed)
-    laid_out = world.apply(model, compute_dtype(train))
+    laid_out = world.apply(model, compute_dtype(train), weights)
     return Network(laid_out, model.config, TrainedLoRA(laid_out) if train.lora else None, None)
+
+
+def _fresh(seed: int, shapes: Mapping[str, tuple[int, ...]]) -> Weights:
+    """Parts of the start values that one process would give the whole model, for windows in the order of the model.
+
+    One whole matrix exists at a time, as each continues the random numbers of the one before.
+    """
+    generator = _generator(seed)
+    return lambda name, window: init_weight(name, torch.empty(shapes[name]), generator)[window]
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(derive_seed(seed, "weights"))
 
 
 class RunFeed:
