@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 
+from glyphflow.core.progress import Progress
 from glyphflow.feed.batches import PixelBatch
 from glyphflow.feed.pixels import open_pixels
 from glyphflow.feed.transport import FeedPlan, open_transport, pixel_plan
@@ -22,7 +23,7 @@ from glyphflow.train.run import FEED_LOG, check_recipe, compute_dtype, joined, s
 from glyphflow.train.vae import Reader, Reconstruction, latent_statistics
 from glyphflow.train.vae_loss import open_perceptual, vae_loss
 
-STATISTICS_PICTURES = 512
+STATISTICS_PICTURES = 256
 """Training pictures that latents_mean and latents_std are measured on, beside the held-out ones."""
 
 
@@ -71,11 +72,19 @@ def standardised(vae: VAE, recipe: VAERecipe) -> VAE:
     if recipe.trained == "decoder":
         return vae
     feed = open_pixels(**pixels(recipe).arguments)
-    batches = itertools.chain(feed.heldout(recipe.train.heldout_samples), feed.pictures(STATISTICS_PICTURES))
-    mean, std = latent_statistics(vae, batches)
+    heldout = feed.heldout(recipe.train.heldout_samples)
+    with Progress("latents", len(heldout) + STATISTICS_PICTURES, "picture") as progress:
+        batches = itertools.chain(heldout, feed.pictures(STATISTICS_PICTURES))
+        mean, std = latent_statistics(vae, _counted(batches, progress))
     known = VAE(vae.config.model_copy(update={"latents_mean": mean, "latents_std": std}))
     known.load_state_dict(vae.state_dict())
     return known
+
+
+def _counted(batches: Iterable[PixelBatch], progress: Progress) -> Iterator[PixelBatch]:
+    for batch in batches:
+        yield batch
+        progress.advance()
 
 
 def pixels(recipe: VAERecipe) -> FeedPlan:
