@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 TIERS = ((1, 3500), (2, 3000), (3, 1605))  # of the Table of General Standard Chinese Characters, in its order
 ENOUGH = 10  # times: what the report asks of every character
 _SHOWN = 120  # characters of a list
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 720, 260, 44, 30, 14
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 720, 270, 44, 40, 14
 
 
 def section(rows: Rows, kept: NDArray[np.bool_], weight: NDArray[np.float64]) -> str:
