@@ -166,6 +166,16 @@ def test_copies_are_grouped_and_the_largest_stays() -> None:
     assert group_duplicates(rows[::-1], 3, 5) == found
 
 
+def test_a_chain_is_cut_where_pictures_no_longer_resemble_the_one_that_stays() -> None:
+    # Each is two bits from the next, so the hashes 0 and 0b111111 are six bits apart.
+    hashes = [0b0, 0b11, 0b1111, 0b111111, 0b11111111]
+    rows = [Candidate(str(n), str(n), value, area=100 - n, size=1, key=str(n)) for n, value in enumerate(hashes)]
+    found = group_duplicates(rows, 3, 5)
+    assert {row: columns["duplicate_of"] for row, columns in found.items()} == {"0": None, "1": "0", "2": None, "3": "2"}
+    assert {row: columns["group_size"] for row, columns in found.items()} == dict.fromkeys("0123", 2)
+    assert group_duplicates(rows[::-1], 3, 5) == found
+
+
 def test_near_pairs_equal_brute_force() -> None:
     rng = np.random.default_rng(1)
     base = rng.integers(0, 2**63, 300, dtype=np.uint64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -40,8 +40,8 @@ def group_duplicates(candidates: Sequence[Candidate], distance: int, crop_distan
 
     Two pictures are duplicates when their bytes are equal, their hashes at most ``distance`` bits apart, or the hash of one at
     most ``crop_distance`` bits from that of a window of the other. Of a group the picture with the largest area stays, then the
-    larger file, then the first key, so the choice does not depend on the order of the rows. Groups are connected components, so
-    a row may be further than ``distance`` from the one that stays.
+    larger file, then the first key, so the choice does not depend on the order of the rows. Each of a group is a duplicate of
+    the one that stays: chains, in which every picture resembles only the next (numbered icons do), are cut where that ends.
     """
     from glyphflow.corpus.kernels import components
 
@@ -58,7 +58,9 @@ def group_duplicates(candidates: Sequence[Candidate], distance: int, crop_distan
     groups: dict[int, list[Candidate]] = defaultdict(list)
     for candidate, group in zip(candidates, components(len(candidates), np.concatenate(pairs)).tolist(), strict=True):
         groups[group].append(candidate)
-    return {row: columns for group in groups.values() if len(group) > 1 for row, columns in _columns(group)}
+    chains = (sorted(chain, key=_standing) for chain in groups.values() if len(chain) > 1)
+    stars = (star for chain in chains for star in _stars(chain, distance, crop_distance) if len(star) > 1)
+    return {row: columns for star in stars for row, columns in _columns(star)}
 
 
 def near_pairs(hashes: NDArray[np.uint64], distance: int) -> NDArray[np.int64]:
@@ -98,21 +100,40 @@ def _equal(values: Sequence[str]) -> NDArray[np.int64]:
     return np.array([pair for pair in pairs if pair[0] != pair[1]], dtype=np.int64).reshape(-1, 2)
 
 
+def _standing(each: Candidate) -> tuple[int, int, str, str]:
+    """What stays of a group comes first."""
+    return -each.area, -each.size, each.key, each.id
+
+
+def _stars(chain: list[Candidate], distance: int, crop_distance: int) -> Iterator[list[Candidate]]:
+    """``chain`` in groups: the first with all that are its duplicates, then the same with those that are left."""
+    while chain:
+        first, near = chain[0], [chain[0]]
+        far: list[Candidate] = []
+        for each in chain[1:]:
+            whole, part = _distances(first, each)
+            (near if whole <= distance or part <= crop_distance else far).append(each)
+        yield near
+        chain = far
+
+
 def _columns(group: list[Candidate]) -> list[tuple[str, dict[str, Any]]]:
-    group = sorted(group, key=lambda each: (-each.area, -each.size, each.key, each.id))
     first = group[0]
     common = {"first_of_group": first.id, "group_size": len(group)}
     rows: list[tuple[str, dict[str, Any]]] = [(first.id, common | {"duplicate_of": None, "distance": None})]
-    rows += [(each.id, common | {"duplicate_of": first.id, "distance": _distance(first, each)}) for each in group[1:]]
+    rows += [(each.id, common | {"duplicate_of": first.id, "distance": min(_distances(first, each))}) for each in group[1:]]
     return rows
 
 
-def _distance(one: Candidate, other: Candidate) -> int:
-    """The fewest bits between the two hashes, or between one's and a window's of the other."""
-    if one.sha256 == other.sha256 or one.phash is None or other.phash is None:
-        return 0
-    found = (one.phash ^ other.phash).bit_count()
-    for whole, part in ((one, other), (other, one)):
-        if whole.crops is not None and part.phash is not None:
-            found = min(found, int(np.bitwise_count(whole.crops ^ np.uint64(part.phash)).min()))
-    return found
+def _distances(one: Candidate, other: Candidate) -> tuple[int, int]:
+    """Bits between the two hashes, and the fewest between one's and those of the other's windows; 0 for equal bytes."""
+    if one.sha256 == other.sha256:
+        return 0, 0
+    if one.phash is None or other.phash is None:
+        return 64, 64
+    parts = [
+        int(np.bitwise_count(whole.crops ^ np.uint64(part.phash or 0)).min())
+        for whole, part in ((one, other), (other, one))
+        if whole.crops is not None
+    ]
+    return (one.phash ^ other.phash).bit_count(), min(parts, default=64)

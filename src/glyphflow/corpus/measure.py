@@ -57,7 +57,7 @@ CROP_DISTANCE = 5  # bits; distances are even, since 31 of 63 bits are always se
 MIN_ENTROPY = 1.0  # bits: nearly flat pictures share one hash whatever they show, so only their bytes are compared
 DUPLICATE_OPERATOR = {
     "stage": "duplicates",
-    "version": 2,
+    "version": 3,
     "distance": HASH_DISTANCE,
     "crop_distance": CROP_DISTANCE,
     "min_entropy": MIN_ENTROPY,
