@@ -120,7 +120,7 @@ def place(out: Path, found: Found) -> int:
         target = out / f"{name}{path.suffix.lower()}"
         out.mkdir(parents=True, exist_ok=True)
         if not target.exists():
-            os.link(path, target)
+            os.link(path.resolve(), target)  # a package may link to its own files
         if captions:
             (out / f"{name}.json").write_text(json.dumps(captions, ensure_ascii=False), encoding="utf-8")
         count += 1
@@ -136,7 +136,7 @@ def pages(root: Path, out: Path, most: int) -> int:
             target = out / path.relative_to(root)
             target.parent.mkdir(parents=True, exist_ok=True)
             if not target.exists():
-                os.link(path, target)
+                os.link(path.resolve(), target)
     return len(chosen)
 
 
