@@ -5,10 +5,11 @@ loss = mean over pictures of  R + w P,  + kl x KL        w = balance x |dR/dW| /
 R is the mean absolute (or squared) error of the values in [-1, 1], P a distance of the pictures as they are shown, in [0, 1].
 W is the kernel of the decoder's last convolution, which both terms act through, and |…| the Euclidean length. So with
 ``balance`` 1 the perceptual term pulls the last layer exactly as hard as reconstruction does, whatever units the two have and
-however far the training is: a fixed weight that is right for blurred pictures is far too large for sharp ones. Weights of this
-kind are known from VQGAN (Esser et al. 2021), where they tame an adversary; the report says that its ratio of the two terms
-changes during the decoder's fine-tuning, that this removes grids from repetitive textures, and that an adversary no longer
-helps once reconstruction is good. It says no more, so norm, network and rule are ours:
+however far the training is: a fixed weight that is right for blurred pictures is far too large for sharp ones. The default is
+0.3, so that reconstruction leads. Weights of this kind are known from VQGAN (Esser et al. 2021), where they tame an adversary;
+the report says that its ratio of the two terms changes during the decoder's fine-tuning, that this removes grids from
+repetitive textures, and that an adversary no longer helps once reconstruction is good. It says no more, so norm, network and
+rule are ours:
 
 - **Absolute error** by default, because squared error prefers blur where a stroke may be here or there. Its gradient has the
   same length in every pixel, however small the error; what shrinks with training is how far pixels of a picture agree, which is
