@@ -80,12 +80,12 @@ def recipe(place: Path, out: Path, cache: Path | None, steps: int) -> list[str]:
 class Run:
     """One training command and, for ``files``, the one that fills its cache; started again whenever they were killed."""
 
-    def __init__(self, place: Path, name: str, transport: str, steps: int) -> None:
+    def __init__(self, place: Path, name: str, transport: str, steps: int, count: int) -> None:
         self.out = place / name
         self.log = place / f"{name}.log"
         cache = place / f"{transport}-cache" if transport == "files" else None
         arguments = recipe(place, self.out, cache, steps)
-        producers = [] if cache else ["train.producers=2"]
+        producers = [] if cache else [f"train.producers={count}"]
         self._train = ["train", *arguments, f"train.transport={transport}", *producers]
         self._encode = ["encode", *arguments] if cache else None
         self._cache = cache
@@ -230,6 +230,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=8, help="of each transport")
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--photos", type=int, default=300)
+    parser.add_argument("--producers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--place", type=Path, help="an empty directory to keep everything in")
     given = parser.parse_args()
@@ -237,13 +238,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         place = given.place or Path(folder)
         make_place(place, given.photos)
-        if not compare(place, given.transports.split(","), given.kills, given.steps, given.seed):
+        if not compare(place, given.transports.split(","), given.kills, given.steps, given.seed, given.producers):
             raise SystemExit(1)
 
 
-def compare(place: Path, transports: list[str], kills: int, steps: int, seed: int) -> bool:
+def compare(place: Path, transports: list[str], kills: int, steps: int, seed: int, producers: int) -> bool:
     """Print the table; whether all is as it should be."""
-    straight = Run(place, "straight", "local", steps)
+    straight = Run(place, "straight", "local", steps, producers)
     began = time.perf_counter()
     try:
         killed_run(straight, 0, steps, random.Random(0))
@@ -255,7 +256,7 @@ def compare(place: Path, transports: list[str], kills: int, steps: int, seed: in
     good = True
     for number, transport in enumerate(transports):
         before = set(_SHARED.glob("*"))
-        run = Run(place, transport, transport, steps)
+        run = Run(place, transport, transport, steps, producers)
         began = time.perf_counter()
         try:
             done = killed_run(run, kills, steps, random.Random(seed + number))

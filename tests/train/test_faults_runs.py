@@ -127,6 +127,6 @@ def test_encoders_that_changed_since_a_run_began_are_refused(model: Path, cache:
 @pytest.mark.slow
 def test_kills_of_trainer_and_producers_leave_the_bits_as_they_are() -> None:
     command = [sys.executable, "-m", "benchmarks.train.faults", "--transports", "local", "--kills", "3"]
-    command += ["--steps", "40", "--photos", "30", "--seed", "1"]
+    command += ["--steps", "40", "--photos", "30", "--producers", "1", "--seed", "1"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], env={**os.environ})
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
