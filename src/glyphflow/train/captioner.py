@@ -23,7 +23,7 @@ from glyphflow.models import ConditionEncoder
 from glyphflow.train.loop import Loop
 from glyphflow.train.parallel import World
 from glyphflow.train.recipe import CaptionerRecipe
-from glyphflow.train.run import FEED_LOG, check_recipe, compute_dtype, joined, save_recipe
+from glyphflow.train.run import check_recipe, compute_dtype, joined, save_recipe
 
 _MOST_WORDS = 512  # tokens of a reply that is compared with the truth
 
@@ -105,7 +105,6 @@ def train_captioner(recipe: CaptionerRecipe) -> None:
                 device=world.device,
                 depth=1 + settings.accumulate,
                 producers=settings.producers or 1,
-                log=recipe.out / FEED_LOG if world.is_main else None,
                 address=settings.ray,
             ),
             settings,
