@@ -35,6 +35,7 @@ import torch
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 from benchmarks.common import machine, table
+from glyphflow.feed.locks import is_locked
 from glyphflow.train.metrics import read_metrics
 
 TESTS = Path(__file__).parents[2] / "tests"
@@ -97,8 +98,8 @@ class Run:
         """Whatever is not at work."""
         if self._encode and (self.encoder is None or self.encoder.poll() not in (None, 0)):
             self.encoder = self._command(self._encode)
-            while not (self._cache and list(self._cache.glob("producers/*-of-*"))) and self.encoder.poll() is None:
-                time.sleep(0.05)
+            while self._cache and self.encoder.poll() is None and not any(map(is_locked, self._cache.glob("producers/*-of-*"))):
+                time.sleep(0.1)
         if self.trainer is None or self.trainer.poll() is not None:
             self.trainer = self._command(self._train)
             self.starts += 1
@@ -106,6 +107,15 @@ class Run:
     def step(self) -> int:
         """The last step that was logged."""
         return max((line["step"] for line in read_metrics(self.out)), default=0)
+
+    def moments(self, kind: str, count: int, steps: int, dice: random.Random) -> list[int]:
+        """When to kill ``count`` of ``kind``, as :meth:`reached` counts; not in the last quarter, so that all find one."""
+        last = 2 if self._cache and kind == "producer" else 3 * steps // 4
+        return sorted(dice.randrange(last) for _ in range(count))
+
+    def reached(self, kind: str, step: int) -> int:
+        """How far that is which ``kind`` works on: the step, or shards in the cache."""
+        return len(list(self._cache.glob("area-*/*.safetensors"))) if self._cache and kind == "producer" else step
 
     def saving(self) -> bool:
         """Whether a checkpoint is half written."""
@@ -162,8 +172,7 @@ def kill(pid: int) -> bool:
 def killed_run(run: Run, kills: int, steps: int, dice: random.Random) -> Counter[str]:
     """Run to the end through ``kills`` kills of all kinds; what was killed."""
     kinds = [KINDS[number % len(KINDS)] for number in range(kills)]
-    dice.shuffle(kinds)
-    plan = sorted(zip(sorted(dice.sample(range(2, steps - SAVE_EVERY), kills)), kinds, strict=True))
+    plan = {kind: run.moments(kind, kinds.count(kind), steps, dice) for kind in KINDS}
     done: Counter[str] = Counter()
     moved, seen = time.monotonic(), -1
     run.start()
@@ -178,30 +187,29 @@ def killed_run(run: Run, kills: int, steps: int, dice: random.Random) -> Counter
             if not expected and "no process fills it" not in run.log.read_text(errors="replace"):
                 raise SystemExit(f"The trainer ended with {run.trainer.poll()}:\n{run.log.read_text(errors='replace')[-2000:]}")
             run.start()
-        if plan and step >= plan[0][0] and (kind := strike(run, plan[0][1], dice)):
-            done[kind] += 1
-            plan.pop(0)
+        for kind, moments in plan.items():
+            if moments and run.reached(kind, step) >= moments[0] and strike(run, kind, dice):
+                done[kind] += 1
+                moments.pop(0)
         time.sleep(0.002)
     return done
 
 
-def strike(run: Run, kind: str, dice: random.Random) -> str:
-    """Kill something of ``kind`` as soon as there is something; "" while there is nothing."""
+def strike(run: Run, kind: str, dice: random.Random) -> bool:
+    """Kill something of ``kind``, if there is something now."""
     assert run.trainer is not None
-    if run.trainer.poll() is not None:
-        return ""
-    if kind == "checkpoint":
-        if not run.saving():
-            return ""
-    else:
-        time.sleep(dice.uniform(0.0, 0.2))
+    if run.trainer.poll() is not None or (kind == "checkpoint" and not run.saving()):
+        return False
+    if kind != "checkpoint":
+        time.sleep(dice.uniform(0.0, 2.0 if run.encoder is not None and kind == "producer" else 0.2))
     if kind == "producer":
         producers = run.producers()
-        return kind if producers and kill(dice.choice(producers)) else ""
-    if not kill(run.trainer.pid):
-        return ""
+        return bool(producers) and kill(dice.choice(producers))
+    if run.trainer.poll() is not None:
+        return False
+    kill(run.trainer.pid)
     run.trainer.wait()
-    return kind
+    return True
 
 
 def state(out: Path, steps: int) -> dict[str, torch.Tensor]:
