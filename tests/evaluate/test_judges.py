@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from local_server import Answer, Asked, LocalServer, says, serve
 from PIL import Image
 
 from glyphflow.core.errors import ConfigError, InputError
@@ -19,6 +18,7 @@ from glyphflow.evaluate.judges import ChatJudge, Endpoint, FunctionJudge, Panel,
 from glyphflow.evaluate.judges.panel import combine
 from glyphflow.perception.schema import check, parse_json
 from glyphflow.perception.server import Server
+from local_server import Answer, Asked, LocalServer, says, serve
 
 KEY = "sk-do-not-write-me-down"
 PICTURE = np.arange(6 * 8 * 3, dtype=np.uint8).reshape(6, 8, 3)

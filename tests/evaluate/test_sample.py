@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 import typer
-from local_server import Answer, Asked, serve
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -22,6 +21,7 @@ from glyphflow.evaluate.makers import EndpointMaker, PipelineMaker
 from glyphflow.evaluate.sample import benchmark_of, not_made, sample
 from glyphflow.generate import Pipeline, read_metadata
 from glyphflow.perception.server import Server
+from local_server import Answer, Asked, serve
 from tiny import tiny_pipeline
 
 ROWS = [

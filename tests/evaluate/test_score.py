@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from local_server import Answer, Asked, says, serve
 from PIL import Image
 from toys import WORDS, Scripted, knows, make_folder, rows, typeset
 
@@ -19,6 +18,7 @@ from glyphflow.evaluate import Case, ChatJudge, Endpoint, OCRJudge, Sample, find
 from glyphflow.evaluate.folder import Manifest, read_manifest, write_manifest
 from glyphflow.evaluate.sample import benchmark_of
 from glyphflow.perception.server import Server
+from local_server import Answer, Asked, says, serve
 
 NAMES = ("word_accuracy", "character_accuracy", "edit_similarity", "exact")
 
