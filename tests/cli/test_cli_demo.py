@@ -161,7 +161,7 @@ FULL_DISK = {
     "demo": ["demo", "--out", "full", "--corpus-recipe", "small-corpus.yaml", "--bench", "two.jsonl"],
     "ingest": ["corpus", "ingest", "full-corpus", "whole/photographs", "--source", "photographs"],
     "encode": ["encode", "small-train.yaml", "feed.sources=[{corpus: whole/corpus, view: demo, cache: full-cache}]"],
-    "train": ["train", "small-train.yaml", "out=full-train", "feed.sources=[{corpus: whole/corpus, cache: whole/cache}]"],
+    "train": ["train", "small-train.yaml", "out=full-train", "feed.sources=[{corpus: whole/corpus, view: demo, cache: whole/cache}]"],
     "export": ["export", "whole/train", "full-model"],
     "sample": ["evaluate", "sample", "two.jsonl", "--out", "full-pictures", "--steps", "1"],
     "report": ["evaluate", "report", "whole/pictures", "-o", "full.html"],

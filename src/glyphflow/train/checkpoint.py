@@ -274,8 +274,8 @@ def _as_itself() -> Iterator[None]:
             yield
     except CheckpointException as error:
         failures = [failure for failure, _ in error.failures.values()]
-    for failure in failures:  # outside the except block, where raising would replace the failure's own context
-        raise failure
+    for failure in failures:  # raising replaces a context, here that of a full disk, but not a cause
+        raise failure from (failure.__cause__ or failure.__context__)
 
 
 def _metadata(path: Path) -> Metadata:
