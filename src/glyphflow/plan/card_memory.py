@@ -117,6 +117,7 @@ def _counted(config: MMDiTConfig, tokens: StepTokens, batch: int, stay: Stay, le
         block.forward = functools.partial(flashing, block.forward)
     if isinstance(learns, LoRAConfig):
         inject_lora(model.requires_grad_(False), learns, 0)
+        model.to(_META)  # adapters have values
     away = config.num_layers if stay == "away" else 0
     with LowMemory(model, _META, offload=away, every=int(stay == "again")) as low:
         if not isinstance(learns, LoRAConfig):
