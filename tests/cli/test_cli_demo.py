@@ -63,7 +63,16 @@ BENCH = [
     {"id": "en", "prompt": 'white text "GO" on a dark blue background', "language": "en", "targets": ["GO"], "seed": 1},
     {"id": "zh", "prompt": '蓝色背景上写着白色文字"你好"', "language": "zh", "targets": ["你好"], "seed": 2},
 ]
-TIMES = {"images_per_second", "tokens_per_second", "seconds_per_step", "wait_share", "peak_memory_gb", "eta_seconds"}
+TIMES = {
+    "tflops_per_device",
+    "peak_share",
+    "images_per_second",
+    "tokens_per_second",
+    "seconds_per_step",
+    "wait_share",
+    "peak_memory_gb",
+    "eta_seconds",
+}
 
 
 @dataclass(frozen=True)
@@ -161,7 +170,12 @@ FULL_DISK = {
     "demo": ["demo", "--out", "full", "--corpus-recipe", "small-corpus.yaml", "--bench", "two.jsonl"],
     "ingest": ["corpus", "ingest", "full-corpus", "whole/photographs", "--source", "photographs"],
     "encode": ["encode", "small-train.yaml", "feed.sources=[{corpus: whole/corpus, view: demo, cache: full-cache}]"],
-    "train": ["train", "small-train.yaml", "out=full-train", "feed.sources=[{corpus: whole/corpus, view: demo, cache: whole/cache}]"],
+    "train": [
+        "train",
+        "small-train.yaml",
+        "out=full-train",
+        "feed.sources=[{corpus: whole/corpus, view: demo, cache: whole/cache}]",
+    ],
     "export": ["export", "whole/train", "full-model"],
     "sample": ["evaluate", "sample", "two.jsonl", "--out", "full-pictures", "--steps", "1"],
     "report": ["evaluate", "report", "whole/pictures", "-o", "full.html"],
