@@ -177,15 +177,17 @@ def killed_run(run: Run, kills: int, steps: int, dice: random.Random) -> Counter
     moved, seen = time.monotonic(), -1
     run.start()
     assert run.trainer is not None
-    while run.trainer.poll() != 0:
+    while True:
         if (step := run.step()) != seen:
             moved, seen = time.monotonic(), step
         if time.monotonic() - moved > PATIENCE:
             raise SystemExit(f"No new step for {PATIENCE:.0f} s; see {run.log}.")
-        if run.trainer.poll() is not None or (run.encoder is not None and run.encoder.poll() not in (None, 0)):
-            expected = run.trainer.poll() in (None, -signal.SIGKILL)
-            if not expected and "no process fills it" not in run.log.read_text(errors="replace"):
-                raise SystemExit(f"The trainer ended with {run.trainer.poll()}:\n{run.log.read_text(errors='replace')[-2000:]}")
+        ended = run.trainer.poll()  # asked once: it may end between two questions
+        if ended == 0:
+            break
+        if ended is not None or (run.encoder is not None and run.encoder.poll() not in (None, 0)):
+            if ended not in (None, -signal.SIGKILL) and "no process fills it" not in run.log.read_text(errors="replace"):
+                raise SystemExit(f"The trainer ended with {ended}:\n{run.log.read_text(errors='replace')[-2000:]}")
             run.start()
         for kind, moments in plan.items():
             if moments and run.reached(kind, step) >= moments[0] and strike(run, kind, dice):

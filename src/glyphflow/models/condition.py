@@ -20,6 +20,7 @@ from PIL import Image
 
 from glyphflow.core.errors import InputError, MissingError
 from glyphflow.core.hashing import fingerprint
+from glyphflow.core.pretrained import loading
 from glyphflow.core.progress import Progress
 from glyphflow.models.shared_prefix import Line, Recent, SharedPrefixModel
 from glyphflow.models.templates import CAPTION_TEMPLATES, IMAGE_TOKEN, PICTURE_TEMPLATES, T2I_TEMPLATE, TEMPLATES, templated
@@ -77,21 +78,17 @@ class ConditionEncoder:
         for part in ("text_encoder", "tokenizer"):
             if not (root / part).is_dir():
                 raise MissingError(f"{root} has no directory {part!r}; give a model directory in the released layout.")
-        from transformers import AutoTokenizer, logging  # here because it takes seconds
+        from transformers import AutoTokenizer  # here because it takes seconds
         from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLForConditionalGeneration
 
-        bars = logging.is_progress_bar_enabled()
-        logging.disable_progress_bar()
         try:
-            model, report = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-                root / "text_encoder", dtype=dtype, local_files_only=True, output_loading_info=True
-            )
+            with loading():
+                model, report = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+                    root / "text_encoder", dtype=dtype, local_files_only=True, output_loading_info=True
+                )
             tokenizer = AutoTokenizer.from_pretrained(root / "tokenizer", local_files_only=True)
         except (OSError, RuntimeError, ValueError) as error:
             raise InputError(f"{root}: the condition encoder cannot be read: {' '.join(str(error).split())[:300]}") from error
-        finally:
-            if bars:
-                logging.enable_progress_bar()
         missing = set(report["missing_keys"]) - {"lm_head.weight"}
         tower = {f"model.visual.{name}" for name in model.model.visual.state_dict()}
         if tower <= missing:

@@ -22,6 +22,7 @@ from torch import Tensor
 from glyphflow.core.errors import InputError, MissingError
 from glyphflow.core.hardware import pick_device, require
 from glyphflow.core.hashing import fingerprint, sha256_file
+from glyphflow.core.pretrained import loading
 from glyphflow.perception.embedding import Seen, class_names
 from glyphflow.perception.packaged import check_picture, named, package_file
 
@@ -54,7 +55,8 @@ class DualEncoder:
             )
         self._device = pick_device(device)
         try:
-            self._model = AutoModel.from_pretrained(self.directory, local_files_only=True).eval().to(self._device)
+            with loading():
+                self._model = AutoModel.from_pretrained(self.directory, local_files_only=True).eval().to(self._device)
             self._see = AutoImageProcessor.from_pretrained(self.directory, local_files_only=True)
             self._tokenize = AutoTokenizer.from_pretrained(self.directory, local_files_only=True)
         except Exception as error:  # transformers, tokenizers and safetensors raise many kinds on damaged files

@@ -16,6 +16,7 @@ from PIL import Image
 from glyphflow.core.errors import InputError, MissingError
 from glyphflow.core.hardware import default_dtype, pick_device
 from glyphflow.core.hashing import fingerprint, sha256_file
+from glyphflow.core.pretrained import loading
 from glyphflow.perception.server import Reply
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class QwenVL:
     def __init__(self, directory: Path, device: str | None = None) -> None:
         import torch  # here because they take seconds
         from safetensors import SafetensorError
-        from transformers import AutoTokenizer, logging
+        from transformers import AutoTokenizer
         from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLForConditionalGeneration
 
         from glyphflow.models.templates import IMAGE_TOKEN
@@ -43,18 +44,14 @@ class QwenVL:
 
         weights, tokenizer, processor = _parts(Path(directory))
         place = pick_device(device)
-        bars = logging.is_progress_bar_enabled()
-        logging.disable_progress_bar()
         try:
-            model, report = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-                weights, dtype=default_dtype(place), local_files_only=True, output_loading_info=True
-            )
+            with loading():
+                model, report = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+                    weights, dtype=default_dtype(place), local_files_only=True, output_loading_info=True
+                )
             self._tokenizer = AutoTokenizer.from_pretrained(tokenizer, local_files_only=True)
         except (OSError, RuntimeError, ValueError, SafetensorError) as error:
             raise InputError(f"{directory}: Qwen2.5-VL cannot be read: {' '.join(str(error).split())[:300]}") from error
-        finally:
-            if bars:
-                logging.enable_progress_bar()
         lacking = set(report["missing_keys"]) - {"lm_head.weight"}
         if lacking:
             raise InputError(

@@ -14,6 +14,7 @@ from PIL import Image
 from glyphflow.core.errors import InputError
 from glyphflow.core.hardware import pick_device
 from glyphflow.core.hashing import fingerprint, sha256_file
+from glyphflow.core.pretrained import loading
 from glyphflow.evaluate.case import Case, Detection, Verdict, failed
 
 THRESHOLD = 0.3
@@ -180,7 +181,8 @@ def _open(kind: Any, directory: Path, what: str) -> Any:
     if not Path(directory).is_dir():
         raise InputError(f"{directory} is not a directory; give one with {what} in transformers' layout.")
     try:
-        return kind.from_pretrained(directory, local_files_only=True)
+        with loading():
+            return kind.from_pretrained(directory, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{directory} holds no {what.split(' ', 1)[1]} that transformers can read: {error}") from error
 
