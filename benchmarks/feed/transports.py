@@ -133,8 +133,9 @@ def rates(kinds: Sequence[str]) -> None:
     rows = []
     for kind in kinds:
         with open_transport(kind, plan(MAKING), producers=1, depth=2) as transport:  # type: ignore[arg-type]
-            for _ in range(5):
+            for _ in range(5):  # the first batches are taken as fast as they come, and what was made ahead is used up
                 transport.next()
+                time.sleep(2 * TRAINING)
             waited, began = 0.0, time.perf_counter()
             for _ in range(60):
                 waited += transport.next()[1]

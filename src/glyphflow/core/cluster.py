@@ -10,6 +10,9 @@ from typing import Any
 from glyphflow.core.errors import InputError
 from glyphflow.core.hardware import require
 
+_FREEING_MS = 100
+"""How often the store drops what nobody refers to. Ray's second is long enough for batches to fill it, and then all wait."""
+
 
 @contextlib.contextmanager
 def connected(address: str, *, store: int, option: str) -> Iterator[Any]:
@@ -25,7 +28,13 @@ def connected(address: str, *, store: int, option: str) -> Iterator[Any]:
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address == "ray":
-        ray.init(object_store_memory=store, include_dashboard=False, log_to_driver=False, configure_logging=False)
+        ray.init(
+            object_store_memory=store,
+            include_dashboard=False,
+            log_to_driver=False,
+            configure_logging=False,
+            _system_config={"free_objects_period_milliseconds": _FREEING_MS},
+        )
     else:
         try:
             ray.init(address, log_to_driver=False)

@@ -7,7 +7,8 @@ import signal
 import time
 import traceback
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from multiprocessing.shared_memory import SharedMemory
 from typing import Any
@@ -18,7 +19,7 @@ import torch
 from glyphflow.core.errors import GlyphFlowError
 from glyphflow.feed.amendments import Amendment
 from glyphflow.feed.order import Part
-from glyphflow.feed.packing import layout_of, pack
+from glyphflow.feed.packing import Layout, layout_of, pack
 from glyphflow.feed.transport import FeedPlan
 
 Message = tuple[Any, ...]
@@ -34,23 +35,28 @@ def produce(pipe: Connection, plan: FeedPlan, part: Part, number: int) -> None:
 
 
 class _Producer:
+    """Answers are sent in the order of the questions; a thread copies a batch into its slot while the next one is encoded."""
+
     def __init__(self, pipe: Connection, plan: FeedPlan, part: Part, number: int) -> None:
         self._pipe, self._plan, self._part, self._number = pipe, plan, part, number
         self._feed: Any = None
         self._slots: dict[str, SharedMemory] = {}
         self._later: deque[Message] = deque()
+        self._packer = ThreadPoolExecutor(1, "pack")
+        self._packing: Future[None] | None = None
 
     def run(self) -> None:
         while True:
             question = self._later.popleft() if self._later else self._pipe.recv()
-            self._pipe.send(self._answer(question))
+            answer = self._guarded(self._answer, *question)
+            if answer is not None:
+                self._packed()
+                self._pipe.send(answer)
 
-    def _answer(self, question: Message) -> Message:
+    def _guarded(self, work: Callable[..., Message | None], *arguments: Any) -> Message | None:
+        """The answer that ``work`` gives, or the one that it failed."""
         try:
-            self._feed = self._feed or self._plan.open(self._number)
-            if question[0] == "heldout":
-                return "heldout", list(self._feed.heldout(question[1]))
-            return self._make(*question[1:])
+            return work(*arguments)
         except (EOFError, ConnectionError):
             raise
         except GlyphFlowError as error:
@@ -58,15 +64,39 @@ class _Producer:
         except Exception:
             return "failed", RuntimeError(f"A producer failed:\n{traceback.format_exc()}")
 
-    def _make(self, step: int, amendments: Sequence[Amendment], slot: str, size: int) -> Message:
-        """Make a batch, put it into the slot, and say where its tensors lie."""
+    def _answer(self, kind: str, *arguments: Any) -> Message | None:
+        self._feed = self._feed or self._plan.open(self._number)
+        if kind == "heldout":
+            return kind, list(self._feed.heldout(*arguments))
+        self._make(*arguments)
+        return None
+
+    def _make(self, step: int, amendments: Sequence[Amendment], slot: str, size: int) -> None:
+        """Make a batch, and have it put into the slot."""
         began = time.perf_counter()
         self._feed.amend(amendments)
         batch = self._feed.batch(step, self._part)
-        layout = layout_of(batch)
-        pack(batch, layout, self._memory(slot if layout.size <= size else self._larger(layout.size)))
         side = getattr(self._feed, "side", lambda step: None)(step)
-        return "made", layout, time.perf_counter() - began, side
+        seconds = time.perf_counter() - began
+        self._packed()
+        layout = layout_of(batch)
+        place = slot if layout.size <= size else self._larger(layout.size)
+        self._packing = self._packer.submit(self._deliver, batch, layout, place, seconds, side)
+
+    def _deliver(self, batch: Any, layout: Layout, slot: str, seconds: float, side: int | None) -> None:
+        """Copy a batch into its slot, and say where its tensors lie."""
+
+        def packed() -> Message:
+            pack(batch, layout, self._memory(slot))
+            return "made", layout, seconds, side
+
+        self._pipe.send(self._guarded(packed))
+
+    def _packed(self) -> None:
+        """Wait until the batch before this one is delivered: nothing may be said before that."""
+        if self._packing is not None:
+            packing, self._packing = self._packing, None
+            packing.result()
 
     def _memory(self, slot: str) -> torch.Tensor:
         if slot not in self._slots:

@@ -3,13 +3,15 @@
 Ray copies torch tensors when it pickles them, and numpy arrays not at all: a batch travels as one array of bytes and a layout,
 and the consumer's tensors are read-only views of the store, which keeps them for as long as anything refers to them. Ray
 orders nothing and bounds nothing, so both are done here: steps are given out in order, never more than ``depth`` beyond the
-actors at work, and a batch whose actor or node is lost is simply made again.
+actors at work, and a batch whose actor or node is lost is simply made again. What costs time beside the encoding happens beside
+it: an actor copies one batch into the store while it encodes the next, and a thread of the consumer fetches ahead by one.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import time
 import warnings
 from collections import Counter
@@ -25,11 +27,14 @@ from glyphflow.core.hardware import require
 from glyphflow.feed.amendments import Amendment
 from glyphflow.feed.order import Part
 from glyphflow.feed.packing import Layout, layout_of, pack, unpack
+from glyphflow.feed.prefetch import Prefetch
 from glyphflow.feed.transport import FeedPlan, Orders
 
 MAX_DEATHS = 3
 _ORDERS = 2
 """Steps that an actor knows of: the one it makes, and the next, so that it never waits for an answer."""
+_FETCHED = 1
+"""Batches that wait in the consumer's process."""
 _STORE = 512 << 20
 """Bytes of the object store of a Ray that is started here; it spills to disk beyond that."""
 
@@ -46,41 +51,32 @@ class RayTransport:
         self._promises: dict[int, tuple[Any, _Actor]] = {}
         self._deaths: Counter[int] = Counter()
         self._next = self._ordered = orders.start
+        self._fetched: Prefetch[Any] | None = None
+        self._stopping = threading.Event()
 
     def __enter__(self) -> RayTransport:
         self._stack.enter_context(connected(self._address, store=_STORE, option="--producers"))
         # One CPU each: Ray spreads them over the nodes, and asks for no more than a machine has.
-        self._remote = self._ray.remote(num_cpus=1, num_gpus=self._gpus(), max_restarts=0)(Producer)
+        options = {"num_cpus": 1, "num_gpus": self._gpus(), "max_restarts": 0, "max_concurrency": _ORDERS}
+        self._remote = self._ray.remote(**options)(Producer)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._promises.clear()
+        self._stopping.set()
         with contextlib.suppress(Exception):
             for actor in self._actors:
-                self._ray.kill(actor.handle)
+                self._ray.kill(actor.handle)  # also wakes the thread that waits for them
+        if self._fetched is not None:
+            self._fetched.__exit__(kind, error, trace)
+        self._promises.clear()
         self._stack.close()
 
     def next(self) -> tuple[Any, float]:
         """See :class:`glyphflow.feed.transport.Transport`."""
         began = time.perf_counter()
-        while True:
-            self._give_out()
-            promise, actor = self._promises[self._next]
-            try:
-                layout, data, seconds, side = self._ray.get(promise)
-                break
-            except self._ray.exceptions.RayTaskError as error:
-                raise _own(error) from None
-            except self._ray.exceptions.RayError as error:  # an actor or a node is gone, and with it what lay there
-                self._replace(actor, error)
-        del self._promises[self._next]
-        actor.waiting -= 1
-        self._next += 1
-        self._give_out()
-        batch = unpack(layout, _tensor(data))
-        self._orders.made(self._next - 1, len(layout.batch.ids), side, seconds, len(self._actors))
-        if self._orders.device is not None and self._orders.device.type != "cpu":
-            batch = batch.to(self._orders.device)
+        if self._fetched is None:
+            self._fetched = Prefetch(self._fetch, self._next, _FETCHED).__enter__()
+        batch, _ = self._fetched.next()
         waited = time.perf_counter() - began
         self._orders.handed_over(waited)
         return batch, waited
@@ -98,6 +94,28 @@ class RayTransport:
             except self._ray.exceptions.RayError as error:
                 self._replace(actor, error)
 
+    # -- the thread ---------------------------------------------------------------------------------------------------
+
+    def _fetch(self, step: int) -> Any:
+        """The batch of ``step``, where the consumer wants it."""
+        while True:
+            self._give_out()
+            promise, actor = self._promises[step]
+            try:
+                layout, data, seconds, side = self._ray.get(promise)
+                break
+            except self._ray.exceptions.RayTaskError as error:
+                raise _own(error) from None
+            except self._ray.exceptions.RayError as error:  # an actor or a node is gone, and with it what lay there
+                self._replace(actor, error)
+        del self._promises[step]
+        actor.waiting -= 1
+        self._next += 1
+        self._give_out()
+        batch = unpack(layout, _tensor(data))
+        self._orders.made(step, len(layout.batch.ids), side, seconds, len(self._actors))
+        return batch if self._orders.device is None else batch.to(self._orders.device)
+
     def _give_out(self) -> None:
         """Order the steps that may be on their way, each from the actor with the least to do."""
         wanted = self._orders.wanted(self._ordered)
@@ -111,7 +129,7 @@ class RayTransport:
 
     def _least_busy(self) -> _Actor:
         """Who shall get the next step: one that runs. Actors that the cluster has no room for would keep it for ever."""
-        while True:
+        while not self._stopping.is_set():
             waiting = [actor.ready for actor in self._actors if not actor.runs]
             done, _ = self._ray.wait(waiting, num_returns=len(waiting), timeout=0) if waiting else ([], [])
             for actor in self._actors:
@@ -120,6 +138,7 @@ class RayTransport:
             if running:
                 return min(running, key=lambda one: one.waiting)
             self._ray.wait(waiting, timeout=1)
+        raise InputError("The feed was closed while its actors were on their way.")
 
     def _order(self, step: int, actor: _Actor) -> None:
         actor.waiting += 1
@@ -135,6 +154,8 @@ class RayTransport:
 
     def _replace(self, actor: _Actor, error: Exception) -> None:
         """Another actor for one that is gone; what it had been asked for is ordered again."""
+        if self._stopping.is_set():
+            raise error
         reason = " ".join(str(error).split())[:200]
         self._orders.lost(self._next, f"actor {actor.number}: {reason}")
         self._deaths[self._next] += 1
@@ -167,33 +188,42 @@ class _Actor:
 
 
 class Producer:
-    """What an actor is."""
+    """What an actor is. Ray calls it from two threads: one encodes, the other packs and copies what was encoded before."""
 
     def __init__(self, plan: FeedPlan, part: Part, number: int) -> None:
         torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
         self._plan, self._part, self._number = plan, part, number
         self._feed: Any = None
-        self._memory = np.empty(0, dtype=np.uint8)
+        self._encoding = threading.Lock()
+        self._own = threading.local()
 
     def ready(self) -> None:
         """Answered as soon as the actor runs."""
 
     def make(self, step: int, entries: tuple[Amendment, ...]) -> tuple[Layout, Any, float, int | None]:
         """The batch of a step: its layout, its bytes, the seconds it took and the side of its pictures."""
-        began = time.perf_counter()
-        self._open().amend(entries)
-        batch = self._feed.batch(step, self._part)
-        side = getattr(self._feed, "side", lambda step: None)(step)
+        with self._encoding:
+            began = time.perf_counter()
+            self._open().amend(entries)
+            batch = self._feed.batch(step, self._part)
+            side = getattr(self._feed, "side", lambda step: None)(step)
+            seconds = time.perf_counter() - began
         layout = layout_of(batch)
-        if len(self._memory) < layout.size:  # used again and again: Ray has copied it into its store when this returns
-            self._memory = np.empty(layout.size + layout.size // 4, dtype=np.uint8)
-        data = self._memory[: layout.size]
+        data = self._memory(layout.size)
         pack(batch, layout, torch.from_numpy(data))
-        return layout, data, time.perf_counter() - began, side
+        return layout, data, seconds, side
+
+    def _memory(self, size: int) -> Any:
+        """Bytes of this thread, used again and again: Ray has copied them into its store when :meth:`make` returns."""
+        memory = getattr(self._own, "memory", None)
+        if memory is None or len(memory) < size:
+            memory = self._own.memory = np.empty(size + size // 4, dtype=np.uint8)
+        return memory[:size]
 
     def heldout(self, count: int) -> list[tuple[Layout, Any]]:
         """Held-out batches."""
-        return [_packed(batch) for batch in self._open().heldout(count)]
+        with self._encoding:
+            return [_packed(batch) for batch in self._open().heldout(count)]
 
     def _open(self) -> Any:
         self._feed = self._feed or self._plan.open(self._number)
