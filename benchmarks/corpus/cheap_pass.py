@@ -33,8 +33,8 @@ from benchmarks.corpus.pictures import arguments, load
 from benchmarks.corpus.storage import corpus_of
 from glyphflow.corpus import Corpus
 from glyphflow.corpus.decode import decode_rgb
-from glyphflow.corpus.metrics import SHORT_SIDE, pixel_metrics
-from glyphflow.corpus.runner import run
+from glyphflow.corpus.operators.metrics import SHORT_SIDE, pixel_metrics
+from glyphflow.corpus.runner.stage import run
 
 CLEANVISION = """
 import json, sys, time

@@ -23,9 +23,9 @@ import pyarrow as pa
 from benchmarks.common import machine, table
 from glyphflow.core.hashing import derive_seed
 from glyphflow.corpus import Corpus
-from glyphflow.corpus.categories import TYPES as CATEGORY_TYPES
-from glyphflow.corpus.categories import load_taxonomy
-from glyphflow.corpus.curate import ViewSummary, curate_all
+from glyphflow.corpus.decide.curate import ViewSummary, curate_all
+from glyphflow.corpus.operators.categories import TYPES as CATEGORY_TYPES
+from glyphflow.corpus.operators.categories import load_taxonomy
 from glyphflow.corpus.recipe import Rule, Stage, load_recipe
 from glyphflow.corpus.store import INDEX_TYPES, VIEW_TYPES
 from glyphflow.corpus.tables import write_table

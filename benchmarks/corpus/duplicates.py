@@ -24,9 +24,9 @@ from PIL import Image
 from benchmarks.common import machine, table
 from benchmarks.corpus.pictures import ENDINGS
 from glyphflow.corpus.decode import decode_rgb
-from glyphflow.corpus.duplicates import near_pairs
-from glyphflow.corpus.measure import CROP_DISTANCE, HASH_DISTANCE, MIN_ENTROPY
-from glyphflow.corpus.metrics import CROPS, SHORT_SIDE, pixel_metrics
+from glyphflow.corpus.operators.duplicates import near_pairs
+from glyphflow.corpus.operators.measure import CROP_DISTANCE, HASH_DISTANCE, MIN_ENTROPY
+from glyphflow.corpus.operators.metrics import CROPS, SHORT_SIDE, pixel_metrics
 
 FOLDERS = (
     "endless-sky/images/land/*",

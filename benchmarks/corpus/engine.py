@@ -51,7 +51,7 @@ MEMORY = """
 import json, sys
 from glyphflow.core.hardware import peak_memory_bytes
 from glyphflow.corpus import Corpus
-from glyphflow.corpus.runner import run
+from glyphflow.corpus.runner.stage import run
 run(Corpus.open(sys.argv[1]), "pixels", workers=2)
 print(json.dumps(peak_memory_bytes()))
 """

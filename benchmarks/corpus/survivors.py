@@ -17,11 +17,11 @@ import torch
 
 from benchmarks.common import machine, table
 from benchmarks.corpus.pictures import arguments, build
-from glyphflow.corpus.ingest import ingest_folder
+from glyphflow.corpus.ingest.pictures import ingest_folder
 from glyphflow.corpus.operator import Operator, Row, Shard
 from glyphflow.corpus.operators import make_operator
-from glyphflow.corpus.pools import compute
-from glyphflow.corpus.runner import run
+from glyphflow.corpus.runner.pools import compute
+from glyphflow.corpus.runner.stage import run
 from glyphflow.corpus.store import Corpus
 
 OPERATORS = ("safety", "faces", "codes", "mosaic", "detail", "quality", "aesthetics", "embedding", "alignment", "text",

@@ -15,9 +15,9 @@ from glyphflow.core.errors import InputError, MissingError
 from glyphflow.corpus import Corpus
 from glyphflow.corpus.annotate import annotate
 from glyphflow.corpus.annotate.qwen import QwenVL
-from glyphflow.corpus.curate import curate
-from glyphflow.corpus.ingest import ingest_folder
-from glyphflow.corpus.measure import measure
+from glyphflow.corpus.decide.curate import curate
+from glyphflow.corpus.ingest.pictures import ingest_folder
+from glyphflow.corpus.operators.measure import measure
 from glyphflow.corpus.recipe import Rule, Stage
 from glyphflow.models.vision import Preprocessing, expand
 from tiny import tiny_text_encoder, tiny_tokenizer

@@ -14,9 +14,9 @@ from glyphflow.corpus.annotate import ANNOTATION_TYPES, IMAGE_TYPES, KEYS, annot
 from glyphflow.corpus.annotate.known import page_type, sure_lines
 from glyphflow.corpus.annotate.prompts import quotations, read_answer, refusal, request_text
 from glyphflow.corpus.annotate.rules import apply, image_type, was_read
-from glyphflow.corpus.curate import curate
-from glyphflow.corpus.ingest import ingest_folder
-from glyphflow.corpus.measure import measure
+from glyphflow.corpus.decide.curate import curate
+from glyphflow.corpus.ingest.pictures import ingest_folder
+from glyphflow.corpus.operators.measure import measure
 from glyphflow.corpus.recipe import RenderSet, Rule, Stage
 
 Folder = Callable[..., Path]

@@ -22,10 +22,10 @@ from glyphflow.core.errors import ConfigError, InputError
 from glyphflow.corpus import Corpus, add_specs
 from glyphflow.corpus.annotate import annotate
 from glyphflow.corpus.annotate.replies import Replies, forget_replies, replies_path
-from glyphflow.corpus.curate import curate
+from glyphflow.corpus.decide.curate import curate
 from glyphflow.corpus.forget import forget
-from glyphflow.corpus.ingest import ingest_folder
-from glyphflow.corpus.measure import measure
+from glyphflow.corpus.ingest.pictures import ingest_folder
+from glyphflow.corpus.operators.measure import measure
 from glyphflow.corpus.recipe import RenderSet, Rule, Stage
 from glyphflow.corpus.specs import Renderer
 from glyphflow.perception.chat import Endpoint

@@ -19,9 +19,9 @@ from PIL import Image
 from glyphflow.core.errors import InputError, StorageError
 from glyphflow.corpus import Corpus
 from glyphflow.corpus.decode import MAX_SIDE
-from glyphflow.corpus.ingest import ingest_folder
-from glyphflow.corpus.measure import measure
-from glyphflow.corpus.sources import cut, punch
+from glyphflow.corpus.ingest.pictures import ingest_folder
+from glyphflow.corpus.ingest.sources import cut, punch
+from glyphflow.corpus.operators.measure import measure
 
 Folder = Callable[..., Path]
 
@@ -145,7 +145,7 @@ import sys, time
 from pathlib import Path
 from glyphflow.core.errors import StorageError
 from glyphflow.corpus import Corpus
-from glyphflow.corpus.ingest import ingest_folder
+from glyphflow.corpus.ingest.pictures import ingest_folder
 corpus = Corpus.create(Path(sys.argv[1]))
 for attempt in range(600):
     try:

@@ -11,12 +11,12 @@ import pytest
 
 from glyphflow.core.errors import ConfigError, InputError
 from glyphflow.corpus import Corpus, add_specs
-from glyphflow.corpus.curate import curate, decisions, summarise
-from glyphflow.corpus.ingest import ingest_folder
-from glyphflow.corpus.measure import measure
+from glyphflow.corpus.decide.curate import curate, decisions, summarise
+from glyphflow.corpus.ingest.pictures import ingest_folder
+from glyphflow.corpus.ingest.sources import FAULTS, collect
+from glyphflow.corpus.operators.measure import measure
 from glyphflow.corpus.query import query
 from glyphflow.corpus.recipe import CorpusRecipe, RenderSet, Rule, Stage, load_recipe, packaged_recipes
-from glyphflow.corpus.sources import FAULTS, collect
 
 Folder = Callable[..., Path]
 

@@ -19,7 +19,7 @@ from glyphflow.core.errors import InputError, StorageError
 from glyphflow.core.files import exclusive
 from glyphflow.core.hashing import sha256_bytes, sha256_file
 from glyphflow.corpus import Corpus
-from glyphflow.corpus.ingest import ingest_folder, language_of
+from glyphflow.corpus.ingest.pictures import ingest_folder, language_of
 from glyphflow.corpus.store import INDEX_TYPES
 
 Folder = Callable[..., Path]
@@ -99,8 +99,8 @@ _INGEST = """
 import sys
 from pathlib import Path
 from glyphflow.corpus import Corpus
-from glyphflow.corpus.ingest import ingest_folder
-from glyphflow.corpus.measure import measure
+from glyphflow.corpus.ingest.pictures import ingest_folder
+from glyphflow.corpus.operators.measure import measure
 corpus = Corpus.create(Path(sys.argv[1]))
 ingest_folder(corpus, Path(sys.argv[2]), "mine", "x", per_shard=4)
 measure(corpus, workers=2)

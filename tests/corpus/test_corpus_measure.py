@@ -11,12 +11,12 @@ from PIL import Image, ImageFilter
 from glyphflow.core.errors import InputError
 from glyphflow.corpus import Corpus
 from glyphflow.corpus.decode import MAX_SIDE, PictureError, decode_rgb, jpeg_quality, read_header
-from glyphflow.corpus.duplicates import Candidate, crop_pairs, group_duplicates, linked_pairs, near_pairs
-from glyphflow.corpus.ingest import ingest_folder
-from glyphflow.corpus.kernels import components, fixed_scale, gray_and_saturation, jpeg_headers, structure
-from glyphflow.corpus.measure import HEADER_TYPES, PIXEL_TYPES, measure
-from glyphflow.corpus.metrics import CROPS, perceptual_hash, pixel_metrics
-from glyphflow.corpus.sources import cut, punch
+from glyphflow.corpus.ingest.pictures import ingest_folder
+from glyphflow.corpus.ingest.sources import cut, punch
+from glyphflow.corpus.operators.duplicates import Candidate, crop_pairs, group_duplicates, linked_pairs, near_pairs
+from glyphflow.corpus.operators.kernels import components, fixed_scale, gray_and_saturation, jpeg_headers, structure
+from glyphflow.corpus.operators.measure import HEADER_TYPES, PIXEL_TYPES, measure
+from glyphflow.corpus.operators.metrics import CROPS, perceptual_hash, pixel_metrics
 
 Folder = Callable[..., Path]
 

@@ -21,14 +21,14 @@ from corpus_pictures import encoded, photo
 from glyphflow.core.errors import InputError
 from glyphflow.core.hashing import sha256_bytes, sha256_file
 from glyphflow.corpus import Corpus, add_specs
-from glyphflow.corpus.curate import curate
+from glyphflow.corpus.decide.curate import curate
 from glyphflow.corpus.export import arrow_batches, export_folder, export_parquet, export_webdataset
 from glyphflow.corpus.forget import complete, forget, is_waiting, tombstones
-from glyphflow.corpus.ingest import ingest_folder
-from glyphflow.corpus.ingest_any import ingest
-from glyphflow.corpus.ingest_edits import ingest_edits
-from glyphflow.corpus.ingest_files import ingest_parquet, ingest_tars
-from glyphflow.corpus.measure import measure
+from glyphflow.corpus.ingest.any import ingest
+from glyphflow.corpus.ingest.edits import ingest_edits
+from glyphflow.corpus.ingest.files import ingest_parquet, ingest_tars
+from glyphflow.corpus.ingest.pictures import ingest_folder
+from glyphflow.corpus.operators.measure import measure
 from glyphflow.corpus.query import query
 from glyphflow.corpus.recipe import RenderSet, Rule, Stage
 
@@ -341,7 +341,7 @@ _INGEST = """
 import sys
 from pathlib import Path
 from glyphflow.corpus import Corpus
-from glyphflow.corpus.ingest_files import ingest_parquet, ingest_tars
+from glyphflow.corpus.ingest.files import ingest_parquet, ingest_tars
 corpus = Corpus.create(Path(sys.argv[1]))
 ingest_tars(corpus, Path(sys.argv[2]) / "all.tar", "tars", "x", per_shard=3)
 ingest_parquet(corpus, Path(sys.argv[2]) / "all.parquet", "tables", "x", per_shard=3)

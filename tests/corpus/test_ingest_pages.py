@@ -16,10 +16,10 @@ import pytest
 from glyphflow.core.errors import InputError, MissingError
 from glyphflow.corpus import Corpus
 from glyphflow.corpus.decode import decode_rgb
-from glyphflow.corpus.ingest_any import ingest
-from glyphflow.corpus.ingest_html import BROWSERS, Browser
-from glyphflow.corpus.ingest_pages import find_pages, ingest_pages
-from glyphflow.corpus.ingest_pdf import PDFReader
+from glyphflow.corpus.ingest.any import ingest
+from glyphflow.corpus.ingest.html import BROWSERS, Browser
+from glyphflow.corpus.ingest.pages import find_pages, ingest_pages
+from glyphflow.corpus.ingest.pdf import PDFReader
 from local_server import Answer, serve
 
 pytest.importorskip("pypdfium2")
@@ -167,7 +167,7 @@ def test_exactly_once_after_a_kill(tmp_path: Path) -> None:
         (place / f"{number}.pdf").write_bytes(pdf([(600, 800, f"page {page} of {number}") for page in range(10)]))
     script = (
         "import sys; from pathlib import Path; from glyphflow.corpus import Corpus\n"
-        "from glyphflow.corpus.ingest_pages import ingest_pages\n"
+        "from glyphflow.corpus.ingest.pages import ingest_pages\n"
         "ingest_pages(Corpus.create(Path(sys.argv[1])), sys.argv[2], 'papers', 'x', per_shard=6, workers=1)"
     )
     killed = tmp_path / "killed"

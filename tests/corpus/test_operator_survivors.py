@@ -17,13 +17,13 @@ from skimage import data
 
 from glyphflow.core.errors import ConfigError
 from glyphflow.corpus import Corpus
-from glyphflow.corpus.ingest import ingest_folder
+from glyphflow.corpus.ingest.pictures import ingest_folder
+from glyphflow.corpus.ingest.sources import cut
 from glyphflow.corpus.operator import Row, Shard
 from glyphflow.corpus.operators import BUILDERS, make_operator
 from glyphflow.corpus.operators.text import character_height, columns, density
-from glyphflow.corpus.pools import compute
-from glyphflow.corpus.runner import run
-from glyphflow.corpus.sources import cut
+from glyphflow.corpus.runner.pools import compute
+from glyphflow.corpus.runner.stage import run
 from glyphflow.corpus.specs import Renderer, add_specs, spec_line
 from glyphflow.render import RenderSpec
 

@@ -24,9 +24,9 @@ from typer.testing import CliRunner
 from glyphflow.cli.main import app
 from glyphflow.core.errors import InputError
 from glyphflow.corpus import Corpus, add_specs
-from glyphflow.corpus.curate import curate, curate_all, decisions, summarise
-from glyphflow.corpus.ingest import ingest_folder
-from glyphflow.corpus.measure import measure
+from glyphflow.corpus.decide.curate import curate, curate_all, decisions, summarise
+from glyphflow.corpus.ingest.pictures import ingest_folder
+from glyphflow.corpus.operators.measure import measure
 from glyphflow.corpus.recipe import Best, Patch, RenderSet, Rule, Split, Stage
 from glyphflow.corpus.report import LARGEST, fragment, page
 from glyphflow.corpus.report.characters import count_characters
@@ -36,7 +36,7 @@ from glyphflow.corpus.report.rows import Decided, Rows, longest_view, passages, 
 from glyphflow.corpus.report.shots import Shots
 from glyphflow.corpus.report.text import percent, plain, short
 from glyphflow.corpus.report.values import pictures, thresholds
-from glyphflow.corpus.runner import run
+from glyphflow.corpus.runner.stage import run
 from glyphflow.corpus.tables import write_table
 from glyphflow.render.schedule import standard_characters
 

@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 
 from glyphflow.cli.main import app
 from glyphflow.corpus import Corpus, add_specs
-from glyphflow.corpus.ingest import ingest_folder
-from glyphflow.corpus.runner import run
-from glyphflow.corpus.sources import cut
+from glyphflow.corpus.ingest.pictures import ingest_folder
+from glyphflow.corpus.ingest.sources import cut
+from glyphflow.corpus.runner.stage import run
 
 Folder = Callable[..., Path]
 

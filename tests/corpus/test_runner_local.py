@@ -20,16 +20,16 @@ from corpus_pictures import encoded, photo
 from glyphflow.core.errors import ConfigError, InputError, InUseError, StorageError
 from glyphflow.core.files import exclusive
 from glyphflow.corpus import Corpus, operators
-from glyphflow.corpus.claims import claimed
-from glyphflow.corpus.curate import curate
+from glyphflow.corpus.decide.curate import curate
 from glyphflow.corpus.decode import PictureError
 from glyphflow.corpus.forget import forget
-from glyphflow.corpus.ingest import ingest_folder
+from glyphflow.corpus.ingest.pictures import ingest_folder
+from glyphflow.corpus.ingest.sources import cut
 from glyphflow.corpus.operator import Operator, Row, Shard
-from glyphflow.corpus.pools import Processes, Threads
 from glyphflow.corpus.recipe import Rule, Stage
-from glyphflow.corpus.runner import in_turn, run
-from glyphflow.corpus.sources import cut
+from glyphflow.corpus.runner.claims import claimed
+from glyphflow.corpus.runner.pools import Processes, Threads
+from glyphflow.corpus.runner.stage import in_turn, run
 
 Folder = Callable[..., Path]
 Install = Callable[[Operator], None]
@@ -298,7 +298,7 @@ def test_processes_give_what_threads_give_also_when_one_is_killed(corpus: Corpus
 
 def test_a_slice_that_kills_every_process_is_a_sentence(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     processes = Processes(1, (str(corpus.directory), "pixels", {}))
-    monkeypatch.setattr("glyphflow.corpus.pools._in_process", _dies)
+    monkeypatch.setattr("glyphflow.corpus.runner.pools._in_process", _dies)
     try:
         with Shard(corpus, "mine-00000") as opened, pytest.raises(InputError, match="died 3 times at rows 0 and following"):
             list(processes.map(opened, [[0], [1]]))

@@ -13,8 +13,8 @@ from column_corpus import column_corpus
 
 from glyphflow.core.errors import ConfigError
 from glyphflow.corpus import Corpus
-from glyphflow.corpus.balance import needed_rows
-from glyphflow.corpus.curate import curate, decisions
+from glyphflow.corpus.decide.balance import needed_rows
+from glyphflow.corpus.decide.curate import curate, decisions
 from glyphflow.corpus.recipe import Balance, Best, Condition, CorpusRecipe, Patch, Resample, Rule, Split, Stage
 
 SHARES = {"nature/food": 50.0, "nature/animals": 50.0}

@@ -8,9 +8,9 @@ import pytest
 
 from glyphflow.core.errors import ConfigError
 from glyphflow.corpus import Corpus
-from glyphflow.corpus.ingest import ingest_folder
+from glyphflow.corpus.ingest.pictures import ingest_folder
 from glyphflow.corpus.operators.captions import boilerplate, check_captions, repetition
-from glyphflow.corpus.runner import run
+from glyphflow.corpus.runner.stage import run
 
 
 @pytest.mark.parametrize(

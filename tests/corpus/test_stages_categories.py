@@ -12,10 +12,10 @@ from column_corpus import column_corpus
 
 from glyphflow.core.errors import ConfigError
 from glyphflow.corpus import Corpus, add_specs
-from glyphflow.corpus.categories import Classifier, Seen, Taxonomy, load_taxonomy
-from glyphflow.corpus.ingest import ingest_folder
+from glyphflow.corpus.ingest.pictures import ingest_folder
+from glyphflow.corpus.operators.categories import Classifier, Seen, Taxonomy, load_taxonomy
 from glyphflow.corpus.recipe import RenderSet
-from glyphflow.corpus.runner import run
+from glyphflow.corpus.runner.stage import run
 from glyphflow.corpus.variants import best_caption, text_level
 from glyphflow.render import EDITS, TEMPLATES
 

@@ -13,11 +13,11 @@ from column_corpus import column_corpus
 
 from glyphflow.core.errors import ConfigError
 from glyphflow.corpus import Corpus
-from glyphflow.corpus.categories import load_taxonomy
-from glyphflow.corpus.curate import ViewSummary, curate, curate_all, decisions
+from glyphflow.corpus.decide.curate import ViewSummary, curate, curate_all, decisions
 from glyphflow.corpus.operators import BUILDERS
+from glyphflow.corpus.operators.categories import load_taxonomy
 from glyphflow.corpus.recipe import load_recipe
-from glyphflow.corpus.runner import GLOBAL
+from glyphflow.corpus.runner.stage import GLOBAL
 
 STAGES = load_recipe("seven-stages-corpus").stages
 VIEWS = [stage.view for stage in STAGES]

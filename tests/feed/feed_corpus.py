@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from glyphflow.corpus import Corpus
-from glyphflow.corpus.ingest import ingest_folder
-from glyphflow.corpus.ingest_edits import ingest_edits
+from glyphflow.corpus.ingest.edits import ingest_edits
+from glyphflow.corpus.ingest.pictures import ingest_folder
 from glyphflow.feed.settings import FeedSettings
 from glyphflow.feed.staged import Segment
 

@@ -18,8 +18,8 @@ from glyphflow.corpus import Corpus
 from glyphflow.corpus.annotate import annotate
 from glyphflow.corpus.annotate.prompts import request_text
 from glyphflow.corpus.annotate.qwen import QwenVL
-from glyphflow.corpus.curate import curate
-from glyphflow.corpus.measure import measure
+from glyphflow.corpus.decide.curate import curate
+from glyphflow.corpus.operators.measure import measure
 from glyphflow.corpus.recipe import RenderSet, Rule, Stage
 from glyphflow.corpus.specs import add_specs
 from glyphflow.feed.tokens import TokenFeed, open_tokens

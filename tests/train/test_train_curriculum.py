@@ -18,8 +18,8 @@ import yaml
 from glyphflow.core.config import load_config, to_dict
 from glyphflow.core.errors import ConfigError, GlyphFlowError
 from glyphflow.corpus import Corpus, add_specs
-from glyphflow.corpus.curate import curate_all
-from glyphflow.corpus.measure import measure
+from glyphflow.corpus.decide.curate import curate_all
+from glyphflow.corpus.operators.measure import measure
 from glyphflow.corpus.recipe import load_recipe
 from glyphflow.feed.amendments import AmendmentLog
 from glyphflow.models import MMDiTConfig

@@ -32,7 +32,7 @@ def register(app: typer.Typer) -> None:
 
 def collect(directory: Annotated[Path, typer.Argument(help="Folder to write the pictures to.")]) -> None:
     """Write the photographs that scikit-image and scikit-learn bring, parts of them, and damaged copies, with captions."""
-    from glyphflow.corpus.sources import collect as run
+    from glyphflow.corpus.ingest.sources import collect as run
 
     done = run(directory)
     typer.echo(f"{done.pictures} pictures, {done.crops} parts of them and {done.faults} damaged copies are in {directory}.")
@@ -57,7 +57,7 @@ def ingest(
     text as captions. A .jsonl holds edits: {"references": [...], "instruction": "...", "target": "..."} on every line.
     """
     from glyphflow.corpus import Corpus
-    from glyphflow.corpus.ingest_any import ingest as run
+    from glyphflow.corpus.ingest.any import ingest as run
 
     done = run(Corpus.create(corpus), place, source, licence, captions)
     typer.echo(f"{done.added} new rows of {source!r}, {done.total} in all.")
@@ -93,7 +93,7 @@ def curate(
 ) -> None:
     """Decide which rows a view keeps, from what was measured; no picture is opened."""
     from glyphflow.corpus import Corpus
-    from glyphflow.corpus.curate import curate as run
+    from glyphflow.corpus.decide.curate import curate as run
     from glyphflow.corpus.recipe import load_recipe
 
     done = run(Corpus.open(corpus), load_recipe(recipe, override or ()).through(through), view)

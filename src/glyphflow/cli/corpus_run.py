@@ -41,8 +41,8 @@ def measure(
     Any number of these commands, on any number of machines that see the directory, share the work.
     """
     from glyphflow.corpus import Corpus
-    from glyphflow.corpus.runner import engine
-    from glyphflow.corpus.runner import run as measure_stage
+    from glyphflow.corpus.runner.stage import engine
+    from glyphflow.corpus.runner.stage import run as measure_stage
 
     store, names = Corpus.open(corpus), stages.split(",")
     options = _by_stage(option, names)
@@ -65,7 +65,7 @@ def work(
 ) -> None:
     """Do what one job of an array does: its own part of the shards, then what others have not begun; waits for nobody."""
     from glyphflow.corpus import Corpus
-    from glyphflow.corpus.runner import run as measure_stage
+    from glyphflow.corpus.runner.stage import run as measure_stage
 
     store, names = Corpus.open(corpus), stages.split(",")
     options = _by_stage(option, names)
@@ -89,9 +89,9 @@ def run(
     Started again, it goes on where it was; started several times at once, also on several machines, it shares the work.
     """
     from glyphflow.corpus import Corpus
-    from glyphflow.corpus.pipeline import run_recipe
     from glyphflow.corpus.recipe import load_recipe
-    from glyphflow.corpus.runner_slurm import write_script
+    from glyphflow.corpus.runner.pipeline import run_recipe
+    from glyphflow.corpus.runner.slurm import write_script
 
     store, plan = Corpus.open(corpus), load_recipe(recipe, override or ()).through(through)
     if on == "slurm":
@@ -125,8 +125,8 @@ def _part(text: str) -> tuple[int, int]:
 def _write_array(
     store: Corpus, names: list[str], options: dict[str, dict[str, Any]], given: list[str], view: str | None, jobs: int | None
 ) -> None:
-    from glyphflow.corpus.runner import GLOBAL, Stage
-    from glyphflow.corpus.runner_slurm import write_script
+    from glyphflow.corpus.runner.slurm import write_script
+    from glyphflow.corpus.runner.stage import GLOBAL, Stage
 
     alone = [name for name in names if name not in GLOBAL]
     afterwards = [name for name in names if name in GLOBAL]

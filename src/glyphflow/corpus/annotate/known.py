@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from glyphflow.corpus.captions import language_of
+from glyphflow.corpus.ingest.captions import language_of
 
 if TYPE_CHECKING:
     from glyphflow.corpus.operator import Row

@@ -11,7 +11,7 @@ import re
 from typing import Any
 
 from glyphflow.core.hashing import fingerprint
-from glyphflow.corpus.captions import language_of
+from glyphflow.corpus.ingest.captions import language_of
 from glyphflow.perception.schema import check, parse_json
 
 KEYS = ("Caption", "Image Type", "Image Style", "Watermark List", "Abnormal Element")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from glyphflow.corpus.annotate.operator import ANNOTATION_TYPES, NO_ANSWER, captioner
-from glyphflow.corpus.runner import run
+from glyphflow.corpus.runner.stage import run
 from glyphflow.corpus.store import Corpus
 from glyphflow.corpus.tables import read_table, write_table
 

@@ -1,6 +1,7 @@
-"""The operators by name. A process builds one from its name and JSON options; nothing is pickled.
+"""What measures: the operators by name. A process builds one from its name and JSON options; nothing is pickled.
 
-Building one loads its models and takes up to some seconds; a worker does it once and uses it from all its threads.
+Building one loads its models and takes up to some seconds; a worker does it once and uses it from all its threads. Beside the
+operators lie the two stages that look at the columns of all shards at once, duplicates and categories.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from glyphflow.corpus.operator import Operator
 
 # Where each is built. Named, not imported: asking for the header stage must not load the networks of the others.
 BUILDERS: Mapping[str, str] = {
-    "header": "glyphflow.corpus.measure.header",
-    "pixels": "glyphflow.corpus.measure.pixels",
+    "header": "glyphflow.corpus.operators.measure.header",
+    "pixels": "glyphflow.corpus.operators.measure.pixels",
     "safety": "glyphflow.corpus.operators.elements.safety",
     "faces": "glyphflow.corpus.operators.elements.faces",
     "codes": "glyphflow.corpus.operators.elements.codes",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from glyphflow.core.files import read_json
-from glyphflow.corpus.categories import load_taxonomy
+from glyphflow.corpus.operators.categories import load_taxonomy
 from glyphflow.corpus.report.charts import histogram, part_bar
 from glyphflow.corpus.report.rows import Passage, Rows, encode, sample
 from glyphflow.corpus.report.shots import Shots

@@ -155,5 +155,5 @@ def _figure(rows: Rows, group: Group, place: int, shots: Shots) -> str:
 
 
 def _as_told(value: float) -> str:
-    """A value as sentences about it have it (see :mod:`glyphflow.corpus.scan`)."""
+    """A value as sentences about it have it (see :mod:`glyphflow.corpus.decide.scan`)."""
     return f"{value:.0f}" if value.is_integer() else f"{value:.4g}"

@@ -19,9 +19,9 @@ from glyphflow.core.errors import ConfigError
 from glyphflow.core.files import read_json, write_json
 from glyphflow.core.hardware import require
 from glyphflow.core.hashing import fingerprint, sha256_file
-from glyphflow.corpus.balance import apply_best, apply_patch, balance_weights, text_weights
+from glyphflow.corpus.decide.balance import apply_best, apply_patch, balance_weights, text_weights
+from glyphflow.corpus.decide.scan import Scan, slots_of
 from glyphflow.corpus.recipe import VARIANTS, Rule, Stage
-from glyphflow.corpus.scan import Scan, slots_of
 from glyphflow.corpus.store import INDEX_TYPES, VIEW_TYPES, Corpus, check_name
 from glyphflow.corpus.tables import write_table
 from glyphflow.corpus.variants import VARIANT_COLUMNS

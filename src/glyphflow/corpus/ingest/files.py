@@ -16,8 +16,8 @@ from typing import Any
 
 from glyphflow.core.errors import InputError
 from glyphflow.core.hardware import require
-from glyphflow.corpus.captions import MAX_CAPTION_BYTES, Said, from_json, from_mapping, from_text
-from glyphflow.corpus.ingest import (
+from glyphflow.corpus.ingest.captions import MAX_CAPTION_BYTES, Said, from_json, from_mapping, from_text
+from glyphflow.corpus.ingest.pictures import (
     EXTENSIONS,
     MAX_FILE_BYTES,
     PICTURES_PER_SHARD,

@@ -57,7 +57,7 @@ class PDFReader:
     def _ask(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         if self._process is None or self._process.poll() is not None:
             self._end()
-            command = [sys.executable, "-m", "glyphflow.corpus.ingest_pdf"]
+            command = [sys.executable, "-m", "glyphflow.corpus.ingest.pdf"]
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
         assert self._process.stdin and self._process.stdout
         end = time.monotonic() + self._seconds

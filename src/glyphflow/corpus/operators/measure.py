@@ -21,11 +21,11 @@ from glyphflow.corpus.decode import (
     read_header,
     upright_size,
 )
-from glyphflow.corpus.duplicates import DUPLICATE_TYPES, Candidate, group_duplicates
 from glyphflow.corpus.forget import tombstones
-from glyphflow.corpus.metrics import SHORT_SIDE, pixel_metrics
 from glyphflow.corpus.operator import Operator, Row
-from glyphflow.corpus.runner import run
+from glyphflow.corpus.operators.duplicates import DUPLICATE_TYPES, Candidate, group_duplicates
+from glyphflow.corpus.operators.metrics import SHORT_SIDE, pixel_metrics
+from glyphflow.corpus.runner.stage import run
 from glyphflow.corpus.store import PHOTO, Corpus
 from glyphflow.corpus.tables import write_table
 
@@ -79,13 +79,13 @@ def header() -> Operator:
 
 
 def pixels() -> Operator:
-    """Every cheap number about a picture, from one small strict decode (:mod:`glyphflow.corpus.metrics`)."""
+    """Every cheap number about a picture, from one small strict decode (:mod:`glyphflow.corpus.operators.metrics`)."""
     identity = {key: value for key, value in PIXEL_OPERATOR.items() if key != "stage"}
     return Operator("pixels", identity, PIXEL_TYPES, lambda rows: [pixel_metrics(row.scaled(SHORT_SIDE)) for row in rows])
 
 
 def _header_rows(rows: Sequence[Row]) -> list[Mapping[str, Any]]:
-    from glyphflow.corpus import kernels
+    from glyphflow.corpus.operators import kernels
 
     shard = rows[0].shard
     numbers = [row.number for row in rows]

@@ -25,7 +25,7 @@ def pixel_metrics(image: NDArray[np.uint8]) -> dict[str, Any]:
     per pixel, 0..255 scale; noise is high). phash: 64-bit perceptual hash. crop_phashes: those of CROPS windows, as
     little-endian bytes (see :func:`crop_hashes`). Saturation is measured as the picture comes, the rest at SHORT_SIDE.
     """
-    from glyphflow.corpus import kernels
+    from glyphflow.corpus.operators import kernels
 
     gray = np.empty(image.shape[:2], np.uint8)
     saturation = kernels.gray_and_saturation(image, gray)
@@ -60,7 +60,7 @@ def crop_hashes(gray: NDArray[np.uint8]) -> NDArray[np.uint64]:
 
 
 def _hashes(gray: NDArray[np.uint8], cells: int, size: int) -> NDArray[np.uint64]:
-    from glyphflow.corpus import kernels
+    from glyphflow.corpus.operators import kernels
 
     if min(gray.shape) < cells:  # too small to be averaged: each pixel is repeated instead
         gray = np.repeat(np.repeat(gray, -(-cells // gray.shape[0]), axis=0), -(-cells // gray.shape[1]), axis=1)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from glyphflow.core import cluster
 from glyphflow.core.errors import ConfigError, InputError
-from glyphflow.corpus.pools import MAX_DEATHS
+from glyphflow.corpus.runner.pools import MAX_DEATHS
 from glyphflow.corpus.store import Corpus
 
 if TYPE_CHECKING:
-    from glyphflow.corpus.runner import Stage
+    from glyphflow.corpus.runner.stage import Stage
 
 POLL = 0.5  # seconds between two looks at shards that other processes are at
 _STORE = 80 << 20  # bytes: the least that an embedded Ray takes; only names and counts are kept in it
@@ -24,7 +24,7 @@ class Measurer:
     """What an actor is: a stage of the corpus, opened on the actor's machine."""
 
     def __init__(self, made: tuple[str, str, dict[str, Any]], view: str | None, mark: str) -> None:
-        from glyphflow.corpus.runner import Stage
+        from glyphflow.corpus.runner.stage import Stage
 
         directory, name, options = made
         self._stack = contextlib.ExitStack()  # held until the actor ends, and by the system no longer than it lives
@@ -38,7 +38,7 @@ class Measurer:
             )
 
     def attempt(self, shard: str) -> int | None:
-        """As :meth:`glyphflow.corpus.runner.Stage.attempt`."""
+        """As :meth:`glyphflow.corpus.runner.stage.Stage.attempt`."""
         return self._stage.attempt(shard, lambda count: None)
 
     def end(self) -> None:

@@ -18,8 +18,8 @@ from typing import Any
 
 from glyphflow.core.errors import InputError
 from glyphflow.core.hashing import sha256_bytes, sha256_file
-from glyphflow.corpus.captions import from_mapping
-from glyphflow.corpus.ingest import (
+from glyphflow.corpus.ingest.captions import from_mapping
+from glyphflow.corpus.ingest.pictures import (
     PICTURES_PER_SHARD,
     Ingested,
     Item,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from glyphflow.corpus.metrics import CROPS
+from glyphflow.corpus.operators.metrics import CROPS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,7 +43,7 @@ def group_duplicates(candidates: Sequence[Candidate], distance: int, crop_distan
     larger file, then the first key, so the choice does not depend on the order of the rows. Each of a group is a duplicate of
     the one that stays: chains, in which every picture resembles only the next (numbered icons do), are cut where that ends.
     """
-    from glyphflow.corpus.kernels import components
+    from glyphflow.corpus.operators.kernels import components
 
     pairs = [_equal([candidate.sha256 for candidate in candidates])]
     hashed = np.array([number for number, candidate in enumerate(candidates) if candidate.phash is not None], dtype=np.int64)
@@ -65,7 +65,7 @@ def group_duplicates(candidates: Sequence[Candidate], distance: int, crop_distan
 
 def near_pairs(hashes: NDArray[np.uint64], distance: int) -> NDArray[np.int64]:
     """All pairs (M, 2) of positions i < j whose 64-bit hashes differ in at most ``distance`` bits, each once."""
-    from glyphflow.corpus.kernels import pairs_within
+    from glyphflow.corpus.operators.kernels import pairs_within
 
     hashes = np.ascontiguousarray(hashes, np.uint64)
     pairs: NDArray[np.int64] = pairs_within(hashes, hashes, distance, True)
@@ -83,7 +83,7 @@ def linked_pairs(hashes: NDArray[np.uint64], distance: int) -> NDArray[np.int64]
 
 def crop_pairs(hashes: NDArray[np.uint64], windows: NDArray[np.uint64], distance: int) -> NDArray[np.int64]:
     """Pairs (i, j), some more than once: picture i (``hashes`` (N,)) looks like a window of j (``windows`` (M, CROPS))."""
-    from glyphflow.corpus.kernels import pairs_within
+    from glyphflow.corpus.operators.kernels import pairs_within
 
     if not len(hashes):
         return np.empty((0, 2), np.int64)

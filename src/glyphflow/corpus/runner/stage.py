@@ -2,7 +2,7 @@
 
 The work list is what is missing on disk, so any number of runners of any kind may work on one corpus at once, a run that was
 killed is continued by the same command, and losing a process loses at most the shard it was at. A process takes a shard by a
-claim (:mod:`glyphflow.corpus.claims`), reads its pictures one after another, and writes its columns by one rename.
+claim (:mod:`glyphflow.corpus.runner.claims`), reads its pictures one after another, and writes its columns by one rename.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import numpy as np
 
 from glyphflow.core.errors import ConfigError
 from glyphflow.core.progress import Progress
-from glyphflow.corpus.claims import claimed
 from glyphflow.corpus.operator import Operator, Shard
-from glyphflow.corpus.pools import Processes, Threads, Values
+from glyphflow.corpus.runner.claims import claimed
+from glyphflow.corpus.runner.pools import Processes, Threads, Values
 from glyphflow.corpus.specs import Renderer
 from glyphflow.corpus.store import Corpus
 from glyphflow.corpus.tables import read_arrow, write_table
@@ -60,7 +60,7 @@ def run(
     stage = Stage(corpus, name, options or {}, view, workers)
     with corpus.measuring(), engine(on), Progress(f"measure {stage.operator.stage}", stage.rows(), "picture") as progress:
         if on != "local":
-            from glyphflow.corpus.runner_ray import drain
+            from glyphflow.corpus.runner.ray import drain
 
             return drain(stage, on, workers, progress.advance)
         with stage:
@@ -73,19 +73,19 @@ def engine(on: str) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
     if on != "ray" and not on.startswith("ray://"):
         raise ConfigError(f"--on {on} is not known; choose local, ray, ray://HOST:PORT or slurm.")
-    from glyphflow.corpus.runner_ray import connected
+    from glyphflow.corpus.runner.ray import connected
 
     return connected(on)
 
 
 def _duplicates(corpus: Corpus) -> int:
-    from glyphflow.corpus.measure import duplicates
+    from glyphflow.corpus.operators.measure import duplicates
 
     return duplicates(corpus)
 
 
 def _categories(corpus: Corpus, **options: Any) -> int:
-    from glyphflow.corpus.categories import categories
+    from glyphflow.corpus.operators.categories import categories
 
     return categories(corpus, **options)
 

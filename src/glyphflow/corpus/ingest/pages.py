@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from glyphflow.core.errors import InputError
-from glyphflow.corpus.captions import from_text
-from glyphflow.corpus.ingest import Ingested, Item, extension_of, is_planned, open_plan, save_plan, write_shards
-from glyphflow.corpus.ingest_html import Browser, find_browser
-from glyphflow.corpus.ingest_pdf import PDFReader
+from glyphflow.corpus.ingest.captions import from_text
+from glyphflow.corpus.ingest.html import Browser, find_browser
+from glyphflow.corpus.ingest.pdf import PDFReader
+from glyphflow.corpus.ingest.pictures import Ingested, Item, extension_of, is_planned, open_plan, save_plan, write_shards
 from glyphflow.corpus.store import Corpus, check_name
 
 PAGES_PER_SHARD = 500  # a page of text has some 300 kB as PNG

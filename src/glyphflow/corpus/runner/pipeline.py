@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from glyphflow.corpus.curate import ViewSummary, curate
+from glyphflow.corpus.decide.curate import ViewSummary, curate
 from glyphflow.corpus.recipe import Stage
-from glyphflow.corpus.runner import Part, engine, run
+from glyphflow.corpus.runner.stage import Part, engine, run
 from glyphflow.corpus.store import Corpus
 
 

@@ -11,8 +11,8 @@ import numpy as np
 from glyphflow.core.config import parse_yaml
 from glyphflow.core.errors import ConfigError
 from glyphflow.core.hardware import require
+from glyphflow.corpus.decide.scan import Failing, Scan
 from glyphflow.corpus.recipe import Balance, Best, Patch, Resample
-from glyphflow.corpus.scan import Failing, Scan
 from glyphflow.corpus.store import PHOTO
 
 if TYPE_CHECKING:

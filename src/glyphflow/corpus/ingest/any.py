@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from glyphflow.core.errors import InputError
-from glyphflow.corpus.ingest import EXTENSIONS, Ingested, extension_of, ingest_folder
-from glyphflow.corpus.ingest_edits import ingest_edits
-from glyphflow.corpus.ingest_files import has_pictures, ingest_parquet, ingest_tars
-from glyphflow.corpus.ingest_pages import HTML, PDF, find_pages, ingest_pages
+from glyphflow.corpus.ingest.edits import ingest_edits
+from glyphflow.corpus.ingest.files import has_pictures, ingest_parquet, ingest_tars
+from glyphflow.corpus.ingest.pages import HTML, PDF, find_pages, ingest_pages
+from glyphflow.corpus.ingest.pictures import EXTENSIONS, Ingested, extension_of, ingest_folder
 from glyphflow.corpus.store import Corpus
 
 

@@ -1,0 +1,1 @@
+"""What is kept: the rules, balances and weights of a recipe's stages over columns become views; no picture is decoded."""

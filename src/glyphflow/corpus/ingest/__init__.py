@@ -1,0 +1,1 @@
+"""How pictures come in: from folders, tars, tables, edits and pages into shards, exactly once, with what is said of them."""
