@@ -1,6 +1,6 @@
 """What one and five billion pairs cost, stage by stage, from the rates that were measured.
 
-`python -m benchmarks.corpus.scale`
+`python -m benchmarks.corpus.scale` prints the tables of docs/scale.md.
 
 RATES are pictures a second of one core, as benchmarks/corpus/RESULTS.md has them (cheap_pass, survivors). What was not measured
 here is in ASSUMED, each with its reason. Prices are round list prices of 2026; put your own in.
@@ -27,6 +27,12 @@ RATES = {
     "mosaic": 20.0,
 }
 """Pictures a second and core; measured with pictures of 1.0 MP."""
+
+COMPARISONS = 1.0e9
+"""Pairs of hashes a second and core (benchmarks.corpus.duplicates)."""
+
+WINDOWS, BANDS = 25, {"whole": (16, 16, 16, 16), "windows": (10, 11, 11, 10, 11, 11)}
+"""Hashes of a picture's windows, and the bits of the bands that two hashes must agree in one of to be compared."""
 
 ASSUMED = {
     "captioner": (
@@ -106,6 +112,18 @@ def costs(rows: float) -> list[tuple[object, ...]]:
     return lines
 
 
+def comparisons(rows: float) -> float:
+    """Pairs of hashes that duplicates compares, if the values of a band are equally frequent."""
+    whole = sum(rows**2 / 2 / 2**bits for bits in BANDS["whole"])
+    return whole + sum(WINDOWS * rows**2 / 2**bits for bits in BANDS["windows"])
+
+
+def duplicates(rows: float) -> tuple[object, ...]:
+    """The line of duplicates, whose work grows with the square of the rows."""
+    hours = comparisons(rows) / COMPARISONS / 3600
+    return "F1", "duplicates, from hashes", f"{rows / 1e6:,.0f} M", f"{hours:,.0f} (${hours * CORE_HOUR:,.0f})", ""
+
+
 def storage(rows: float) -> list[tuple[object, ...]]:
     """A line for each thing that is stored or asked for."""
     reach = inputs(rows)
@@ -127,7 +145,8 @@ def storage(rows: float) -> list[tuple[object, ...]]:
 def main() -> None:
     for rows in (1e9, 5e9):
         print(f"### {rows / 1e9:.0f} billion pairs, {inputs(rows)['end'] / 1e6:,.0f} M left\n")
-        print(table(("stage", "what", "rows", "core hours", "or H100 hours"), costs(rows)), "\n")
+        lines = costs(rows)
+        print(table(("stage", "what", "rows", "core hours", "or H100 hours"), [lines[0], duplicates(rows), *lines[1:]]), "\n")
         print(table(("stored or asked for", "amount", "price"), storage(rows)), "\n")
 
 

@@ -119,10 +119,13 @@ class LocalTransport:
     def _hear(self, worker: _Worker, message: Message | None, steps: _Steps) -> None:
         if message is None:  # it died
             if worker.orders:
-                self._orders.lost(worker.orders[0][0], f"{worker.process.name}, exit code {worker.exit}")
-            for number, (step, slot) in enumerate(worker.orders):
-                steps.again(step, worker.exit, guilty=number == 0)
+                self._orders.lost(worker.step, f"{worker.process.name}, exit code {worker.exit}")
+            for step, slot in worker.orders:
+                steps.again(step, worker.exit, guilty=step == worker.step)
                 self._ring.give_back(slot)
+            return
+        if message[0] == "begun":
+            worker.begun = message[1]
             return
         step, slot = worker.orders.popleft()
         if message[0] == "grow":
@@ -181,8 +184,16 @@ class _Worker:
     process: BaseProcess
     pipe: Connection
     orders: deque[tuple[int, SharedMemory]] = field(default_factory=deque)
-    """Steps, and where to put them: the first is being made."""
+    """Steps that are not delivered yet, and where to put them."""
+    begun: int | None = None
+    """The last step that it began to make."""
     leaving: bool = False
+
+    @property
+    def step(self) -> int:
+        """What it is at, or would be next."""
+        waiting = [step for step, _ in self.orders]
+        return self.begun if self.begun in waiting else waiting[0]
 
     @property
     def exit(self) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import threading
 import time
 import traceback
 from collections import deque
@@ -23,8 +24,8 @@ from glyphflow.feed.packing import Layout, layout_of, pack
 from glyphflow.feed.transport import FeedPlan
 
 Message = tuple[Any, ...]
-"""To a producer: ("batch", step, amendments, slot, bytes), ("slot", slot), ("heldout", count). From it: ("made", layout,
-seconds, side), ("grow", bytes), ("heldout", batches), ("failed", error)."""
+"""To a producer: ("batch", step, amendments, slot, bytes), ("slot", slot), ("heldout", count). From it: ("begun", step),
+("made", layout, seconds, side), ("grow", bytes), ("heldout", batches), ("failed", error)."""
 
 
 def produce(pipe: Connection, plan: FeedPlan, part: Part, number: int) -> None:
@@ -44,6 +45,7 @@ class _Producer:
         self._later: deque[Message] = deque()
         self._packer = ThreadPoolExecutor(1, "pack")
         self._packing: Future[None] | None = None
+        self._speaking = threading.Lock()
 
     def run(self) -> None:
         while True:
@@ -51,7 +53,7 @@ class _Producer:
             answer = self._guarded(self._answer, *question)
             if answer is not None:
                 self._packed()
-                self._pipe.send(answer)
+                self._say(answer)
 
     def _guarded(self, work: Callable[..., Message | None], *arguments: Any) -> Message | None:
         """The answer that ``work`` gives, or the one that it failed."""
@@ -73,6 +75,7 @@ class _Producer:
 
     def _make(self, step: int, amendments: Sequence[Amendment], slot: str, size: int) -> None:
         """Make a batch, and have it put into the slot."""
+        self._say(("begun", step))  # if this process dies of it, the batch before may not be delivered yet
         began = time.perf_counter()
         self._feed.amend(amendments)
         batch = self._feed.batch(step, self._part)
@@ -90,13 +93,17 @@ class _Producer:
             pack(batch, layout, self._memory(slot))
             return "made", layout, seconds, side
 
-        self._pipe.send(self._guarded(packed))
+        self._say(self._guarded(packed))
 
     def _packed(self) -> None:
         """Wait until the batch before this one is delivered: nothing may be said before that."""
         if self._packing is not None:
             packing, self._packing = self._packing, None
             packing.result()
+
+    def _say(self, message: Message | None) -> None:
+        with self._speaking:
+            self._pipe.send(message)
 
     def _memory(self, slot: str) -> torch.Tensor:
         if slot not in self._slots:
@@ -107,7 +114,7 @@ class _Producer:
 
     def _larger(self, size: int) -> str:
         """Ask for a larger slot; other orders may be on their way already."""
-        self._pipe.send(("grow", size))
+        self._say(("grow", size))
         while (message := self._pipe.recv())[0] != "slot":
             self._later.append(message)
         return str(message[1])

@@ -100,6 +100,8 @@ class RayTransport:
         """The batch of ``step``, where the consumer wants it."""
         while True:
             self._give_out()
+            if step not in self._promises:  # its actor was lost while an earlier step was waited for
+                self._order(step, self._least_busy())
             promise, actor = self._promises[step]
             try:
                 layout, data, seconds, side = self._ray.get(promise)
@@ -153,7 +155,11 @@ class RayTransport:
             self._ray.kill(actor.handle)
 
     def _replace(self, actor: _Actor, error: Exception) -> None:
-        """Another actor for one that is gone; what it had been asked for is ordered again."""
+        """Another actor for one that is gone, and the step that is waited for ordered again.
+
+        What else the actor had been asked for is ordered when its turn comes: if a later step is what kills, it shall not take
+        this one along again.
+        """
         if self._stopping.is_set():
             raise error
         reason = " ".join(str(error).split())[:200]
@@ -169,8 +175,7 @@ class RayTransport:
         with contextlib.suppress(Exception):
             self._ray.kill(actor.handle)
         self._resize(1)
-        for step in sorted(step for step, (_, owner) in self._promises.items() if owner is actor):
-            self._order(step, self._least_busy())
+        self._promises = {step: promise for step, promise in self._promises.items() if promise[1] is not actor}
 
     def _gpus(self) -> float:
         """Share of a GPU that a producer asks Ray for: a whole one where the plan computes on CUDA."""

@@ -9,7 +9,7 @@ reference's in the last bit of half precision.
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -60,7 +60,35 @@ def add_gated(x: Tensor, gate: Tensor, update: Tensor) -> Tensor:
 
 
 def _norm_rotate(x_BSHd: Tensor, weight: Tensor, eps: float, table_Sc2: Tensor) -> Tensor:
+    if x_BSHd.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        turned: Tensor = NormRotate.apply(x_BSHd, weight, eps, table_Sc2)  # type: ignore[no-untyped-call]
+        return turned
     return rotate(rms_norm(x_BSHd, weight, eps), table_Sc2)
+
+
+class NormRotate(torch.autograd.Function):
+    """RMS norm and RoPE with their gradient written out, for training under autocast on the CPU: float32 out of any input.
+
+    Keeps its input and a number a head, where autograd would keep four float32 copies of the input, and needs half the passes.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x_BSHd: Tensor, weight: Tensor, eps: float, table_Sc2: Tensor) -> Tensor:
+        x = x_BSHd.float()
+        scale = torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
+        ctx.save_for_backward(x_BSHd, weight, scale, table_Sc2)
+        return rotate((x * scale).mul_(weight), table_Sc2)
+
+    @staticmethod
+    def backward(ctx: Any, grad_BSHd: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        x_BSHd, weight, scale, table_Sc2 = ctx.saved_tensors
+        grad = rotate(grad_BSHd.float(), torch.view_as_real(torch.view_as_complex(table_Sc2).conj().resolve_conj()))
+        normed = x_BSHd.float() * scale
+        product = grad * normed
+        along = torch.matmul(product, weight).div_(len(weight)).unsqueeze(-1)
+        grad_x = torch.addcmul(grad.mul_(weight), normed, along, value=-1).mul_(scale)
+        grad_weight = product.sum((0, 1, 2))
+        return grad_x.to(x_BSHd.dtype), grad_weight.to(weight.dtype), None, None
 
 
 def _norm_rotate_real(x_BSHd: Tensor, weight: Tensor, eps: float, table_Sc2: Tensor) -> Tensor:
