@@ -104,7 +104,7 @@ def test_half_precision_is_near_the_whole() -> None:
     model, trained = adapted(torch.bfloat16)
     with LowMemory(model, CPU, offload=2, modulation="host"):
         found = far(gradients(model, trained, precision=True)[1])
-    assert found < 1.3 * cast < 0.03
+    assert cast < found < 0.017  # autocast keeps scores and modulation in float32, half weights do not
     model, trained = adapted(torch.bfloat16)
     assert far(gradients(model, trained, precision=True)[1]) > 4 * cast  # the timestep in bfloat16, too
 

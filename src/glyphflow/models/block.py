@@ -33,7 +33,9 @@ class Block(nn.Module):
 
     def modulation_rows(self, time: Tensor) -> tuple[Tensor, Tensor]:
         """time (B, R, D) -> image rows (B, R, 6D) and text rows (B, 1, 6D); text never sees the row of the references."""
-        if time.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        weight = getattr(self.img_mod[1], "weight", None)  # packed ones have none
+        whole = weight is not None and weight.dtype == torch.float32
+        if whole and time.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
             # A few rows against a third of all parameters: to round these would cost more than to multiply with them.
             with torch.autocast("cpu", enabled=False):
                 time = time.float()

@@ -60,14 +60,14 @@ def add_gated(x: Tensor, gate: Tensor, update: Tensor) -> Tensor:
 
 
 def _norm_rotate(x_BSHd: Tensor, weight: Tensor, eps: float, table_Sc2: Tensor) -> Tensor:
-    if x_BSHd.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+    if weight.dtype == torch.float32 and weight.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
         turned: Tensor = NormRotate.apply(x_BSHd, weight, eps, table_Sc2)  # type: ignore[no-untyped-call]
         return turned
     return rotate(rms_norm(x_BSHd, weight, eps), table_Sc2)
 
 
 class NormRotate(torch.autograd.Function):
-    """RMS norm and RoPE with their gradient written out, for training under autocast on the CPU: float32 out of any input.
+    """RMS norm and RoPE with their gradient written out, for training under autocast on the CPU: float32 by a float32 weight.
 
     Keeps its input and a number a head, where autograd would keep four float32 copies of the input, and needs half the passes.
     """
@@ -88,7 +88,7 @@ class NormRotate(torch.autograd.Function):
         along = torch.matmul(product, weight).div_(len(weight)).unsqueeze(-1)
         grad_x = torch.addcmul(grad.mul_(weight), normed, along, value=-1).mul_(scale)
         grad_weight = product.sum((0, 1, 2))
-        return grad_x.to(x_BSHd.dtype), grad_weight.to(weight.dtype), None, None
+        return grad_x.to(x_BSHd.dtype), grad_weight, None, None
 
 
 def _norm_rotate_real(x_BSHd: Tensor, weight: Tensor, eps: float, table_Sc2: Tensor) -> Tensor:
