@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import html
 import io
-import math
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 import glyphflow
 from glyphflow.cli.steps import StepRecord
 from glyphflow.core.errors import GlyphFlowError
+from glyphflow.corpus.report.charts import round_values
 
 CHART = (760, 240)  # px
 MARGIN = (56, 14, 30, 34)  # px left, right, top, bottom
@@ -125,11 +125,11 @@ def loss_chart(metrics: Sequence[Mapping[str, float]], names: Sequence[str] = ("
         return left + across * (width - left - right), height - bottom - up * (height - top - bottom)
 
     parts = []
-    for tick in ticks(low, high, 4):
+    for tick in round_values(low, high, 4):
         y = place(first, tick)[1]
         parts.append(f'<path d="M{left} {y:.1f}H{width - right}" stroke="#e3e5ea"/>')
         parts.append(f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>')
-    for tick in ticks(first, last, 6):
+    for tick in round_values(first, last, 6):
         x = place(tick, low)[0]
         parts.append(f'<text x="{x:.1f}" y="{height - bottom + 18}" text-anchor="middle">{tick:g}</text>')
     for number, (name, curve) in enumerate(curves.items()):
@@ -145,16 +145,6 @@ def loss_chart(metrics: Sequence[Mapping[str, float]], names: Sequence[str] = ("
         parts.append(f'<text x="{key + 24}" y="16">{html.escape(name.replace("_", " "))}</text>')
     parts.append(f'<text x="{(left + width - right) / 2}" y="{height - 2}" text-anchor="middle">step</text>')
     return f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img">{"".join(parts)}</svg>'
-
-
-def ticks(low: float, high: float, count: int) -> list[float]:
-    """About ``count`` round numbers between ``low`` and ``high``."""
-    if high <= low:
-        return [low]
-    rough = (high - low) / count
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = power * next(factor for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough)
-    return [round(number * step, 10) for number in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
 def preview_strip(folder: Path, most: int = 6) -> str:

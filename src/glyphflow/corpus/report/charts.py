@@ -84,10 +84,12 @@ def _is_skewed(values: NDArray[np.float64], positive: NDArray[np.float64]) -> bo
 
 
 def round_values(low: float, high: float, count: int) -> list[float]:
-    """About ``count`` round numbers from ``low`` to ``high``."""
+    """About ``count`` round numbers from ``low`` to ``high``, or ``low`` where there is nothing between."""
+    if high <= low:
+        return [low]
     rough = (high - low) / count
     power = 10.0 ** math.floor(math.log10(rough))
-    step = power * next(factor for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
+    step = power * next(factor for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999)
     return [round(number * step, 12) for number in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
