@@ -75,7 +75,6 @@ class LocalTransport:
                 self._changed.wait(_PATIENCE)
             made = self._ready.pop(self._next)
             self._next += 1
-        self._team.wake()
         if made.error is not None:
             raise made.error
         batch = unpack(made.layout, self._ring.lease(made.slot)) if made.layout else None
@@ -83,6 +82,7 @@ class LocalTransport:
             batch = batch.to(self._orders.device)  # type: ignore[union-attr]
         waited = time.perf_counter() - began
         self._orders.handed_over(waited)
+        self._team.wake()  # last, as the thread takes the interpreter to order the next step
         return batch, waited
 
     def heldout(self, count: int) -> list[Any]:

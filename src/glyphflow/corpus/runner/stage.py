@@ -111,6 +111,7 @@ class Stage:
         self._workers = workers or os.cpu_count() or 1
         self._pool: Threads | Processes | None = None
         self._done: set[str] = set()  # shards never lose what they have
+        self._counts: dict[str, int] = {}  # nor do they get other rows
 
     def __enter__(self) -> Stage:
         if self.operator.parallel == "processes" and self._workers > 1:
@@ -163,7 +164,9 @@ class Stage:
     def _todo(self, shard: str) -> NDArray[np.bool_]:
         measured = self._measured(shard)
         if measured is None:
-            measured = np.zeros(len(self.corpus.arrow(shard, ("id",))), np.bool_)
+            if shard not in self._counts:
+                self._counts[shard] = len(self.corpus.arrow(shard, ("id",)))
+            measured = np.zeros(self._counts[shard], np.bool_)
         return self._wanted(shard, len(measured)) & ~measured
 
     # -- the work -----------------------------------------------------------------------------------------------------
@@ -188,6 +191,7 @@ class Stage:
             todo = np.flatnonzero(self._todo(shard))
             if len(todo) or not self._path(shard).exists():
                 self._measure(shard, todo, advance)
+            self._done.add(shard)
             return len(todo)
 
     def _measure(self, shard: str, numbers: NDArray[np.int64], advance: Advance) -> None:
@@ -202,14 +206,15 @@ class Stage:
             for piece, values in self._pool.map(opened, slices):
                 found.update(zip(piece, values, strict=True))
                 advance(len(piece))
-            self._write(shard, opened.values("id"), found)
+        self._write(shard, self.corpus.arrow(shard, ("id",)).column("id"), found)
 
-    def _write(self, shard: str, ids: Sequence[str], found: Mapping[int, Values]) -> None:
+    def _write(self, shard: str, ids: Any, found: Mapping[int, Values]) -> None:
+        """Write what was ``found`` by row number, beside what is there already; ``ids`` is the Arrow column."""
         path, types = self._path(shard), {**self.operator.types, "error": "string"}
         nothing: Values = {}
         rows = [found.get(number, nothing) for number in range(len(ids))]
         columns: dict[str, Any] = {name: [row.get(name) for row in rows] for name in types}
-        measured = [number in found for number in range(len(ids))]
+        measured = [number in found for number in range(len(ids))] if len(found) < len(ids) else [True] * len(ids)
         if path.exists():  # rows of an earlier view, perhaps of another process in this moment
             before = read_arrow(path).to_pydict()
             for number, known in enumerate(before["measured"]):
