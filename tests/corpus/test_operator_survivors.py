@@ -21,10 +21,11 @@ from glyphflow.corpus.ingest.pictures import ingest_folder
 from glyphflow.corpus.ingest.sources import cut
 from glyphflow.corpus.operator import Row, Shard
 from glyphflow.corpus.operators import BUILDERS, make_operator
-from glyphflow.corpus.operators.text import character_height, columns, density
+from glyphflow.corpus.operators.text import character_height, columns, density, is_picture
 from glyphflow.corpus.runner.pools import compute
 from glyphflow.corpus.runner.stage import run
 from glyphflow.corpus.specs import Renderer, add_specs, spec_line
+from glyphflow.perception.ocr import OCR
 from glyphflow.render import RenderSpec
 
 CHEAP = ("safety", "faces", "codes", "mosaic", "detail", "quality", "aesthetics", "embedding")
@@ -139,6 +140,14 @@ def test_threads_change_nothing(made: Corpus, measured: Columns, name: str) -> N
         for column, value in found.items():
             told = rows[key.removesuffix(".jpg")][column]
             assert told == (pytest.approx(value, rel=1e-6) if isinstance(value, float | list) and column != "labels" else value)
+
+
+def test_a_round_thing_is_no_character() -> None:
+    coffee, sign = data.coffee(), np.asarray(_sign())
+    on_coffee, on_sign = OCR().read([coffee, sign])
+    assert [line.text for line in on_coffee] == ["8"]  # the cup
+    assert all(is_picture(line, *coffee.shape[:2]) for line in on_coffee)
+    assert not any(is_picture(line, *sign.shape[:2]) for line in on_sign)
 
 
 def test_text_and_watermark_read_signs_and_believe_renders(measured: Columns) -> None:

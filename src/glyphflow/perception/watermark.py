@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 from glyphflow.core.hardware import require
 from glyphflow.perception.packaged import check_picture
 
-VERSION = 1
+VERSION = 2
 LONG_SIDE = 1024  # px: larger pictures are searched at this size
 NEAREST = 40  # px between two copies of a mark, at least; JPEG's own grid repeats at 8, 16 and 24
 FARTHEST = 0.6  # of the sides
 GRAIN = 1.5  # px: structures up to about this size are looked at
 PARALLEL = 0.34  # sine of the angle above which two directions of repetition are two
 REPEATED = 3  # times that a line occurs in a picture
+MOST = 0.5  # of a picture's lines: a list repeats words, too, but has others
 
 # Agencies and sites whose name on a picture is their mark, and words that only marks use.
 _OWNERS = (
@@ -37,7 +38,11 @@ _OWNERS = (
 _OWNER = re.compile("|".join(_OWNERS))
 _SITE = re.compile(r"(https?://|www\.)\S+|\b[a-z0-9-]{2,}\.(com|net|org|cn|com\.cn|co\.uk|de|io|photo|photography|pics)\b")
 _HANDLE = re.compile(r"^[@＠][\w.·-]{2,30}$")
-_RIGHTS = re.compile(r"[©®]|\(c\)\s*\S|\bcopyright\b|\bphoto(graph)?(ed)? by\b|摄影[:：]|图片来源|来源[:：]")
+# After the sign a year or a name of two words: on screens the icon beside a button is read as ©, "© Cancel".
+_RIGHTS = re.compile(
+    r"\(c\)\s*((19|20)\d\d\b|[^\W\d]{2,}\s+[^\W\d]{2,})|\bcopyright\s*(\(c\)|by\b|(19|20)\d\d)"
+    r"|\bphoto(graph)?(ed)? by\b|摄影[:：]|图片来源|来源[:：]"
+)
 
 
 def is_mark(line: str) -> bool:
@@ -50,9 +55,10 @@ def is_mark(line: str) -> bool:
 
 
 def marks(lines: Sequence[str]) -> list[str]:
-    """Those of a picture's ``lines`` that are marks: by what they say, or because they stand there three times."""
+    """Those of a picture's ``lines`` that are marks: by what they say, or because they stand there again and again."""
     counts = Counter(line.casefold().strip() for line in lines)
-    return [line for line in lines if is_mark(line) or (counts[line.casefold().strip()] >= REPEATED and len(line.strip()) > 2)]
+    enough = max(REPEATED, MOST * len(lines))
+    return [line for line in lines if is_mark(line) or (counts[line.casefold().strip()] >= enough and len(line.strip()) > 2)]
 
 
 def repetition(image: NDArray[np.uint8]) -> float:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from glyphflow.core.hardware import require
 from glyphflow.corpus.operator import Operator, Row
 
-VERSION = 1
-WHOLE = 0.9  # of the picture: a reading without detection that takes this much is a photograph's structure, not a line
+if TYPE_CHECKING:
+    from glyphflow.perception.ocr import OCRLine
+
+VERSION = 2
+WHOLE = 0.9  # of the picture: what takes this much, and was not detected or is a character or two, is no line but a planet
 MASK_SIDE = 512  # px: the area under the boxes is counted on a grid of this size
 
 Corners = Sequence[tuple[float, float]]
@@ -43,7 +46,7 @@ def text(confidence: float = 0.7, batch: int = 16) -> Operator:
                 lines = [
                     (line.text, line.box, round(line.confidence, 4))
                     for line in read[row.number]
-                    if line.confidence >= confidence and not (line.whole and density([line.box], height, width) > WHOLE)
+                    if line.confidence >= confidence and not is_picture(line, height, width)
                 ]
                 found.append(columns(lines, height, width))
             else:
@@ -116,6 +119,11 @@ def character_height(line: str, corners: Corners) -> float:
     a, b, c, d = corners
     along, across = (math.dist(a, b) + math.dist(d, c)) / 2, (math.dist(a, d) + math.dist(b, c)) / 2
     return across if len(line.strip()) < 2 else min(along, across)
+
+
+def is_picture(line: OCRLine, height: int, width: int) -> bool:
+    """Whether what was read as ``line`` is the picture itself: a moon is an O."""
+    return (line.whole or len(line.text) <= 2) and density([line.box], height, width) > WHOLE
 
 
 def density(boxes: Sequence[Corners], height: int, width: int) -> float:
