@@ -25,6 +25,7 @@ from benchmarks.common import machine, table
 from benchmarks.corpus.pictures import ENDINGS
 from glyphflow.corpus.decode import decode_rgb
 from glyphflow.corpus.operators.duplicates import near_pairs
+from glyphflow.corpus.operators.kernels import pairs_within
 from glyphflow.corpus.operators.measure import CROP_DISTANCE, HASH_DISTANCE, MIN_ENTROPY
 from glyphflow.corpus.operators.metrics import CROPS, SHORT_SIDE, pixel_metrics
 
@@ -52,6 +53,18 @@ def speed(count: int) -> str:
     planted = {(copy, count - 1 - copy) for copy in range(1000)}
     found = len(planted & {(int(a), int(b)) for a, b in pairs})
     return f"{count:,} hashes within {HASH_DISTANCE} bits: {seconds:.1f} s, {found} of 1,000 planted pairs, {len(pairs)} in all"
+
+
+def window_speed(pictures: int) -> str:
+    """Comparisons a second between the hashes of ``pictures`` and of their windows."""
+    rng = np.random.default_rng(1)
+    hashes, windows = (rng.integers(0, 2**64, count, dtype=np.uint64) for count in (pictures, pictures * CROPS))
+    start = time.process_time()
+    pairs_within(hashes, windows, CROP_DISTANCE, False)
+    seconds = time.process_time() - start
+    bits = np.diff(64 * np.arange(CROP_DISTANCE + 2) // (CROP_DISTANCE + 1))
+    compared = float(pictures * pictures * CROPS * (2.0**-bits).sum())
+    return f"windows of {pictures:,} pictures: {seconds:.1f} s, {compared / seconds / 1e6:,.0f} M comparisons a second"
 
 
 def copies(path: Path, number: int) -> list[bytes]:
@@ -125,7 +138,7 @@ def main() -> None:
     parser.add_argument("--hashes", type=int, default=5_000_000)
     given = parser.parse_args()
     print(machine("numba", "numpy"))
-    print("\n" + speed(given.hashes) + "\n")
+    print("\n" + speed(given.hashes) + "\n\n" + window_speed(given.hashes // 20) + "\n")
     print(finding(given.photos))
 
 
