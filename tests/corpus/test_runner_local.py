@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -336,6 +337,15 @@ def start(*arguments: object) -> subprocess.Popen[bytes]:
 
 
 @pytest.mark.slow
+def claims(corpus: Corpus) -> set[tuple[str, int]]:
+    """The claims that there are, and when they were made."""
+    found = set()
+    for path in corpus.directory.rglob("*.claim"):
+        with contextlib.suppress(FileNotFoundError):
+            found.add((path.name, path.stat().st_mtime_ns))
+    return found
+
+
 def test_several_commands_killed_at_random_end_with_the_same_files(folder: Folder, tmp_path: Path) -> None:
     pictures = folder(60)
     (pictures / "cut.jpg").write_bytes(encoded(photo(60))[:2000])
@@ -349,8 +359,11 @@ def test_several_commands_killed_at_random_end_with_the_same_files(folder: Folde
     whole = time.monotonic() - started
     kills = 0
     for _ in range(6):
+        before = claims(killed)
         team = [start("corpus", "measure", killed.directory, "--workers", 1) for _ in range(2)]
-        time.sleep(2.0 + whole * rng.uniform(0, 0.5))
+        while claims(killed) <= before and any(process.poll() is None for process in team):
+            time.sleep(0.005)  # until one is at work
+        time.sleep(whole * rng.uniform(0, 0.2))
         for process in team:
             if process.poll() is None:
                 kills += 1

@@ -83,6 +83,12 @@ def check_name(name: str, what: str) -> str:
     return name
 
 
+def _same_file(path: Path) -> tuple[int, int, int]:
+    """Changes when ``path`` is replaced by another file."""
+    told = path.stat()
+    return told.st_ino, told.st_mtime_ns, told.st_size
+
+
 def record_id(source: str, key: str, sha256: str) -> str:
     """The 32 hexadecimal characters that name a row for ever: where it came from and what it holds."""
     return fingerprint([source, key, sha256]) + fingerprint([sha256, key, source])
@@ -93,6 +99,7 @@ class Corpus:
 
     def __init__(self, directory: Path) -> None:
         self.directory = Path(directory)
+        self._marks: dict[str, tuple[object, str]] = {}
         self._places: dict[str, tuple[object, NDArray[np.int64], NDArray[np.int64]]] = {}
 
     @classmethod
@@ -211,9 +218,7 @@ class Corpus:
         """
         import numpy as np
 
-        path = self.index_path(shard)
-        told = path.stat()
-        mark = told.st_ino, told.st_mtime_ns, told.st_size
+        mark = _same_file(self.index_path(shard))
         kept = self._places.pop(shard, None)
         if kept is None or kept[0] != mark:
             table = self.arrow(shard, ("offset", "size"))
@@ -264,9 +269,19 @@ class Corpus:
         return sorted(path.stem for path in (self.directory / "columns").glob("*.json") if not path.name.startswith("."))
 
     def stage_fingerprint(self, stage: str) -> str | None:
-        """The fingerprint that counts for ``stage`` now, None if it never ran."""
+        """The fingerprint that counts for ``stage`` now, None if it never ran.
+
+        The file is read again when it is another one: it is only ever replaced.
+        """
         path = self.directory / "columns" / f"{stage}.json"
-        return str(read_json(path)["fingerprint"]) if path.exists() else None
+        try:
+            file = _same_file(path)
+        except FileNotFoundError:
+            return None
+        kept = self._marks.get(stage)
+        if kept is None or kept[0] != file:
+            kept = self._marks[stage] = file, str(read_json(path)["fingerprint"])
+        return kept[1]
 
     def column_path(self, stage: str, mark: str, shard: str) -> Path:
         return self.directory / "columns" / f"{stage}@{mark}" / f"{shard}.parquet"
