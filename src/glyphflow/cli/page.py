@@ -14,7 +14,6 @@ from typing import Any
 import glyphflow
 from glyphflow.cli.steps import StepRecord
 from glyphflow.core.errors import GlyphFlowError
-from glyphflow.corpus.report.charts import round_values
 
 CHART = (760, 240)  # px
 MARGIN = (56, 14, 30, 34)  # px left, right, top, bottom
@@ -107,6 +106,8 @@ def steps_table(records: Sequence[StepRecord]) -> str:
 
 def loss_chart(metrics: Sequence[Mapping[str, float]], names: Sequence[str] = ("loss", "heldout_loss")) -> str:
     """Curves of the metrics called ``names`` over the steps, as an SVG; names that were not measured are left out."""
+    from glyphflow.corpus.report.charts import round_values  # imports numpy, which `--help` does not wait for
+
     curves = {name: [(entry["step"], entry[name]) for entry in metrics if name in entry] for name in names}
     curves = {name: points for name, points in curves.items() if points}
     if not curves:

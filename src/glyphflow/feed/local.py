@@ -109,7 +109,8 @@ class LocalTransport:
         self._team.resize(wanted)
         while (step := steps.peek()) < self._next + self._orders.depth + wanted:
             worker = self._team.least_busy()
-            if worker is None or len(worker.orders) == _ORDERS:
+            # What killed a producer before shall not take along a batch that is made and not delivered yet.
+            if worker is None or len(worker.orders) >= (1 if steps.killed(step) else _ORDERS):
                 return
             steps.pop()
             slot = self._ring.free()
@@ -168,6 +169,10 @@ class _Steps:
             heapq.heappop(self._again)
         else:
             self._fresh += 1
+
+    def killed(self, step: int) -> bool:
+        """Whether a producer died at ``step``."""
+        return self._deaths[step] > 0
 
     def again(self, step: int, exit_code: int | None, *, guilty: bool) -> None:
         self._deaths[step] += guilty
