@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import weakref
+from collections import deque
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -17,6 +20,21 @@ from glyphflow.render.palette import RGB
 Box = tuple[float, float, float, float]
 
 
+_SPARE: deque[npt.NDArray[np.uint8]] = deque(maxlen=4)
+"""Pixels of canvases that are gone: to get new memory from the system costs a third of a page of text."""
+
+
+def _spare(height: int, width: int) -> npt.NDArray[np.uint8]:
+    """Memory for a canvas, with anything in it."""
+    with contextlib.suppress(IndexError):  # another thread may have taken it
+        for _ in range(len(_SPARE)):
+            pixels = _SPARE.popleft()
+            if pixels.shape == (height, width, 4):
+                return pixels
+            _SPARE.append(pixels)
+    return np.empty((height, width, 4), dtype=np.uint8)
+
+
 class Canvas:
     """An opaque RGB canvas of width x height pixels, origin at the top left, y downwards, antialiased."""
 
@@ -26,7 +44,9 @@ class Canvas:
     def __init__(self, width: int, height: int) -> None:
         self.skia: Any = require("skia", "corpus")
         self.width, self.height = width, height
-        self._pixels: npt.NDArray[np.uint8] = np.full((height, width, 4), 255, dtype=np.uint8)
+        self._pixels = _spare(height, width)
+        self._pixels.fill(255)
+        weakref.finalize(self, _SPARE.append, self._pixels).atexit = False
         # The alpha type must be premultiplied: Skia's raster backend refuses the numpy default.
         self._surface = self.skia.Surface(self._pixels, self.skia.kRGBA_8888_ColorType, self.skia.kPremul_AlphaType)
         self.raw: Any = self._surface.getCanvas()
