@@ -22,4 +22,5 @@ def register(app: typer.Typer) -> None:
         from glyphflow.train.nano import init_nano
 
         init_nano(out, seed, side=side, edits=edits)
-        typer.echo(f"Wrote {out}; the next step is: glyphflow train nano-vae train.init_from={out}")
+        recipe = "nano-vae-256" if side > 128 else "nano-vae"
+        typer.echo(f"Wrote {out}; the next step is: glyphflow train {recipe} train.init_from={out}")
