@@ -58,8 +58,9 @@ _TASK = {
 
 Step 1, caption. Describe the picture in {language}, in plain running text without lists, headings or markup. Name the things \
 in it with their number, colour, shape, material, position and what they do; how they relate to each other; the surroundings, \
-the light and the mood. Copy every text that can be read, character by character in its own language, and put it between \
-double quotation marks. Say only what can be seen; prefer the exact word to the general one.
+the light and the mood. Of people and characters in a portrait say age, face, expression, hair, clothing and pose. \
+Copy every text that can be read, character by character in its own language, and put it between double quotation \
+marks. Say only what can be seen; prefer the exact word to the general one.
 
 Step 2, properties.
 - Image Type, by where such a picture comes from and what it is for: one of {types}.
@@ -72,7 +73,7 @@ Answer with this JSON object and nothing else:
     "zh": """你的工作是为图像写标注。请观察图像，分两步完成。
 
 第一步，图注。用{language}写一段通顺的文字来描述图像，不要使用列表、标题或任何标记。写出画面中的事物及其数量、颜色、形状、材质、位置和动作，它们之间的关系，\
-以及环境、光线和气氛。凡是能看清的文字，都按原来的语言逐字抄写，并放在引号“”之中。只写看得见的内容，用词要具体。
+以及环境、光线和气氛。对肖像中的人物和角色，写出年龄、面容、表情、发型、服装和姿态。凡是能看清的文字，都按原来的语言逐字抄写，并放在引号“”之中。只写看得见的内容，用词要具体。
 
 第二步，属性。
 - Image Type，按图像的来源和用途：从以下英文词中选一个：{types}。
