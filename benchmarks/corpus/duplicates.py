@@ -55,6 +55,12 @@ def speed(count: int) -> str:
     return f"{count:,} hashes within {HASH_DISTANCE} bits: {seconds:.1f} s, {found} of 1,000 planted pairs, {len(pairs)} in all"
 
 
+def comparisons(first: float, second: float, distance: int) -> float:
+    """Pairs of ``first`` x ``second`` hashes that share one of ``distance`` + 1 bands, whose values are equally frequent."""
+    bits = np.diff(64 * np.arange(distance + 2) // (distance + 1))
+    return first * second * float((2.0**-bits).sum())
+
+
 def window_speed(pictures: int) -> str:
     """Comparisons a second between the hashes of ``pictures`` and of their windows."""
     rng = np.random.default_rng(1)
@@ -62,8 +68,7 @@ def window_speed(pictures: int) -> str:
     start = time.process_time()
     pairs_within(hashes, windows, CROP_DISTANCE, False)
     seconds = time.process_time() - start
-    bits = np.diff(64 * np.arange(CROP_DISTANCE + 2) // (CROP_DISTANCE + 1))
-    compared = float(pictures * pictures * CROPS * (2.0**-bits).sum())
+    compared = comparisons(pictures, pictures * CROPS, CROP_DISTANCE)
     return f"windows of {pictures:,} pictures: {seconds:.1f} s, {compared / seconds / 1e6:,.0f} M comparisons a second"
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -21,7 +20,7 @@ from glyphflow.core.errors import GlyphFlowError
 from glyphflow.feed.amendments import Amendment
 from glyphflow.feed.order import Part
 from glyphflow.feed.packing import Layout, layout_of, pack
-from glyphflow.feed.transport import FeedPlan
+from glyphflow.feed.transport import FeedPlan, timed
 
 Message = tuple[Any, ...]
 """To a producer: ("batch", step, amendments, slot, bytes), ("slot", slot), ("heldout", count). From it: ("begun", step),
@@ -76,11 +75,7 @@ class _Producer:
     def _make(self, step: int, amendments: Sequence[Amendment], slot: str, size: int) -> None:
         """Make a batch, and have it put into the slot."""
         self._say(("begun", step))  # if this process dies of it, the batch before may not be delivered yet
-        began = time.perf_counter()
-        self._feed.amend(amendments)
-        batch = self._feed.batch(step, self._part)
-        side = getattr(self._feed, "side", lambda step: None)(step)
-        seconds = time.perf_counter() - began
+        batch, side, seconds = timed(self._feed, step, amendments, self._part)
         self._packed()
         layout = layout_of(batch)
         place = slot if layout.size <= size else self._larger(layout.size)

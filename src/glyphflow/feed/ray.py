@@ -28,7 +28,7 @@ from glyphflow.feed.amendments import Amendment
 from glyphflow.feed.order import Part
 from glyphflow.feed.packing import Layout, layout_of, pack, unpack
 from glyphflow.feed.prefetch import Prefetch
-from glyphflow.feed.transport import FeedPlan, Orders
+from glyphflow.feed.transport import FeedPlan, Orders, timed
 
 MAX_DEATHS = 3
 _ORDERS = 2
@@ -208,11 +208,7 @@ class Producer:
     def make(self, step: int, entries: tuple[Amendment, ...]) -> tuple[Layout, Any, float, int | None]:
         """The batch of a step: its layout, its bytes, the seconds it took and the side of its pictures."""
         with self._encoding:
-            began = time.perf_counter()
-            self._open().amend(entries)
-            batch = self._feed.batch(step, self._part)
-            side = getattr(self._feed, "side", lambda step: None)(step)
-            seconds = time.perf_counter() - began
+            batch, side, seconds = timed(self._open(), step, entries, self._part)
         layout = layout_of(batch)
         data = self._memory(layout.size)
         pack(batch, layout, torch.from_numpy(data))

@@ -50,6 +50,15 @@ class Feed(Protocol[C]):
     def stop(self) -> None: ...
 
 
+def timed(feed: Feed[C], step: int, amendments: Sequence[Amendment], part: Part) -> tuple[C, int | None, float]:
+    """The batch of ``step`` as a producer makes it, the side of its pictures (None: the feed has no sizes), and the seconds."""
+    began = time.perf_counter()
+    feed.amend(amendments)
+    batch = feed.batch(step, part)
+    side = getattr(feed, "side", lambda step: None)(step)
+    return batch, side, time.perf_counter() - began
+
+
 class Transport(Protocol[B]):
     """A context manager that gives the batches of one part, step after step."""
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from glyphflow.models.kernels import EAGER, Kernels, rms_norm
+from glyphflow.models.kernels import EAGER, Kernels, cpu_autocast, rms_norm
 from glyphflow.models.msrope import ImageShape, rotation_table
 
 SHORT = 640
@@ -136,7 +136,7 @@ def attend(q_BSHd: Tensor, k_BSHd: Tensor, v_BSHd: Tensor, key_mask_B11S: Tensor
     Under autocast on the CPU short sequences go through :class:`ShortAttention`; the products of long ones stay in float32, in
     which queries and keys arrive from their norms, because the bfloat16 backward pass there takes twice as long.
     """
-    if q_BSHd.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+    if cpu_autocast(q_BSHd):
         if key_mask_B11S is None and q_BSHd.shape[1] * k_BSHd.shape[1] <= SHORT**2:
             out: Tensor = ShortAttention.apply(q_BSHd, k_BSHd, v_BSHd)  # type: ignore[no-untyped-call]
             return out

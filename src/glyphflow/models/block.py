@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from glyphflow.models.attention import JointAttention, Layout
-from glyphflow.models.kernels import EAGER, Kernels
+from glyphflow.models.kernels import EAGER, Kernels, cpu_autocast
 
 
 class Block(nn.Module):
@@ -35,7 +35,7 @@ class Block(nn.Module):
         """time (B, R, D) -> image rows (B, R, 6D) and text rows (B, 1, 6D); text never sees the row of the references."""
         weight = getattr(self.img_mod[1], "weight", None)  # packed ones have none
         whole = weight is not None and weight.dtype == torch.float32
-        if whole and time.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        if whole and cpu_autocast(time):
             # A few rows against a third of all parameters: to round these would cost more than to multiply with them.
             with torch.autocast("cpu", enabled=False):
                 time = time.float()
@@ -113,7 +113,7 @@ class GELULinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = self.proj(x)
         # Whether in training, not whether a gradient is asked for: recomputed passes must be what the first one was.
-        stand_in = self.training and h.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+        stand_in = self.training and cpu_autocast(h)
         return F.gelu(h, approximate="none" if stand_in else "tanh")
 
 

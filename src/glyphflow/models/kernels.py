@@ -19,6 +19,11 @@ from glyphflow.core.errors import MissingError
 from glyphflow.models.msrope import rotate, rotate_real
 
 
+def cpu_autocast(x: Tensor) -> bool:
+    """Whether ``x`` is computed with under autocast on the CPU, where training has ways of its own."""
+    return x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+
+
 class _Modulate(Protocol):
     def __call__(self, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor: ...
 
@@ -60,7 +65,7 @@ def add_gated(x: Tensor, gate: Tensor, update: Tensor) -> Tensor:
 
 
 def _norm_rotate(x_BSHd: Tensor, weight: Tensor, eps: float, table_Sc2: Tensor) -> Tensor:
-    if weight.dtype == torch.float32 and weight.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+    if weight.dtype == torch.float32 and cpu_autocast(weight):
         turned: Tensor = NormRotate.apply(x_BSHd, weight, eps, table_Sc2)  # type: ignore[no-untyped-call]
         return turned
     return rotate(rms_norm(x_BSHd, weight, eps), table_Sc2)

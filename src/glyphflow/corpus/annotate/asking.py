@@ -115,7 +115,7 @@ class Asker:
             self._silent = self._silent + 1 if reply.status in ("timeout", "error") else 0
             if self._silent >= SILENT:
                 raise InputError(
-                    f"{self._transport.identity} gave no answer for {self._silent} pictures in a row (last: "
+                    f"{self._transport.identity} gave no answer for {SILENT} pictures in a row (last: "
                     f"{reply.text[:200]}); see to it and run the same command again, every answer so far is kept."
                 )
 

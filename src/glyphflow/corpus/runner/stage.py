@@ -214,7 +214,7 @@ class Stage:
         nothing: Values = {}
         rows = [found.get(number, nothing) for number in range(len(ids))]
         columns: dict[str, Any] = {name: [row.get(name) for row in rows] for name in types}
-        measured = [number in found for number in range(len(ids))] if len(found) < len(ids) else [True] * len(ids)
+        measured = [number in found for number in range(len(ids))]
         if path.exists():  # rows of an earlier view, perhaps of another process in this moment
             before = read_arrow(path).to_pydict()
             for number, known in enumerate(before["measured"]):
