@@ -169,3 +169,20 @@ def test_impossible_edits_are_one_sentence(library: FontLibrary) -> None:
         render_edit(RenderSpec("edit_background", 0, 64, 64, {"palette": ["white", "black"]}), library)
     with pytest.raises(InputError, match="found nothing to change to"):
         render_edit(RenderSpec("edit_font", 0, 64, 64, {"fonts": ["lato-bold"]}), library)
+
+
+def test_text_on_a_grid_is_set_again_in_the_same_place(library: FontLibrary) -> None:
+    params = {
+        "fonts": ["space-mono-bold", "noto-sans-cjk-sc-bold", "noto-emoji"],
+        "grid": 1 / 16,
+        "max_size": 0.125,
+        "level": "word",
+    }
+    for pair in pairs(library, "text", 8, 256, **params):
+        (old,), (new,) = pair.source.lines, pair.target.lines
+        wide = 32 if "cjk" in new.font else 16
+        assert old.font == new.font and old.size_px == new.size_px == pytest.approx(32 if wide == 32 else 16 / 0.612, abs=0.01)
+        for line in (old, new):
+            assert 16 <= line.box[0] < 16 + wide and line.box[2] <= 16 + len(line.text) * wide <= 256
+    with pytest.raises(InputError, match="A grid of 0 is no place for the line of an edit"):
+        pairs(library, "text", 1, 256, **{**params, "grid": 0})

@@ -229,3 +229,37 @@ def test_articles() -> None:
         "an owl",
         "a blue sign",
     ]
+
+
+GRID = {"fonts": ["space-mono-bold", "noto-sans-cjk-sc-bold"], "background": "plain", "grid": 1 / 16}
+
+
+@pytest.mark.parametrize("languages", [["en"], ["zh"], ["mixed"]])
+def test_two_lines_on_a_grid_keep_each_character_to_its_own_pixels(languages: list[str], library: FontLibrary) -> None:
+    """At 256 px letters are 16 wide and Chinese characters 32; lines are 48 apart, around a middle that is a multiple of 16."""
+    params = {
+        **GRID,
+        "languages": languages,
+        "min_lines": 2,
+        "max_size": 0.125,
+        "phrasing": "lines",
+        "palette": ["white", "black"],
+    }
+    for seed in range(6):
+        drawn = render(RenderSpec("word", seed, 256, 256, dict(params)), library)
+        assert len(drawn.lines) == 2 and len({line.font for line in drawn.lines}) == (2 if languages == ["mixed"] else 1)
+        for line, middle in zip(drawn.lines, (112, 160), strict=True):
+            wide = 32 if "cjk" in line.font else 16
+            x0, y0, x1, y1 = line.box
+            assert 16 <= x0 < 16 + wide and 16 + (len(line.text) - 1) * wide < x1 <= 16 + len(line.text) * wide <= 256
+            assert middle - 17 <= y0 < middle < y1 <= middle + 17  # boxes are rounded outwards
+        for caption in drawn.captions.values():
+            quoted = [caption.find(line.text) for line in drawn.lines]
+            assert -1 < quoted[0] < quoted[1] and caption[quoted[1] - 1] in QUOTES
+
+
+def test_a_grid_of_nothing_has_no_second_line(library: FontLibrary) -> None:
+    with pytest.raises(InputError, match="a grid of 0 has a place for one line"):
+        render(RenderSpec("word", 0, 128, 64, {**GRID, "grid": 0, "min_lines": 2}), library)
+    with pytest.raises(InputError, match="min_lines 4 is greater than max_lines 3"):
+        render(RenderSpec("word", 0, 128, 64, {"min_lines": 4}), library)

@@ -13,7 +13,13 @@ from glyphflow.train.recipe import CaptionerRecipe, read_recipe
 
 pytest.importorskip("manimgx_fonts_cjk")
 
-OWN = ["nano-256-pictures-corpus", "nano-256-text-corpus", "nano-256-edits-corpus"]
+OWN = [
+    "nano-256-pictures-corpus",
+    "nano-256-text-corpus",
+    "nano-256-edits-corpus",
+    "nano-words-256-corpus",
+    "nano-edits-256-corpus",
+]
 CORPORA = ["nano-grid-corpus", "nano-128-corpus", *OWN]
 SHAPES = {"circle", "square", "triangle", "star", "rhombus", "cross"}
 

@@ -8,7 +8,15 @@ from glyphflow.train.recipe import MMDiTRecipe, VAERecipe, read_recipe
 
 
 @pytest.mark.parametrize(
-    "name", ["nano-vae-corpus", "nano-vae-256-corpus", "nano-vae-text-corpus", "nano-grid-corpus", "nano-128-corpus"]
+    "name",
+    [
+        "nano-vae-corpus",
+        "nano-vae-256-corpus",
+        "nano-vae-text-corpus",
+        "nano-grid-corpus",
+        "nano-128-corpus",
+        "nano-words-128-corpus",
+    ],
 )
 def test_training_renders_use_only_the_training_split(name: str) -> None:
     trained = {emoji.codepoints for emoji in emoji_catalogue("train")}

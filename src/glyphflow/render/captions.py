@@ -56,6 +56,22 @@ WORD_ZH: tuple[tuple[float, str], ...] = (
     (0.5, "{q}，{bg}背景，{fg}字"),
     (0.5, "{q}"),
 )
+LINES: dict[str, tuple[tuple[float, str], ...]] = {
+    "en": (
+        (4, "{fg} text {q} above {q2} on {a_bg} background"),
+        (2, "two lines of {fg} text on {a_bg} background: {q} and {q2}"),
+        (1, "{a_bg} sign with the text {q} and below it {q2} in {fg}"),
+        (1, "{a_bg} poster that says {q} and {q2}"),
+        (1, "a poster that says {q} and below it {q2}"),
+    ),
+    "zh": (
+        (4, "{bg}背景上的两行{fg}文字{q}和{q2}"),
+        (2, "{bg}背景上写着两行{fg}文字，上面是{q}，下面是{q2}"),
+        (1, "写着两行{fg}文字{q}和{q2}的{bg}海报"),
+        (1, "写着{q}和{q2}的{bg}海报"),
+        (1, "一张海报，上面写着{q}，下面写着{q2}"),
+    ),
+}
 STYLED_EN: tuple[tuple[float, str], ...] = (
     (2, "{fg} {style} text {q} on {a_bg} background"),
     (1, "{q} in {fg} {style} letters on {a_bg} background"),

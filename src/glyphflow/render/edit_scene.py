@@ -14,8 +14,8 @@ from typing import Any
 from glyphflow.render import captions
 from glyphflow.render.canvas import Box, Canvas, outward
 from glyphflow.render.fonts import Font
+from glyphflow.render.layout import Placed, fit_size, grid_baseline, stack
 from glyphflow.render.layout import draw as draw_lines
-from glyphflow.render.layout import fit_size, stack
 from glyphflow.render.palette import Colour, shade
 from glyphflow.render.spec import Rendered, TextLine
 
@@ -47,13 +47,18 @@ class Thing:
 
 @dataclass(frozen=True)
 class Writing:
-    """A line of text in the middle of its place, ``share`` of the largest size that fits."""
+    """A line of text in the middle of its place, ``share`` of the largest size that fits.
+
+    With a ``size`` (em, pixels) it has that size instead and begins at ``x``, its middle on a multiple of ``x``.
+    """
 
     text: str
     face: Font
     colour: Colour
     place: Place
     share: float
+    size: float | None = None
+    x: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -120,6 +125,10 @@ def _thing(canvas: Canvas, thing: Thing) -> PixelBox:
 
 def _writing(canvas: Canvas, writing: Writing) -> TextLine:
     x0, y0, x1, y1 = writing.place.box
+    if writing.size is not None:
+        middle = round((y0 + y1) / 2 / writing.x) * writing.x
+        run, y = writing.face.shape(writing.text), grid_baseline(middle, writing.size)
+        return draw_lines(canvas, [Placed(writing.text, run, writing.x, y, writing.size)], 0, 0, writing.colour.rgb)[0]
     size = writing.share * fit_size([writing.text], [writing.face], x1 - x0, y1 - y0)
     placed, width, height = stack([writing.text], [writing.face], size)
     return draw_lines(canvas, placed, (x0 + x1 - width) / 2, (y0 + y1 - height) / 2, writing.colour.rgb)[0]

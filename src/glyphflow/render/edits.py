@@ -22,7 +22,7 @@ from glyphflow.render.canvas import Canvas
 from glyphflow.render.edit_phrases import INSTRUCTIONS
 from glyphflow.render.edit_scene import SHAPES, Picture, PixelBox, Place, Thing, Writing, paint, told
 from glyphflow.render.fonts import Font, FontLibrary
-from glyphflow.render.layout import has_cjk, pick_fonts, require_fonts
+from glyphflow.render.layout import grid_size, has_cjk, pick_fonts, require_fonts
 from glyphflow.render.palette import MIN_CONTRAST, Colour, colours, contrast
 from glyphflow.render.params import Language, Level
 from glyphflow.render.scene import Scene
@@ -133,6 +133,8 @@ class _Maker:
         if self.given is not None and len(self.given) != (2 if task == "text" else 1):
             wanted = "two lines of text, before and after" if task == "text" else "one line of text"
             raise InputError(f"The edit {task!r} takes {wanted}, and params.text has {len(self.given)}.")
+        if scene.params.grid == 0:
+            raise InputError("A grid of 0 is no place for the line of an edit; give grid a letter's width, as a share.")
         # Fonts that the spec names decide alone, so that the picture does not depend on what else the library holds.
         listed = scene.params.fonts or scene.fonts.names()
         marks = [name for name in listed if scene.fonts.entry(name).style == "symbol"]
@@ -193,7 +195,23 @@ class _Maker:
         found = self.text(None)
         if colour is None or found is None:
             return None
-        return Writing(found[0], found[1], colour, place, self.rng.uniform(0.75, 1.0))
+        share = self.rng.uniform(0.75, 1.0)
+        return Writing(
+            found[0], found[1], colour, place, share, self.size(found[1]), (self.scene.params.grid or 0.0) * self.scene.width
+        )
+
+    def size(self, face: Font) -> float | None:
+        """Em size in pixels on the grid that the spec asks for, where letters are as wide as the grid; None without a grid."""
+        params, scene = self.scene.params, self.scene
+        if params.grid is None:
+            return None
+        cjk = "cjk" in face.entry.scripts
+        return params.sizes(0.2, 0.2)[1] * scene.height if cjk else grid_size(face, params.grid * scene.width)
+
+    def fits(self, text: str, face: Font) -> bool:
+        """Whether ``text`` stays on the canvas when it begins where the grid does."""
+        size = self.size(face)
+        return size is None or face.shape(text).advance * size <= self.scene.width * (1 - (self.scene.params.grid or 0.0))
 
     def text(self, face: Font | None) -> tuple[str, Font] | None:
         """A text and a face for it; with ``face``, one that it covers (the text after an edit)."""
@@ -211,9 +229,9 @@ class _Maker:
         level: Level = "phrase" if self.scene.width >= _SMALL and self.rng.random() < 0.5 else "word"
         text = sample_text(self.rng, language, params.level or level, params.split)
         if face is not None:
-            return (text, face) if face.covers(text) and not face.shape(text).missing else None
+            return (text, face) if face.covers(text) and not face.shape(text).missing and self.fits(text, face) else None
         faces = pick_fonts(self.rng, self.scene.fonts, params.fonts, [text])
-        return (text, faces[0]) if faces is not None else None
+        return (text, faces[0]) if faces is not None and self.fits(text, faces[0]) else None
 
     def styles(self, script: str) -> dict[str, list[str]]:
         """The fonts that may set text in ``script``, by the styles that captions have a name for."""
@@ -265,7 +283,9 @@ def _edit_text(maker: _Maker, before: Picture) -> _Edit | None:
     found = maker.text(old.face)
     if found is None or found[0] == old.text:
         return None
-    after = replace(before, writings=(replace(old, text=found[0], face=found[1]), *before.writings[1:]))
+    after = replace(
+        before, writings=(replace(old, text=found[0], face=found[1], size=maker.size(found[1])), *before.writings[1:])
+    )
     return _Edit(before, after, (old.text, found[0]), {}, {})
 
 

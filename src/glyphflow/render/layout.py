@@ -15,6 +15,7 @@ from glyphflow.render.palette import RGB
 from glyphflow.render.spec import TextLine
 
 CJK = re.compile(r"[\u3000-\u303f\u3400-\u4dbf\u4e00-\u9fff\uff00-\uffef]")
+_BASELINE = 0.36  # below the middle of a line, in em: capitals and Chinese characters then stand in the middle
 # A line may not start with these (closing punctuation), nor end with those (opening punctuation).
 NOT_FIRST = set("，。！？；：、）》」』”’％%,.!?;:)]}…")
 NOT_LAST = set("（《「『“‘([{")
@@ -129,6 +130,16 @@ def fit_size(lines: Sequence[str], faces: Sequence[Font], width: float, height: 
     """The largest em size in pixels at which the block of lines fits into width x height."""
     _, block_width, block_height = stack(lines, faces, 1.0, leading=leading)
     return min(width / max(block_width, 1e-6), height / max(block_height, 1e-6))
+
+
+def grid_size(face: Font, letter: float) -> float:
+    """The em size in pixels at which a digit (in a monospaced face every letter) is ``letter`` pixels wide."""
+    return letter / face.shape("0").advance
+
+
+def grid_baseline(middle: float, size: float) -> float:
+    """The baseline, in pixels, of a line of em ``size`` whose capitals and Chinese characters stand around ``middle``."""
+    return middle + _BASELINE * size
 
 
 def draw(canvas: Canvas, placed: Sequence[Placed], dx: float, dy: float, rgb: RGB) -> list[TextLine]:

@@ -6,15 +6,24 @@ import re
 
 from glyphflow.render import captions
 from glyphflow.render.fonts import Font
+from glyphflow.render.layout import (
+    Placed,
+    fit_size,
+    grid_baseline,
+    grid_size,
+    has_cjk,
+    join_lines,
+    pick_fonts,
+    split_scripts,
+    stack,
+)
 from glyphflow.render.layout import draw as draw_lines
-from glyphflow.render.layout import fit_size, has_cjk, join_lines, pick_fonts, split_scripts, stack
 from glyphflow.render.palette import pick_pair
 from glyphflow.render.scene import Scene
 from glyphflow.render.spec import Rendered
 
 _MARGIN = 0.05
 _LEADING = 1.15
-_BASELINE = 0.36  # of a grid line below the middle, in em: capitals and Chinese characters then stand in the middle
 
 
 def draw(scene: Scene) -> Rendered:
@@ -30,22 +39,24 @@ def draw(scene: Scene) -> Rendered:
     x = scene.width * _MARGIN + max(slack_x, 0) * (0.5 + 0.5 * along_x)
     y = scene.height * _MARGIN + max(slack_y, 0) * (0.5 + 0.5 * along_y)
     if scene.params.grid is not None:
-        run = placed[0].run
-        x, y = scene.params.grid * scene.width + run.ink[0] * size, scene.height / 2 + (_BASELINE + run.ink[1]) * size
+        placed, x, y = _grid_lines(scene, lines, faces, size, scene.params.grid), 0.0, 0.0
     drawn = draw_lines(canvas, placed, x, y, text_colour.rgb)
 
     text, style = join_lines(lines), faces[0].entry.style
-    chance = {"text-first": 0.0, "styled": 1.0, "any": 0.5 if style == "script" else 0.15}[scene.params.phrasing]
+    apart = scene.params.phrasing == "lines" and len(lines) == 2
+    chance = 0.0 if apart else {"text-first": 0.0, "styled": 1.0}.get(scene.params.phrasing, 0.5 if style == "script" else 0.15)
     named_style = not has_cjk(text) and style in captions.STYLES and rng.random() < chance
     result = {}
     for language in ("en", "zh"):
-        patterns = _PATTERNS[language, named_style]
+        patterns = captions.LINES[language] if apart else _PATTERNS[language, named_style]
         if scene.params.phrasing == "text-first":
             patterns = tuple((weight, text) for weight, text in patterns if text.startswith("{q}") and "{bg}" in text)
+        quoted = captions.quote(rng, lines if apart else [text], language)
         result[language] = captions.phrase(
             rng,
             patterns,
-            q=captions.quote(rng, [text], language)[0],
+            q=quoted[0],
+            q2=quoted[-1],
             fg=getattr(text_colour, language),
             bg=getattr(ground, language),
             style=captions.STYLES.get(style, ("", ""))[language == "zh"],
@@ -76,7 +87,7 @@ def _choose(scene: Scene) -> tuple[list[str], list[Font], float]:
     rng = scene.rng
     low, high = (share * scene.height for share in scene.params.sizes(0.18, 0.6))
     inner_width, inner_height = scene.width * (1 - 2 * _MARGIN), scene.height * (1 - 2 * _MARGIN)
-    count = min(rng.choices((1, 2, 3), (0.68, 0.25, 0.07))[0], scene.params.max_lines)
+    count = max(scene.params.min_lines, min(rng.choices((1, 2, 3), (0.68, 0.25, 0.07))[0], scene.params.max_lines))
     for attempt in range(12):
         lines, faces = scene.sample_lines(["word"] * max(1, count - attempt // 3))
         lines, faces = _split_mixed(scene, lines, faces)
@@ -88,13 +99,37 @@ def _choose(scene: Scene) -> tuple[list[str], list[Font], float]:
 
 
 def _choose_grid(scene: Scene, left: float) -> tuple[list[str], list[Font], float]:
-    """One line of the largest size, sampled until it fits the canvas by its advance."""
+    """As many lines as ``params.min_lines`` says, of the largest size, sampled until they fit the canvas by their advance."""
     _, size = (share * scene.height for share in scene.params.sizes(0.2, 0.2))
+    count = scene.params.min_lines
     for _ in range(40):
-        lines, faces = scene.sample_lines(["word"])
-        if faces[0].shape(lines[0]).advance * size <= scene.width * (1 - left):
+        lines, faces = scene.sample_lines(["word"] if scene.params.languages == ("mixed",) else ["word"] * count)
+        if count > 1 and any(has_cjk(line) and re.search("[A-Za-z0-9]", line) for line in lines):
+            lines = [piece for line in lines for piece in split_scripts(line)]
+            faces = pick_fonts(scene.rng, scene.fonts, scene.params.fonts, lines) or faces
+        sizes = _grid_sizes(scene, lines, faces, size, left)
+        ends = [face.shape(line).advance * em for line, face, em in zip(lines, faces, sizes, strict=False)]
+        if len(lines) == len(faces) == count and max(ends) <= scene.width * (1 - left):
             break
     return lines, faces, size
+
+
+def _grid_sizes(scene: Scene, lines: list[str], faces: list[Font], size: float, left: float) -> list[float]:
+    """Em size of each line: all alike when there is one; of several, Latin ones have letters as wide as the grid."""
+    if len(lines) == 1:
+        return [size]
+    return [size if has_cjk(line) else grid_size(face, left * scene.width) for line, face in zip(lines, faces, strict=True)]
+
+
+def _grid_lines(scene: Scene, lines: list[str], faces: list[Font], size: float, left: float) -> list[Placed]:
+    """The lines from ``left`` on, around the middle of the canvas, three letters' widths from one to the next."""
+    unit, middle = left * scene.width, scene.height / 2
+    middles = [middle] if len(lines) == 1 else [middle + (3 * number - 1) * unit for number in range(len(lines))]
+    sizes = _grid_sizes(scene, lines, faces, size, left)
+    return [
+        Placed(line, face.shape(line), unit, grid_baseline(y, em), em)
+        for line, face, em, y in zip(lines, faces, sizes, middles, strict=True)
+    ]
 
 
 def _split_mixed(scene: Scene, lines: list[str], faces: list[Font]) -> tuple[list[str], list[Font]]:
