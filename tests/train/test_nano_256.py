@@ -4,7 +4,6 @@ import pytest
 
 from glyphflow.corpus.recipe import load_recipe
 from glyphflow.corpus.variants import text_level
-from glyphflow.feed.buckets import bucket_of, bucket_sizes
 from glyphflow.models import MMDiT
 from glyphflow.models.presets import NANO_MMDIT
 from glyphflow.render import EDITS, SYSTEM_EMOJI, FontLibrary, RenderSpec, emoji_catalogue, is_heldout, render
@@ -20,7 +19,6 @@ OWN = [
     "nano-words-256-corpus",
     "nano-edits-256-corpus",
 ]
-CORPORA = ["nano-grid-corpus", "nano-128-corpus", *OWN]
 SHAPES = {"circle", "square", "triangle", "star", "rhombus", "cross"}
 
 
@@ -44,25 +42,38 @@ def test_no_picture_shows_a_held_out_word_emoji_or_typeface(name: str) -> None:
 
 
 def test_the_curriculum_finds_its_views_tasks_and_sizes() -> None:
+    """A stage's pictures have its size: brought to another one, characters would lie across latent tokens."""
     course = read_curriculum("nano-256")
     assert sum(p.numel() for p in MMDiT(course.model).parameters()) <= 16_000_000 and course.model == NANO_MMDIT
-    plans = {name: load_recipe(name) for name in CORPORA}
+    plans = {name: load_recipe(f"nano-{name}-corpus") for name in ("words-128", "words-256", "edits-256")}
     for stage in course.stages:
         assert all(stage.view in {each.view for each in plan.stages} for plan in plans.values())
         assert set(stage.mixture) <= {source.title for source in course.sources}
-    assert [max(r.side for r in stage.resolutions) for stage in course.stages] == [64, 90, 128, 256, 256, 256]
-    assert [stage.text for stage in course.stages] == ["none", "word", "word", "word", "line", "paragraph"]
-    assert bucket_of((128, 64), bucket_sizes(90**2)) == (128, 64)  # the grid's pictures keep their pixels
+        used = [plans[name] for name in stage.mixture] + [plans["edits-256"]] * ("ti2i" in stage.tasks)
+        assert {one.width for plan in used for one in plan.render} == {r.side for r in stage.resolutions}
+    assert [max(r.side for r in stage.resolutions) for stage in course.stages] == [128, 256, 256]
     assert {task for stage in course.stages for task in stage.tasks} == {"t2i", "ti2i", "i2i"}
 
 
-def test_every_edit_of_the_family_has_pairs() -> None:
-    asked = {one.template.removeprefix("edit_") for one in load_recipe("nano-256-edits-corpus").render}
+@pytest.mark.parametrize("name", ["words-128", "words-256"])
+def test_characters_are_as_large_at_256_px_as_at_128(name: str) -> None:
+    fonts = FontLibrary.from_manifest()
+    grid = [one for one in load_recipe(f"nano-{name}-corpus").render if "grid" in one.params]
+    assert len(grid) >= 4
+    for one in grid:
+        assert one.params["grid"] * one.width == 16
+        for line in render(one.specs()[0], fonts).lines:
+            assert line.size_px == pytest.approx(32 if "cjk" in line.font else 16 / 0.612, abs=0.01)
+
+
+@pytest.mark.parametrize("name", ["nano-256-edits-corpus", "nano-edits-256-corpus"])
+def test_every_edit_of_the_family_has_pairs(name: str) -> None:
+    asked = {one.template.removeprefix("edit_") for one in load_recipe(name).render}
     assert {"text", "recolour", "add", "remove", "replace", "background"} <= asked
 
 
-def test_the_captioner_learns_from_the_same_corpora() -> None:
+def test_the_captioner_learns_from_text_pictures_and_edits() -> None:
     recipe = read_recipe("nano-captioner")
     assert isinstance(recipe, CaptionerRecipe)
-    told = {source.corpus for source in read_curriculum("nano-256").sources}
-    assert {source.corpus for source in recipe.feed.sources} <= told
+    told = {source.corpus.name: source.weight for source in recipe.feed.sources if source.corpus is not None}
+    assert told == {"text": 3.0, "pictures": 1.0, "edits": 1.0}
