@@ -217,6 +217,22 @@ def test_steps_are_shared_as_the_settings_say() -> None:
     assert count[4096] == pytest.approx(250, abs=12)
 
 
+def test_a_source_of_one_size_serves_that_resolution_alone() -> None:
+    """And its share of the others goes to its neighbours."""
+    sizes = [{"area": 4096, "batch_size": 4}, {"area": 16384, "batch_size": 2}]
+    sources = [
+        {"name": "a", "corpus": "a", "side": 64},
+        {"name": "b", "corpus": "b", "side": 128},
+        {"name": "c", "corpus": "c"},
+    ]
+    source = feed((400, config(sources=sources, resolutions=sizes, mixture={"a": 1.0, "b": 1.0, "c": 3.0})))
+    picked = [source.picks(step)[0] for step in range(400)]
+    count = collections.Counter((stream.source, stream.resolution.area) for stream in picked)
+    assert {pair: round(number / 50) for pair, number in count.items()} == {
+        (0, 4096): 1, (2, 4096): 3, (1, 16384): 1, (2, 16384): 3,
+    }  # fmt: skip
+
+
 def test_only_pictures_with_as_much_text_as_the_stage_allows_are_drawn() -> None:
     source = feed((40, config(text="word")))
     assert {int(one[1:]) % 4 for ids in served(source, 40) for one in ids} == {0, 1}

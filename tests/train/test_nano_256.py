@@ -51,6 +51,8 @@ def test_the_curriculum_finds_its_views_tasks_and_sizes() -> None:
         assert set(stage.mixture) <= {source.title for source in course.sources}
         used = [plans[name] for name in stage.mixture] + [plans["edits-256"]] * ("ti2i" in stage.tasks)
         assert {one.width for plan in used for one in plan.render} == {r.side for r in stage.resolutions}
+    for source in course.sources:
+        assert {one.width for one in plans[source.corpus.name].render} == {source.side}  # type: ignore[union-attr]
     assert [max(r.side for r in stage.resolutions) for stage in course.stages] == [128, 256, 256]
     assert {task for stage in course.stages for task in stage.tasks} == {"t2i", "ti2i", "i2i"}
 

@@ -39,6 +39,9 @@ class Source(Config):
     """What ``glyphflow encode`` makes of it; the transport ``files`` reads there."""
     weight: float = Field(default=1.0, gt=0)
     """Share relative to the other sources (inside a domain, where ``mixture`` names domains)."""
+    side: Positive | None = None
+    """The only resolution that takes from it, as the side of a square in pixels: for pictures whose details must keep their
+    pixels. None: every resolution."""
 
     @property
     def title(self) -> str:

@@ -46,7 +46,9 @@ def build_streams(settings: FeedSettings, records: Callable[[int, int], Records]
     names = _Names(settings)
     for resolution in settings.resolutions:
         groups = []
-        for number in range(len(settings.sources)):
+        for number, source in enumerate(settings.sources):
+            if source.side is not None and source.side**2 != resolution.area:
+                continue
             groups += _source_streams(settings, number, records(number, resolution.area), resolution, names, heldout)
         found += _shared(settings, groups, resolution.share / total)
     if not heldout:
