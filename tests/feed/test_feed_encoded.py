@@ -11,7 +11,7 @@ import torch
 from glyphflow.core.errors import ConfigError, InputError
 from glyphflow.core.files import read_json, write_json
 from glyphflow.feed.cache import LatentCache
-from glyphflow.feed.encode import Encoders
+from glyphflow.feed.encode import Encoders, encoder_fingerprint
 from glyphflow.feed.producing import encode_selection
 from glyphflow.feed.settings import FeedSettings
 from glyphflow.feed.staged import Segment, StagedFeed
@@ -100,6 +100,17 @@ def test_the_fingerprint_knows_the_latent_statistics(model: Path, tmp_path: Path
     write_json(copy / "vae" / "config.json", config | {"latents_mean": [0.5] * 16})
     plain = Encoders(model, torch.device("cpu"), torch.float32)
     assert Encoders(copy, torch.device("cpu"), torch.float32).fingerprint != plain.fingerprint
+
+
+@pytest.mark.parametrize(("part", "same"), [("decoder", True), ("post_quant_conv", True), ("encoder", False)])
+def test_a_tuned_decoder_keeps_the_fingerprint(part: str, same: bool, model: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "model"
+    shutil.copytree(model, copy)
+    vae = VAE.from_pretrained(copy / "vae")
+    with torch.no_grad():
+        next(iter(vae.get_submodule(part).parameters())).view(-1)[-1] += 1
+    vae.save_pretrained(copy / "vae")
+    assert (encoder_fingerprint(copy) == encoder_fingerprint(model)) is same
 
 
 def test_an_unfinished_cache_is_refused(cache: Path, tmp_path: Path) -> None:

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import safe_open
 
 from glyphflow.core.config import to_dict
 from glyphflow.core.errors import GlyphFlowError
-from glyphflow.core.hashing import fingerprint, sha256_file
+from glyphflow.core.hashing import fingerprint, sha256_bytes, sha256_file
 from glyphflow.feed.buckets import bucket_of, bucket_sizes, fit
 from glyphflow.feed.cache import EncodedSample, Unreadable, caption_mark
 from glyphflow.feed.pixels import to_tensor
@@ -21,6 +22,7 @@ from glyphflow.feed.records import Picture, Selection
 from glyphflow.feed.texts import COPY, COPY_EMPTY, EDIT_EMPTY, copy_instruction
 from glyphflow.models import VAE, VAEConfig, weights_hash
 from glyphflow.models.condition import TEMPLATES, ConditionEncoder
+from glyphflow.models.stored import open_checkpoint
 from glyphflow.models.templates import PICTURE_TEMPLATES
 from glyphflow.models.weights import read_config
 
@@ -35,11 +37,14 @@ _REMEMBERED = 256
 
 
 def encoder_fingerprint(root: Path) -> str:
-    """Identity of what the encoders of a pipeline directory make: their files, latent statistics, templates, preprocessing."""
+    """Identity of what the encoders of a pipeline directory make: weights, latent statistics, templates, preprocessing.
+
+    The VAE's decoder is no part of it: latents stay good while the decoder alone is tuned.
+    """
     tokenizer = sorted(path for path in (root / "tokenizer").rglob("*") if path.is_file())
     return fingerprint(
         {
-            "vae": weights_hash(root / "vae"),
+            "vae": _hash_of_vae_encoder(root / "vae"),
             "vae_config": to_dict(read_config(root / "vae", VAEConfig)),
             "condition": weights_hash(root / "text_encoder"),
             "tokenizer": [[path.name, sha256_file(path)] for path in tokenizer],
@@ -48,6 +53,18 @@ def encoder_fingerprint(root: Path) -> str:
             "preprocessing": PREPROCESSING,
         }
     )
+
+
+def _hash_of_vae_encoder(directory: Path) -> str:
+    """Names the weights that latents are made by: names, types, shapes and bits."""
+    found = []
+    for name, stored in sorted(open_checkpoint(directory).tensors.items()):
+        if name.startswith(("encoder.", "quant_conv.")):
+            with safe_open(stored.path, framework="pt") as file:
+                tensor = file.get_tensor(stored.key)
+            bits = tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes()
+            found.append([name, str(tensor.dtype), list(tensor.shape), sha256_bytes(bits)])
+    return fingerprint(found)
 
 
 class Encoders:
