@@ -153,7 +153,7 @@ def _register_score(group: typer.Typer) -> None:
     def score_command(
         folder: Annotated[Path, typer.Argument(help="Folder of pictures with a manifest.json.")],
         data: Annotated[Path | None, typer.Option(help=DATA)] = None,
-        ceiling: Annotated[bool, typer.Option(help="Also judge the same texts perfectly typeset.")] = True,
+        ceiling: Annotated[bool, typer.Option(help="Also judge perfect pictures: the same texts typeset.")] = True,
         strict: Annotated[bool, typer.Option(help="Fail when any question has no answer.")] = False,
         again: Annotated[bool, typer.Option(help="Ask again where the judge refused or could not be understood.")] = False,
         threads: Annotated[int | None, typer.Option(min=1, help="Threads of the OCR judge (default: every core).")] = None,
@@ -200,7 +200,7 @@ def _register_score(group: typer.Typer) -> None:
         found = judges(options, kinds)
         for sentence in missing(kinds, found):
             typer.echo(f"not judged: {sentence}", err=True)
-        typeset = typesetter() if ceiling and benchmark.typeset else None
+        typeset = typesetter(benchmark) if ceiling else None
         result = score(folder, benchmark, found, typeset, strict=strict, again=again)
         typer.echo(table(result))
         typer.echo(f"Everything is in {folder / 'scores.json'}")

@@ -58,6 +58,10 @@ def judges(options: JudgeOptions, kinds: set[str]) -> list[Judge]:
         from glyphflow.evaluate.metrics.lpips import LPIPS
 
         found.append(PixelJudge(LPIPS(*options.lpips) if options.lpips else None))
+    if "subject" in kinds:
+        from glyphflow.evaluate.judges.subject import SubjectJudge
+
+        found.append(SubjectJudge())
     if "objects" in kinds and options.detector is not None:
         from glyphflow.evaluate.judges.vision import ObjectJudge
 
@@ -79,8 +83,13 @@ def missing(kinds: set[str], found: list[Judge]) -> list[str]:
     return [told[kind] for kind in sorted(kinds) if kind in told and not any(kind in judge.kinds for judge in found)]
 
 
-def typesetter() -> Typeset:
-    """Perfect typesetting for the judge's ceiling: the word template with the sample's own texts, one per line."""
+def typesetter(benchmark: Benchmark) -> Typeset | None:
+    """What makes the pictures of the judge's ceiling: the benchmark itself where it draws them, else the word template with the
+    sample's own texts, one per line; None where there is no ceiling."""
+    if benchmark.drawn:
+        return benchmark.perfect
+    if not benchmark.typeset:
+        return None
     import numpy as np
 
     from glyphflow.render import FontLibrary, RenderSpec, render

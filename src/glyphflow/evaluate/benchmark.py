@@ -22,13 +22,16 @@ from glyphflow.core.errors import ConfigError, InputError
 from glyphflow.core.hashing import derive_seed, fingerprint
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from glyphflow.evaluate.case import Verdict
     from glyphflow.evaluate.question import Question
 
 Variant = Literal["official", "corrected"]
 Task = Literal["generate", "edit", "reconstruct"]
 
-_WORST: Mapping[str, Any] = {"ocr": (), "objects": (), "similarity": -1.0}
+_WORST: Mapping[str, Any] = {"ocr": (), "objects": (), "similarity": -1.0, "subject": {"emoji": ""}}
 
 _VAGUE = ("score", "overall", "average", "accuracy")
 
@@ -143,7 +146,8 @@ class Benchmark(ABC):
 
     ``version`` changes whenever a formula, a question or a sample does; ``licence`` is that of the data; ``repeats`` is the
     number of pictures a sample asks for; ``task`` is what makes a picture (``edit`` and ``reconstruct`` get the sample's
-    references); ``typeset`` says that a sample's targets can be set by a typesetter, so that there is a judge's ceiling.
+    references). There is a judge's ceiling where ``typeset`` says that a sample's targets can be set by a typesetter, or
+    ``drawn`` that the benchmark makes a perfect picture of every sample itself.
     """
 
     name: str
@@ -152,6 +156,7 @@ class Benchmark(ABC):
     repeats: int = 1
     task: Task = "generate"
     typeset: bool = False
+    drawn: bool = False
 
     @abstractmethod
     def samples(self) -> tuple[Sample, ...]:
@@ -174,6 +179,10 @@ class Benchmark(ABC):
         """The worst answer that ``question`` can get, which stands in for a failed judgement in the worst case; None where
         there is no worst (a distance has no bound). What the worst reply in words is, the benchmark says."""
         return _WORST.get(question.kind)
+
+    def perfect(self, sample: Sample, width: int, height: int) -> NDArray[np.uint8]:
+        """A picture of ``sample`` in which nothing is wrong, (height, width, 3) uint8 RGB; of benchmarks that are ``drawn``."""
+        raise NotImplementedError
 
     @property
     def data_sha256(self) -> str:
@@ -198,7 +207,7 @@ class Excerpt(Benchmark):
         if not 1 <= limit <= len(every):
             raise InputError(f"{whole.name} has {len(every)} samples and cannot be limited to {limit}; give 1 to {len(every)}.")
         self.name, self.version, self.licence = whole.name, whole.version, whole.licence
-        self.repeats, self.task, self.typeset = whole.repeats, whole.task, whole.typeset
+        self.repeats, self.task, self.typeset, self.drawn = whole.repeats, whole.task, whole.typeset, whole.drawn
         chance = random.Random(derive_seed("excerpt", whole.name, limit))
         bounds = [place * len(every) // limit for place in range(limit + 1)]
         self._samples = tuple(every[chance.randrange(start, end)] for start, end in pairwise(bounds))
@@ -219,6 +228,9 @@ class Excerpt(Benchmark):
     def worst(self, sample: Sample, question: Question) -> Any:
         return self._whole.worst(sample, question)
 
+    def perfect(self, sample: Sample, width: int, height: int) -> NDArray[np.uint8]:
+        return self._whole.perfect(sample, width, height)
+
     @property
     def identity(self) -> dict[str, str]:
         """The whole's with the limit, and with the fingerprint of these samples."""
@@ -231,7 +243,7 @@ def picture_name(sample: str, repeat: int, repeats: int) -> str:
 
 
 def readable(ceiling: Sequence[SampleScore]) -> frozenset[str]:
-    """The samples whose perfectly typeset picture the judge read without a mistake, from the rows of those pictures."""
+    """The samples in whose perfect picture the judge saw no mistake, from the rows of those pictures."""
     return frozenset(row.sample for row in ceiling) - {row.sample for row in ceiling if not row.ok or row.quality != 1.0}
 
 

@@ -12,6 +12,8 @@ objects  classes (all when absent), threshold,       list of :class:`Detection`,
          colours, coloured (classes whose colour is
          wanted)
 similarity  text (none: between the two images)      cosine, in [-1, 1]
+subject  emoji (code points to choose from),         the one that the picture shows: emoji, name, cosine
+         foreground, background (names of colours)
 pixels   whatever the function that judges takes     what it gives: numbers by name
 ======== =========================================== ==========================================================
 """
@@ -29,7 +31,7 @@ from numpy.typing import NDArray
 from glyphflow.core.errors import ConfigError, MissingError
 from glyphflow.core.hashing import fingerprint, sha256_bytes
 
-Kind = Literal["ocr", "chat", "objects", "similarity", "pixels"]
+Kind = Literal["ocr", "chat", "objects", "similarity", "subject", "pixels"]
 Status = Literal["ok", "refused", "parse_error", "timeout", "missing_image", "error"]
 
 

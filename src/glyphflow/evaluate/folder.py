@@ -4,7 +4,7 @@ manifest.json           which benchmark, which model, which settings
 prompts.jsonl           the prompts, when they are the user's own and no benchmark's
 <sample>.png            the pictures; <sample>_<repeat>.png where a sample has several (others' may be .jpg, .jpeg, .webp)
 failures.jsonl          pictures that could not be made, and why
-ceiling/                the same texts perfectly typeset (written by scoring)
+ceiling/                the same texts perfectly typeset, or the samples perfectly drawn (written by scoring)
 verdicts.jsonl          every question to a judge and its answer, word for word
 scores.json             the result
 

@@ -8,6 +8,9 @@ similarity a picture, the true one; with ``resize`` the psnr (dB), ssim, lpips (
 depth      predicted depth, measured depth, optionally  abs_rel, delta1 for the alignments "depth" and "disparity", and
            a mask of valid pixels (.npy)                the number of valid pixels
 black      a picture                                    black: whether every pixel is (0, 0, 0)
+outside    a picture, its source, a mask (white where    psnr (dB) of picture and source outside the mask; the picture
+           the two may differ)                          is brought to the source's size
+colours    a picture                                    ground, ink: names of the palette; ground_rgb, ink_rgb
 ========== ============================================ ==============================================================
 """
 
@@ -27,8 +30,9 @@ from glyphflow.core.errors import InputError
 from glyphflow.evaluate.case import Case, Verdict, failed
 from glyphflow.evaluate.folder import load_picture
 from glyphflow.evaluate.metrics import depth as maps
+from glyphflow.evaluate.metrics.colours import COLOURS_IDENTITY, name_colours
 from glyphflow.evaluate.metrics.lpips import LPIPS
-from glyphflow.evaluate.metrics.pixels import PSNR_IDENTITY, SSIM_IDENTITY, psnr, ssim
+from glyphflow.evaluate.metrics.pixels import OUTSIDE_IDENTITY, PSNR_IDENTITY, SSIM_IDENTITY, psnr, psnr_of, ssim
 from glyphflow.evaluate.question import resize
 
 
@@ -43,7 +47,8 @@ class PixelJudge:
     @property
     def identity(self) -> str:
         """Names the formulas and the network's files."""
-        return " ".join(["pixels/1", PSNR_IDENTITY, SSIM_IDENTITY, *([self._lpips.identity] if self._lpips else [])])
+        formulas = ["pixels/1", PSNR_IDENTITY, SSIM_IDENTITY, OUTSIDE_IDENTITY, COLOURS_IDENTITY]
+        return " ".join([*formulas, *([self._lpips.identity] if self._lpips else [])])
 
     def __call__(self, cases: Sequence[Case]) -> list[Verdict]:
         """A verdict for each case; files that do not fit together are an "error" with its sentence."""
@@ -88,7 +93,18 @@ class PixelJudge:
             return {"black": not load_picture(files[0]).any()}
         if case.request["measure"] == "depth":
             return measure_depth(files, case.request)
-        raise InputError(f"There is no measure {case.request['measure']!r}; there are similarity, depth and black.")
+        if case.request["measure"] == "colours":
+            return name_colours(load_picture(files[0]))
+        if case.request["measure"] == "outside":
+            return self._outside(files)
+        told = "there are similarity, depth, black, outside and colours"
+        raise InputError(f"There is no measure {case.request['measure']!r}; {told}.")
+
+    def _outside(self, files: Sequence[Path]) -> dict[str, Any]:
+        picture, source, mask = (load_picture(path) for path in files)
+        picture = resize(picture, source.shape[1], source.shape[0])
+        where = torch.from_numpy(mask[..., 0] < 128).to(self._device)
+        return {"psnr": float(psnr_of(self._tensor(picture)[None], self._tensor(source)[None], where[None]))}
 
     def _tensor(self, image: NDArray[np.uint8]) -> Tensor:
         return torch.from_numpy(image.copy()).to(self._device).permute(2, 0, 1).double() / 255

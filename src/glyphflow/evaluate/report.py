@@ -16,8 +16,8 @@ ALL = 64  # pictures that a page shows without choosing
 EACH = 5  # of the worst, of the best and of the failed pictures of a category otherwise: a row each
 COLUMNS = {"ceiling": "ceiling", "readable": "readable only", "worst_case": "worst case"}
 MEANING = {
-    "ceiling": "ceiling: the same texts perfectly typeset, seen by the same judge",
-    "readable": "readable only: samples whose perfectly typeset picture the judge reads without a mistake",
+    "ceiling": "ceiling: what was asked for, perfectly typeset or drawn, seen by the same judge",
+    "readable": "readable only: samples in whose perfect picture the judge sees no mistake",
     "worst_case": "worst case: had every failed judgement been as bad as can be; the value itself leaves failures out",
 }
 COLOURS = {

@@ -29,7 +29,7 @@ RESAMPLES = 200
 WORST = Verdict("ok", None, {}, "the worst case")
 
 Typeset = Callable[[Sample, int, int], NDArray[np.uint8]]
-"""(sample, width, height) -> its targets perfectly typeset, (height, width, 3) uint8 RGB."""
+"""(sample, width, height) -> a picture with nothing wrong (its targets perfectly typeset), (height, width, 3) uint8 RGB."""
 
 
 def score(
@@ -49,9 +49,9 @@ def score(
     average stands what it would be had every failure been as bad as can be. ``strict`` raises :class:`InputError` when anything
     failed (scores.json is written all the same).
 
-    With ``typeset``, the same texts perfectly set at the picture's size are judged too: their score is the judge's ceiling, and
-    samples whose perfect picture is read without a mistake are the readable subset. ``resamples`` rounds of the bootstrap over
-    samples give the 95 % intervals; 0 leaves them out.
+    With ``typeset``, perfect pictures at the pictures' size are judged too, of the samples with texts, or of all where the
+    benchmark is ``drawn``: their score is the judge's ceiling, and samples in whose perfect picture the judge finds no mistake
+    are the readable subset. ``resamples`` rounds of the bootstrap over samples give the 95 % intervals; 0 leaves them out.
     """
     manifest = read_manifest(folder)
     manifest.check_benchmark(benchmark.identity, folder)
@@ -62,9 +62,9 @@ def score(
         made = _Judged(benchmark, samples, [pictures_of(folder, benchmark, sample) for sample in samples])
         made.judge(book, kinds, "judge pictures")
         perfect = None
-        if typeset is not None and benchmark.typeset:
-            texts = [sample for sample in samples if sample.targets]
-            perfect = _Judged(benchmark, texts, _ceiling(folder, manifest, benchmark, texts, typeset))
+        if typeset is not None and (benchmark.typeset or benchmark.drawn):
+            wanted = [sample for sample in samples if sample.targets or benchmark.drawn]
+            perfect = _Judged(benchmark, wanted, _ceiling(folder, manifest, benchmark, wanted, typeset))
             perfect.judge(book, kinds, "judge ceiling")
         result = _summary(manifest, benchmark, kinds, made, perfect, resamples)
         write_json(folder / "scores.json", result)

@@ -16,6 +16,9 @@ from glyphflow.evaluate.benchmarks.gedit import GEdit
 from glyphflow.evaluate.benchmarks.geneval import GenEval
 from glyphflow.evaluate.benchmarks.imgedit import ImgEdit
 from glyphflow.evaluate.benchmarks.long_text import LongText
+from glyphflow.evaluate.benchmarks.nano import NanoSubjects, NanoText
+from glyphflow.evaluate.benchmarks.nano_edits import NanoEdits
+from glyphflow.evaluate.benchmarks.nano_vae import NanoVAE
 from glyphflow.evaluate.benchmarks.oneig import OneIG
 from glyphflow.evaluate.benchmarks.reconstruction import Reconstruction
 from glyphflow.evaluate.benchmarks.shared import shipped
@@ -26,6 +29,10 @@ from glyphflow.evaluate.benchmarks.views import NovelViews
 _SHIPPED: dict[str, Callable[[], Benchmark]] = {
     "nano16": lambda: TextBenchmark(shipped("nano16.jsonl")),
     "nano64": lambda: TextBenchmark(shipped("nano64.jsonl")),
+    "nano-text": NanoText,
+    "nano-subjects": NanoSubjects,
+    "nano-edits": NanoEdits,
+    "nano-vae": NanoVAE,
     "chineseword": ChineseWord,
     "chineseword-300": lambda: ChineseWord(100),
     "longtext-en": lambda: LongText("en"),

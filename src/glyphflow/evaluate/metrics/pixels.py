@@ -22,13 +22,26 @@ PSNR_CAP = 100.0
 """dB that :func:`psnr` gives two equal pictures, whose true value is infinite and would take every average with it."""
 
 PSNR_IDENTITY = "psnr/1 (RGB in [0, 1], one value a picture, equal pictures 100 dB)"
+OUTSIDE_IDENTITY = "outside/1 (PSNR of the pixels outside a mask, brought to the source's size, equal ones 100 dB)"
 SSIM_IDENTITY = "ssim/1 (RGB in [0, 1], Gaussian 11 sigma 1.5, K 0.01 0.03, valid windows, mean over channels)"
 
 
 def psnr(x_BCHW: Tensor, y_BCHW: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in dB, (B,) float64, of pictures with values in [0, 1]; at most :data:`PSNR_CAP`."""
     check_pair(x_BCHW, y_BCHW)
-    error_B = (x_BCHW.double() - y_BCHW.double()).square().mean(dim=(1, 2, 3))
+    return _decibels((x_BCHW.double() - y_BCHW.double()).square().mean(dim=(1, 2, 3)))
+
+
+def psnr_of(x_BCHW: Tensor, y_BCHW: Tensor, where_BHW: Tensor) -> Tensor:
+    """The same over the pixels that ``where_BHW`` (bool) marks alone; there must be one in every picture."""
+    check_pair(x_BCHW, y_BCHW)
+    if where_BHW.shape != x_BCHW[:, 0].shape or not bool(where_BHW.any(dim=2).any(dim=1).all()):
+        raise InputError("A part of a picture is compared where a mask of its size marks it, at one pixel or more.")
+    error_BHW = (x_BCHW.double() - y_BCHW.double()).square().mean(dim=1)
+    return _decibels((error_BHW * where_BHW).sum(dim=(1, 2)) / where_BHW.sum(dim=(1, 2)))
+
+
+def _decibels(error_B: Tensor) -> Tensor:
     return (-10.0 * error_B.clamp(min=10.0 ** (-PSNR_CAP / 10.0)).log10()).clamp(max=PSNR_CAP)
 
 
