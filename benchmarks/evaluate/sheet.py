@@ -23,6 +23,7 @@ from glyphflow.evaluate.folder import load_picture
 from glyphflow.evaluate.question import resize
 from glyphflow.render import FontLibrary
 from glyphflow.render.canvas import Canvas
+from glyphflow.render.emojis import find_emoji
 from glyphflow.render.fonts import Font
 from glyphflow.render.layout import wrap
 
@@ -66,7 +67,7 @@ def seen(rows: list[dict[str, Any]]) -> str:
         if values.get("reading") is not None:
             told.append("read: " + (" / ".join(values["reading"]) or "nothing"))
         if "nearest" in values:
-            told.append(f"nearest: {values['nearest']}")
+            told.append(f"nearest: {find_emoji(values['nearest']).name_en}")
         if row["part"] == "outside" and "psnr" in values:
             told.append(f"untouched: {values['psnr']:.1f} dB")
     return ", ".join(told)

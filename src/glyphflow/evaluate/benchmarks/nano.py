@@ -132,9 +132,8 @@ def _subject_row(sample: Sample, verdict: Verdict) -> SampleScore:
     if not verdict.ok:
         return failed_row(sample, 0, verdict, category, "subject")
     hit = int(verdict.value["emoji"] == sample.tags["emoji"])
-    return SampleScore(
-        sample.id, 0, "ok", "subject", category, float(hit), {"subject": [hit, 1], "nearest": verdict.value["name"]}
-    )
+    values = {"subject": [hit, 1], "nearest": verdict.value["emoji"]}
+    return SampleScore(sample.id, 0, "ok", "subject", category, float(hit), values)
 
 
 def as_stated(spec: RenderSpec, sample: Sample) -> NDArray[np.uint8]:
