@@ -11,13 +11,16 @@ import torch
 from glyphflow.core.errors import ConfigError, InputError
 from glyphflow.core.files import read_json, write_json
 from glyphflow.feed.cache import LatentCache
+from glyphflow.feed.content import is_filled
 from glyphflow.feed.encode import Encoders, encoder_fingerprint
-from glyphflow.feed.producing import encode_selection
+from glyphflow.feed.order import Part
+from glyphflow.feed.producing import Block, encode_blocks, encode_selection
+from glyphflow.feed.records import selection_records
 from glyphflow.feed.settings import FeedSettings
 from glyphflow.feed.staged import Segment, StagedFeed
 from glyphflow.models import VAE, image_to_tensor, pack_latents
 from tiny import tiny_pipeline
-from tiny_pictures import TinySelection
+from tiny_pictures import TinyRecord, TinySelection
 
 AREA = 64 * 64
 
@@ -82,6 +85,20 @@ def test_encoding_continues_after_a_stop_and_gives_the_same_bytes(cache: Path, e
     assert encode_selection(selection, encoders, copy, AREA) == 59
     assert shard.read_bytes() == before
     assert len(list(copy.glob("area-*/*.damaged"))) == 1
+
+
+def test_whoever_waits_for_one_cache_sees_that_its_process_is_at_another(encoders: Encoders, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    seen: set[tuple[bool, bool]] = set()
+
+    class Watching(TinySelection):
+        def load(self, index: int) -> TinyRecord:
+            seen.add((is_filled(first), is_filled(second)))
+            return super().load(index)
+
+    records = selection_records("numbers", Watching(6))
+    encode_blocks([Block(path, AREA, records, range(6), copies=False) for path in (first, second)], encoders, Part())
+    assert seen == {(True, True)} and not is_filled(first)
 
 
 def test_a_cache_of_other_encoders_or_records_is_refused(cache: Path, model: Path, encoders: Encoders, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from glyphflow.feed.amendments import Amendment, AmendmentLog, amended, parse_ch
 from glyphflow.feed.cache import Unreadable
 from glyphflow.feed.content import Sample, Wish
 from glyphflow.feed.order import Part
+from glyphflow.feed.producing import feed_blocks
 from glyphflow.feed.records import Records, selection_records
 from glyphflow.feed.settings import FeedSettings, Source
 from glyphflow.feed.staged import StagedFeed
@@ -215,6 +216,23 @@ def test_steps_are_shared_as_the_settings_say() -> None:
     assert count["nature"] / count["design"] == pytest.approx(3, rel=0.05) and not count["people"]
     assert count["chinese"] / count["english"] == pytest.approx(3, rel=0.06)
     assert count[4096] == pytest.approx(250, abs=12)
+
+
+def test_what_the_first_steps_need_is_encoded_first_whatever_the_caches_are_called() -> None:
+    sources = [{"name": "late", "corpus": "l", "cache": "a"}, {"name": "early", "corpus": "e", "cache": "b"}]
+
+    def caches(heldout_share: float, heldout: int) -> list[str]:
+        shared = {"sources": sources, "heldout_share": heldout_share}
+        stages = [(300, config(mixture={name: 1.0}, **shared)) for name in ("early", "late")]
+        blocks = feed_blocks(feed(*stages, count=100), heldout)
+        for name in ("a", "b"):
+            members = [index for block in blocks if block.cache.name == name for index in block.members]
+            assert sorted(members) == [n for n in range(100) if n % 7 != 6]  # no task asks for the edits
+        return [block.cache.name for block in blocks]
+
+    found = caches(0.0, 0)
+    assert found == sorted(found, reverse=True)
+    assert "a" in caches(0.2, 8)[:8]  # held-out ones of a late stage are needed from the start
 
 
 def test_a_source_of_one_size_serves_that_resolution_alone() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,30 +73,29 @@ def encode_feed(
     Records that the feed's steps never reach come last. Returns how many records each cache holds, over all its areas.
     ``check`` reads every record that is there and compares it with its checksum.
     """
-    return encode_blocks(list(feed_blocks(feed, heldout)), encoders, part or Part(), check=check)
+    return encode_blocks(feed_blocks(feed, heldout), encoders, part or Part(), check=check)
 
 
-def feed_blocks(feed: StagedFeed, heldout: int) -> Iterator[Block]:
-    """The records of a feed in blocks, by the step that needs them first."""
-    open_blocks: dict[tuple[Path, int], tuple[Records, list[int], bool]] = {}
+def feed_blocks(feed: StagedFeed, heldout: int) -> list[Block]:
+    """The records of a feed in blocks, by the step that needs the first of each."""
+    blocks: list[Block] = []
+    growing: dict[tuple[Path, int], tuple[Block, list[int]]] = {}
     for source, records, area, index, copies in feed.needs(heldout):
         key = (cache_path(source), area)
-        if key in open_blocks and (open_blocks[key][0] is not records or len(open_blocks[key][1]) == SHARD_RECORDS):
-            yield _block(key, *open_blocks.pop(key))
-        open_blocks.setdefault(key, (records, [], copies))[1].append(index)
-    for key, rest in open_blocks.items():
-        yield _block(key, *rest)
-
-
-def _block(key: tuple[Path, int], records: Records, members: list[int], copies: bool) -> Block:
-    return Block(*key, records, members, copies)
+        block, members = growing.get(key, (None, []))
+        if block is None or block.records is not records or len(members) == SHARD_RECORDS:
+            members = []
+            blocks.append(Block(*key, records, members, copies))
+            growing[key] = blocks[-1], members
+        members.append(index)
+    return blocks
 
 
 def encode_blocks(blocks: Sequence[Block], encoders: Encoders, part: Part, *, check: bool = False) -> dict[Path, int]:
     """Write the shards of every ``part.world``-th block, as far as their records are missing.
 
-    Each process that fills a cache holds a lock of its own in it, by which those who wait for records know that they come. A
-    damaged shard is put aside and its records are encoded again.
+    Each process that fills caches holds a lock of its own in all of them to its end, by which those who wait for records know
+    that they come. A damaged shard is put aside and its records are encoded again.
     """
     caches = {(block.cache, block.area): block for block in blocks}
     opened: dict[tuple[Path, int], LatentCache] = {}
@@ -108,10 +108,12 @@ def encode_blocks(blocks: Sequence[Block], encoders: Encoders, part: Part, *, ch
     work = [(block, _missing(block, opened[block.cache, block.area])) for block in mine]
     total = sum(len(block.members) for block in mine)
     done = total - sum(len(missing) for _, missing in work)
-    with Progress("encode", total, "img", initial=done) as progress:
+    with contextlib.ExitStack() as stack:
         for cache in sorted({block.cache for block in blocks}):
-            with patient(cache / PRODUCERS / f"{part.rank + 1}-of-{part.world}", f"encoding part {part.rank + 1}", seconds=2):
-                _write([(b, missing) for b, missing in work if missing and b.cache == cache], opened, encoders, progress)
+            name, purpose = f"{part.rank + 1}-of-{part.world}", f"encoding part {part.rank + 1}"
+            stack.enter_context(patient(cache / PRODUCERS / name, purpose, seconds=2))
+        progress = stack.enter_context(Progress("encode", total, "img", initial=done))
+        _write([(block, missing) for block, missing in work if missing], opened, encoders, progress)
     found: dict[Path, int] = {}
     for (cache, area), reader in opened.items():
         reader.refresh()
