@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -212,6 +213,7 @@ def training_steps(settings: Settings) -> list[Step]:
 def evaluation_steps(settings: Settings) -> list[Step]:
     """The same prompts and seeds with the shipped weights and with the fine-tuned ones, read by the judge."""
     bench = [settings.bench, Path(settings.bench).read_text("utf-8") if Path(settings.bench).is_file() else None]
+    size = trained_size(settings.train_recipe)
     made = []
     for name, model, folder, when in (
         ("before", settings.start, settings.before, "before"),
@@ -221,7 +223,7 @@ def evaluation_steps(settings: Settings) -> list[Step]:
             Step(
                 f"sample-{name}",
                 f"generate pictures {when} the fine-tuning",
-                ("evaluate", "sample", settings.bench, "--model", model, "--out", str(folder)),
+                ("evaluate", "sample", settings.bench, "--model", model, "--out", str(folder), *size),
                 inputs=[bench, weights(settings.start)],
                 after=("export",) if name == "after" else (),
                 outputs=(folder,),
@@ -236,6 +238,19 @@ def evaluation_steps(settings: Settings) -> list[Step]:
             ),
         ]
     return made
+
+
+def trained_size(recipe: str) -> tuple[str, ...]:
+    """The option that asks for pictures of the size that a recipe trains on; a recipe that cannot be read is the verb's error."""
+    from glyphflow.train.recipe import MMDiTRecipe, read_recipe
+
+    try:
+        read = read_recipe(recipe)
+    except GlyphFlowError:
+        return ()
+    if not isinstance(read, MMDiTRecipe) or read.feed.resolutions:
+        return ()
+    return ("--size", str(math.isqrt(read.feed.area)))
 
 
 def as_yaml(value: object) -> str:

@@ -14,6 +14,7 @@ import typer
 
 import glyphflow
 from glyphflow.cli import (
+    align,
     control,
     corpus,
     demo,
@@ -64,7 +65,7 @@ def _root(
 
 
 _MAKING = (generate, edit, restyle, inpaint, control, layers, reconstruct)
-for _verb in (demo, *_MAKING, corpus, init, encode, feed, train, evaluate, plan, doctor):
+for _verb in (demo, *_MAKING, corpus, init, encode, feed, align, train, evaluate, plan, doctor):
     _verb.register(app)
 
 

@@ -1,23 +1,62 @@
 """Bringing an MMDiT to another condition encoder: the least squares between what the two say of the same prompts.
 
-An MMDiT that has learned on the states of one encoder understands nothing of another's, though the same may be said in them. The
-best linear map from the new states to the old ones, put into the layer that takes them in, is where training goes on from, instead
-of learning that language anew.
+An MMDiT that has learned on the states of one encoder understands nothing of another's, though the same may be said in them.
+Training goes on from the best linear map from the new states to the old ones, put into the layer that takes them in, instead of
+learning that language anew.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from glyphflow.core.errors import ConfigError
+from glyphflow.core.errors import ConfigError, StorageError
+from glyphflow.core.files import atomic_path
+from glyphflow.core.progress import Progress
+from glyphflow.corpus.store import Corpus
+from glyphflow.generate.directory import locate
 from glyphflow.models import MMDiT
 from glyphflow.models.condition import ConditionEncoder
 
 RIDGE = 1e-3
 """Of the mean square of a state (1, they are normalised): keeps directions that no prompt uses from being blown up."""
+
+
+def align_pipeline(out: Path, mmdit: str | Path, old: str | Path, new: str | Path, corpus: Path, captions: int) -> float:
+    """Write to ``out`` the pipeline ``new`` with the MMDiT of ``mmdit``, which knows the condition encoder of ``old``.
+
+    The states compared are those of about ``captions`` captions, evenly from the rows of ``corpus``. Gives the share explained.
+    Raises :class:`StorageError` when ``out`` exists and what :func:`align_text_input` raises.
+    """
+    if Path(out).exists():
+        raise StorageError(f"{out} exists already; choose another directory or remove it first.")
+    before, after = (ConditionEncoder.from_pretrained(locate(root), torch.float32) for root in (old, new))
+    network = MMDiT.from_pretrained(locate(mmdit) / "transformer", dtype=torch.float32)
+    explained = align_text_input(network, before, after, _captions(corpus, captions))
+    with atomic_path(out) as temporary:
+        root = locate(new)
+        shutil.copytree(root, temporary, ignore=lambda folder, names: ["transformer"] if Path(folder) == root else [])
+        network.save_pretrained(temporary / "transformer")
+    return explained
+
+
+def _captions(corpus: Path, wanted: int) -> list[str]:
+    """Captions of the corpus in every language, at least ``wanted`` where it has as many."""
+    selection = Corpus.open(corpus).records(None)
+    found: list[str] = []
+    order = torch.randperm(len(selection), generator=torch.Generator().manual_seed(0)).tolist()
+    with Progress("captions", wanted, "caption") as progress:
+        for number in order:
+            told = list(selection.load(number).captions.values())
+            found += told
+            progress.advance(len(told))
+            if len(found) >= wanted:
+                break
+    return found
 
 
 @torch.no_grad()
@@ -30,8 +69,8 @@ def align_text_input(mmdit: MMDiT, old: ConditionEncoder, new: ConditionEncoder,
     for prompt, (before, after) in zip(prompts, pairs, strict=True):
         if len(before) != len(after):
             raise ConfigError(
-                f"The encoders cut {prompt!r} into {len(before)} and {len(after)} tokens; states can be compared only where they "
-                "share a tokenizer."
+                f"The encoders cut {prompt!r} into {len(before)} and {len(after)} tokens; states can be compared "
+                "only where they share a tokenizer."
             )
     y, x = (torch.cat(states).double() for states in zip(*pairs, strict=True))
     x_mean, y_mean = x.mean(0), y.mean(0)
