@@ -241,7 +241,7 @@ def evaluation_steps(settings: Settings) -> list[Step]:
 
 
 def trained_size(recipe: str) -> tuple[str, ...]:
-    """The option that asks for pictures of the size that a recipe trains on; a recipe that cannot be read is the verb's error."""
+    """The option that asks for pictures of the size that a recipe trains on; nothing for one that the verbs will refuse."""
     from glyphflow.train.recipe import MMDiTRecipe, read_recipe
 
     try:
