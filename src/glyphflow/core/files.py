@@ -58,6 +58,12 @@ def _error_number(error: BaseException | None) -> int:
     return 0
 
 
+def require_new(path: Path) -> None:
+    """Raise :class:`StorageError` where ``path`` exists: a directory that is written whole is never mixed with another."""
+    if path.exists():
+        raise StorageError(f"{path} exists already; choose another directory or remove it first.")
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling of ``path``; on success it becomes ``path`` (rename), on failure it is removed.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.resources
 import math
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -74,6 +75,11 @@ class ModelFacts(Config):
     def native_side(self) -> int:
         """Side in pixels of the square of the native area, a multiple of 16."""
         return max(16, round(math.sqrt(self.native_area) / 16) * 16)
+
+
+def copy_without(root: Path, out: Path, part: str) -> None:
+    """Copy the pipeline directory ``root`` to ``out``, all but its folder ``part``."""
+    shutil.copytree(root, out, ignore=lambda folder, names: [part] if Path(folder) == root else [])
 
 
 def index(kind: Kind, tokenizer: str, with_processor: bool) -> dict[str, object]:

@@ -135,6 +135,8 @@ class _Maker:
             raise InputError(f"The edit {task!r} takes {wanted}, and params.text has {len(self.given)}.")
         if scene.params.grid == 0:
             raise InputError("A grid of 0 is no place for the line of an edit; give grid a letter's width, as a share.")
+        self.left = (scene.params.grid or 0.0) * scene.width
+        """Where a line on the grid begins, in pixels."""
         # Fonts that the spec names decide alone, so that the picture does not depend on what else the library holds.
         listed = scene.params.fonts or scene.fonts.names()
         marks = [name for name in listed if scene.fonts.entry(name).style == "symbol"]
@@ -195,10 +197,7 @@ class _Maker:
         found = self.text(None)
         if colour is None or found is None:
             return None
-        share = self.rng.uniform(0.75, 1.0)
-        return Writing(
-            found[0], found[1], colour, place, share, self.size(found[1]), (self.scene.params.grid or 0.0) * self.scene.width
-        )
+        return Writing(*found, colour, place, self.rng.uniform(0.75, 1.0), self.size(found[1]), self.left)
 
     def size(self, face: Font) -> float | None:
         """Em size in pixels on the grid that the spec asks for, where letters are as wide as the grid; None without a grid."""
@@ -206,12 +205,12 @@ class _Maker:
         if params.grid is None:
             return None
         cjk = "cjk" in face.entry.scripts
-        return params.sizes(0.2, 0.2)[1] * scene.height if cjk else grid_size(face, params.grid * scene.width)
+        return params.sizes(0.2, 0.2)[1] * scene.height if cjk else grid_size(face, self.left)
 
     def fits(self, text: str, face: Font) -> bool:
         """Whether ``text`` stays on the canvas when it begins where the grid does."""
         size = self.size(face)
-        return size is None or face.shape(text).advance * size <= self.scene.width * (1 - (self.scene.params.grid or 0.0))
+        return size is None or face.shape(text).advance * size <= self.scene.width - self.left
 
     def text(self, face: Font | None) -> tuple[str, Font] | None:
         """A text and a face for it; with ``face``, one that it covers (the text after an edit)."""

@@ -7,18 +7,17 @@ learning that language anew.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from glyphflow.core.errors import ConfigError, StorageError
-from glyphflow.core.files import atomic_path
+from glyphflow.core.errors import ConfigError
+from glyphflow.core.files import atomic_path, require_new
 from glyphflow.core.progress import Progress
 from glyphflow.corpus.store import Corpus
-from glyphflow.generate.directory import locate
+from glyphflow.generate.directory import copy_without, locate
 from glyphflow.models import MMDiT
 from glyphflow.models.condition import ConditionEncoder
 
@@ -32,14 +31,12 @@ def align_pipeline(out: Path, mmdit: str | Path, old: str | Path, new: str | Pat
     The states compared are those of about ``captions`` captions, evenly from the rows of ``corpus``. Gives the share explained.
     Raises :class:`StorageError` when ``out`` exists and what :func:`align_text_input` raises.
     """
-    if Path(out).exists():
-        raise StorageError(f"{out} exists already; choose another directory or remove it first.")
+    require_new(Path(out))
     before, after = (ConditionEncoder.from_pretrained(locate(root), torch.float32) for root in (old, new))
     network = MMDiT.from_pretrained(locate(mmdit) / "transformer", dtype=torch.float32)
     explained = align_text_input(network, before, after, _captions(corpus, captions))
     with atomic_path(out) as temporary:
-        root = locate(new)
-        shutil.copytree(root, temporary, ignore=lambda folder, names: ["transformer"] if Path(folder) == root else [])
+        copy_without(locate(new), temporary, "transformer")
         network.save_pretrained(temporary / "transformer")
     return explained
 

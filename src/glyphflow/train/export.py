@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import torch
 
-from glyphflow.core.errors import ConfigError, InputError, StorageError
-from glyphflow.core.files import atomic_path
-from glyphflow.generate.directory import locate
+from glyphflow.core.errors import ConfigError, InputError
+from glyphflow.core.files import atomic_path, require_new
+from glyphflow.generate.directory import copy_without, locate
 from glyphflow.models import VAE, MMDiT
 from glyphflow.train.captioner import Captioner, open_captioner
 from glyphflow.train.checkpoint import Checkpoints
@@ -34,8 +33,7 @@ def export_run(run: Path, out: Path, *, average: bool = True, dtype: str = "bflo
     """
     if dtype not in _DTYPES:
         raise ConfigError(f"The type {dtype!r} cannot be written; choose {' or '.join(_DTYPES)}.")
-    if Path(out).exists():
-        raise StorageError(f"{out} exists already; choose another directory or remove it first.")
+    require_new(Path(out))
     recipe = read_training(run / RECIPE)
     checkpoints = Checkpoints(run / "checkpoints", recipe.train.keep)
     steps = checkpoints.steps()
@@ -55,7 +53,7 @@ def export_run(run: Path, out: Path, *, average: bool = True, dtype: str = "bflo
         assert isinstance(model, VAE)
         model = standardised(model, recipe)
     with atomic_path(out) as temporary:
-        shutil.copytree(root, temporary, ignore=lambda folder, names: [part] if Path(folder) == root else [])
+        copy_without(root, temporary, part)
         network = model.language if isinstance(model, Captioner) else model
         network.to(_DTYPES[dtype]).save_pretrained(temporary / part)
     return steps[-1]

@@ -30,8 +30,7 @@ from transformers import Qwen2_5_VLConfig
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLForConditionalGeneration
 
 from glyphflow.core.config import to_dict
-from glyphflow.core.errors import StorageError
-from glyphflow.core.files import atomic_path, write_json
+from glyphflow.core.files import atomic_path, require_new, write_json
 from glyphflow.core.hardware import require
 from glyphflow.core.hashing import derive_seed
 from glyphflow.core.progress import Progress
@@ -64,8 +63,7 @@ def init_nano(directory: Path, seed: int = 0, captions: int = 4000, *, side: int
     ``demo`` extra. Raises :class:`StorageError` when ``directory`` exists already.
     """
     directory = Path(directory)
-    if directory.exists():
-        raise StorageError(f"{directory} exists already; choose another directory or remove it first.")
+    require_new(directory)
     fonts = FontLibrary.from_manifest()
     texts, pictures = _samples(fonts, captions, seed)
     tokenizer = build_tokenizer([*texts, *_fixed_texts() * 10])
