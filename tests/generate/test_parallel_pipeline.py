@@ -123,8 +123,14 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def alone(directory: Path) -> dict[str, Any]:
+    """With one thread, as each of the several processes has: the order of sums inside one product depends on how many share it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     torch.manual_seed(100)
-    return make(str(directory), None)
+    try:
+        return make(str(directory), None)
+    finally:
+        torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
