@@ -235,6 +235,15 @@ def test_what_the_first_steps_need_is_encoded_first_whatever_the_caches_are_call
     assert "a" in caches(0.2, 8)[:8]  # held-out ones of a late stage are needed from the start
 
 
+def test_reconstructions_are_encoded_for_the_records_that_such_a_step_shows_and_for_no_others() -> None:
+    source = feed((10, config()), (6, config(tasks={"t2i": 0.5, "i2i": 0.5}, heldout_share=0.2)))
+    shown = {one for step in range(16) if source.picks(step)[0].task == "i2i" for one in source.record_ids(step)}
+    shown |= {one for batch in source.heldout(8) if batch.tasks[0] == "i2i" for one in batch.ids}
+    wanted = {records.ids[index]: copied for _, records, _, index, copied in source.needs(8)}
+    assert 12 <= len(shown) < len(wanted) / 2 and {one for one, copied in wanted.items() if copied} == shown
+    assert not any(copied for *_, copied in feed((10, config())).needs(8))
+
+
 def test_a_source_of_one_size_serves_that_resolution_alone() -> None:
     """And its share of the others goes to its neighbours."""
     sizes = [{"area": 4096, "batch_size": 4}, {"area": 16384, "batch_size": 2}]

@@ -123,7 +123,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def alone(directory: Path) -> dict[str, Any]:
-    """With one thread, as each of the several processes has: the order of sums inside one product depends on how many share it."""
+    """With one thread, as each of the several processes: how many share a product decides the order of its sums."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     torch.manual_seed(100)

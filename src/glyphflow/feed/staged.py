@@ -150,9 +150,10 @@ class StagedFeed:
     def needs(self, heldout: int) -> Iterator[Need]:
         """Every record of every source and area once.
 
-        First the records of ``heldout`` held-out samples, then those of step after step, then what no step reaches.
+        First the records of ``heldout`` held-out samples, then those of step after step, then what no step reaches. The
+        reconstruction is wanted of those records only that a step of the task i2i reaches.
         """
-        copies = any(segment.settings.tasks.get("i2i", 0) > 0 for segment in self.segments)
+        copied = self._copied(heldout)
         met: dict[tuple[str, int], set[str]] = {}
 
         def fresh(stretch: Stretch, stream: Stream, members: Iterable[int]) -> Iterator[tuple[Source, Records, int, int, bool]]:
@@ -161,7 +162,7 @@ class StagedFeed:
             for index in members:
                 if records.ids[index] not in known:
                     known.add(records.ids[index])
-                    yield source, records, area, index, copies
+                    yield source, records, area, index, (source.title, area, index) in copied
 
         for stretch, stream, members in self._heldout(heldout):
             yield from fresh(stretch, stream, members)
@@ -174,6 +175,23 @@ class StagedFeed:
         for stretch in stretches:
             for stream in [*stretch.streams, *stretch.heldout_streams()]:
                 yield from fresh(stretch, stream, stream.members.tolist())
+
+    def _copied(self, heldout: int) -> set[tuple[str, int, int]]:
+        """(source, area, place) of the records that a step or a held-out sample shows as their own reconstruction: their texts
+        see the picture, which costs as much as all else of a record, so nobody else's are made."""
+        if not any(settings.tasks.get("i2i", 0) > 0 for _, settings in self._spans):
+            return set()
+        taken = [(stretch, stream, members) for stretch, stream, members in self._heldout(heldout) if stream.task == "i2i"]
+        for step in range(sum(segment.steps for segment in self.segments)):
+            stretch = self._stretch(step)
+            stream, picks = stretch.picks(step)
+            if stream.task == "i2i":
+                taken.append((stretch, stream, [int(stream.members[pick.member]) for pick in picks]))
+        return {
+            (stretch.source(stream).title, stream.resolution.area, index)
+            for stretch, stream, members in taken
+            for index in members
+        }
 
     def stop(self) -> None:
         """Wait no longer for records that a cache does not have yet: whoever waits gets an error."""
