@@ -79,8 +79,9 @@ def render(
         if part.optional and (font := part.missing_font()):
             typer.echo(f"Left out {part.name}: the font {font} is not on this machine.")
             continue
-        added += add_specs(store, part.name, part.specs())
-        count += part.count
+        specs = part.specs()
+        added += add_specs(store, part.name, specs)
+        count += len(specs)
     typer.echo(f"{added} new renders, {count} in all.")
 
 
