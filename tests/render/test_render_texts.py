@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import random
 import re
 
@@ -27,13 +28,13 @@ def test_splits_are_disjoint_and_about_one_in_ten() -> None:
 def test_training_text_never_contains_a_held_out_word() -> None:
     rng = random.Random(5)
     held = set(english_words("heldout"))
-    for level in ("word", "phrase", "line", "paragraph"):
+    for level in ("balanced", "word", "phrase", "line", "paragraph"):
         for _ in range(300):
             text = sample_text(rng, "en", level, "train")
             assert not held & set(re.findall("[a-z]+", text.lower())), text
 
 
-@pytest.mark.parametrize("level", ["char", "word", "phrase", "line", "paragraph"])
+@pytest.mark.parametrize("level", ["char", "balanced", "word", "phrase", "line", "paragraph"])
 def test_levels_give_what_they_say(level: str) -> None:
     rng = random.Random(1)
     for _ in range(100):
@@ -46,6 +47,19 @@ def test_levels_give_what_they_say(level: str) -> None:
         if level in ("line", "paragraph"):
             assert english[-1] in ".?" and chinese[-1] in "。？" and english[0] == english[0].upper()
         assert "{" not in english
+
+
+def test_balanced_texts_show_every_character_alike() -> None:
+    """12,000 characters of 990, 9,000 letters of 26: rare ones are within five deviations of the mean."""
+    rng = random.Random(3)
+    chinese = [sample_text(rng, "zh", "balanced", "train") for _ in range(4800)]
+    seen = collections.Counter("".join(chinese))
+    mean = sum(seen.values()) / len(chinese_characters("train") + chinese_characters("heldout"))
+    assert not set(chinese_characters("heldout")) & set(chinese) and not any(is_heldout(text) for text in chinese)
+    low = [char for char in chinese_characters("train") if seen[char] < mean - 5 * mean**0.5]
+    assert not low and len(set(seen)) >= 980 and {len(text) for text in chinese} == {1, 2, 3, 4}
+    letters = collections.Counter("".join(sample_text(rng, "en", "balanced", "train") for _ in range(1500)).lower())
+    assert len(letters) == 26 and max(letters.values()) < 1.5 * min(letters.values())
 
 
 def test_the_same_stream_gives_the_same_text() -> None:

@@ -12,7 +12,7 @@ from glyphflow.core.config import Config
 from glyphflow.core.errors import InputError
 
 Language = Literal["en", "zh", "mixed"]
-Level = Literal["char", "word", "phrase", "line", "paragraph"]
+Level = Literal["char", "balanced", "word", "phrase", "line", "paragraph"]
 Split = Literal["train", "heldout", "demo"]
 
 

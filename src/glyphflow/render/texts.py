@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -110,8 +111,9 @@ def _of_split(words: list[str], split: Split) -> tuple[str, ...]:
 def sample_text(rng: random.Random, language: Language, level: Level, split: Split = "train") -> str:
     """One text without line breaks.
 
-    ``level``: "char" (a letter, a digit or a Chinese character), "word", "phrase" (two words or so), "line" (a sentence) or
-    "paragraph" (four to eight sentences). "mixed" gives an English and a Chinese text side by side. The words are of ``split``
+    ``level``: "char" (a letter, a digit or a Chinese character), "balanced" (characters that make no word, each as often as any
+    other, for what frequent words leave rare), "word", "phrase" (two words or so), "line" (a sentence) or "paragraph" (four to
+    eight sentences). "mixed" gives an English and a Chinese text side by side. The words are of ``split``
     ("demo" has the words of "train"); frequent words come more often, rare ones often enough to be learnt.
     """
     if language == "mixed":
@@ -138,6 +140,8 @@ def weave(rng: random.Random, characters: str, language: Language) -> list[str]:
 
 def _english(rng: random.Random, level: Level, split: Split) -> str:
     words = english_words(split)
+    if level == "balanced":
+        return _balanced(rng, "abcdefghijklmnopqrstuvwxyz", rng.randint(3, 9), split, cased=True)
     if level == "char":
         return rng.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789")
     if level == "word":
@@ -151,6 +155,8 @@ def _english(rng: random.Random, level: Level, split: Split) -> str:
 
 def _chinese(rng: random.Random, level: Level, split: Split) -> str:
     words = chinese_words(split)
+    if level == "balanced":
+        return _balanced(rng, chinese_characters("train") + chinese_characters("heldout"), rng.randint(1, 4), split)
     if level == "char":
         return _pick(rng, chinese_characters(split))
     if level == "word":
@@ -159,6 +165,14 @@ def _chinese(rng: random.Random, level: Level, split: Split) -> str:
     if level == "phrase":
         return _filled(rng, ZH_PHRASES, ZH_SLOTS, words) if rng.random() < 0.5 else _pick(rng, words) + _pick(rng, words)
     return _filled(rng, ZH_PATTERNS, ZH_SLOTS, words)
+
+
+def _balanced(rng: random.Random, characters: Sequence[str], count: int, split: Split, cased: bool = False) -> str:
+    """``count`` of ``characters``, all alike likely, as a text of the split: what is held out is the combination."""
+    while True:
+        text = "".join(rng.choices(characters, k=count))
+        if is_heldout(text) == (split == "heldout") and not _BLOCKED.fullmatch(text) and not _BLOCKED_ZH.search(text):
+            return _cased(rng, text) if cased else text
 
 
 def _pick(rng: random.Random, words: tuple[str, ...]) -> str:
