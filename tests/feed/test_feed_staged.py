@@ -236,10 +236,11 @@ def test_what_the_first_steps_need_is_encoded_first_whatever_the_caches_are_call
 
 
 def test_reconstructions_are_encoded_for_the_records_that_such_a_step_shows_and_for_no_others() -> None:
-    source = feed((10, config()), (6, config(tasks={"t2i": 0.5, "i2i": 0.5}, heldout_share=0.2)))
+    cached = {"sources": [{"name": "a", "corpus": "a", "cache": "a"}]}
+    source = feed((10, config(**cached)), (6, config(tasks={"t2i": 0.5, "i2i": 0.5}, heldout_share=0.2, **cached)))
     shown = {one for step in range(16) if source.picks(step)[0].task == "i2i" for one in source.record_ids(step)}
     shown |= {one for batch in source.heldout(8) if batch.tasks[0] == "i2i" for one in batch.ids}
-    wanted = {records.ids[index]: copied for _, records, _, index, copied in source.needs(8)}
+    wanted = {block.records.ids[index]: block.copies for block in feed_blocks(source, 8) for index in block.members}
     assert 12 <= len(shown) < len(wanted) / 2 and {one for one, copied in wanted.items() if copied} == shown
     assert not any(copied for *_, copied in feed((10, config())).needs(8))
 

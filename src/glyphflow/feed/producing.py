@@ -79,13 +79,13 @@ def encode_feed(
 def feed_blocks(feed: StagedFeed, heldout: int) -> list[Block]:
     """The records of a feed in blocks, by the step that needs the first of each."""
     blocks: list[Block] = []
-    growing: dict[tuple[Path, int], tuple[Block, list[int]]] = {}
+    growing: dict[tuple[Path, int, bool], tuple[Block, list[int]]] = {}
     for source, records, area, index, copies in feed.needs(heldout):
-        key = (cache_path(source), area)
+        key = (cache_path(source), area, copies)
         block, members = growing.get(key, (None, []))
         if block is None or block.records is not records or len(members) == SHARD_RECORDS:
             members = []
-            blocks.append(Block(*key, records, members, copies))
+            blocks.append(Block(*key[:2], records, members, copies))
             growing[key] = blocks[-1], members
         members.append(index)
     return blocks
