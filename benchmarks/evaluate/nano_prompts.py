@@ -4,7 +4,7 @@
 
 Everything is drawn by seeds that follow from its name, nothing is picked by hand: running this again gives the same files byte
 by byte. Words are those that training never draws (split "heldout"), prompts are phrased as captions of the training corpora
-are, and the emoji are the sixty that the recipe nano-words-256-corpus teaches.
+are, and the emoji are the sixty that the recipe nano-emoji-256-corpus teaches.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def others(fonts: FontLibrary) -> list[str]:
 
 def sixty() -> list[str]:
     """The emoji that the family is taught."""
-    [entry] = [entry for entry in load_recipe("nano-words-256-corpus").render if entry.name == "emoji"]
+    [entry] = [entry for entry in load_recipe("nano-emoji-256-corpus").render if entry.name == "emoji"]
     return [str(code) for code in entry.params["emoji"]]
 
 
