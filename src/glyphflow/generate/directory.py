@@ -104,8 +104,9 @@ def read_kind(root: Path) -> Kind:
 def require_kind(kind: Kind, verb: str, wanted: Sequence[Kind]) -> None:
     """Refuse to ``verb`` with a model of another kind than ``wanted``."""
     if kind not in wanted:
+        article = "an" if kind.startswith("e") else "a"
         raise InputError(
-            f"This is a {kind} model ({_CLASSES[kind]}) and {verb} needs {' or '.join(wanted)}; use one such as "
+            f"This is {article} {kind} model ({_CLASSES[kind]}) and {verb} needs {' or '.join(wanted)}; use one such as "
             f"{_EXAMPLES[wanted[-1]]}."
         )
 
