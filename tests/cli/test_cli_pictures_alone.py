@@ -35,11 +35,20 @@ def test_nano_and_the_same_file_in_another_process() -> None:
     assert Path("out-again.png").read_bytes() == Path("out.png").read_bytes()
 
 
+def test_nano_edits_a_picture() -> None:
+    photo(64, 64, 0).save("a.png")
+    done = process("edit", "Change the background to red.", "--image", "a.png", "--steps", "2", "--device", "cpu")
+    assert (done.returncode, done.stdout) == (0, "out.png\n"), done.stderr
+    found = read_metadata(Path("out.png"))
+    assert (found.model, found.task) == ("nano", "edit")
+
+
 def test_a_mistake_is_one_sentence_and_exit_code_1() -> None:
     photo(40, 40, 0).save("a.png")
-    done = process("edit", "make it red", "--image", "a.png")
+    done = process("layers", "a.png")
     assert done.returncode == 1
-    assert done.stderr.strip().splitlines()[-1].startswith("This is a t2i model (QwenImagePipeline) and edit needs edit")
+    said = done.stderr.strip().splitlines()[-1]
+    assert said.startswith("This is an edit model (QwenImageEditPipeline) and layers needs layered")
     assert "Traceback" not in done.stderr and not Path("out.png").exists()
 
 
