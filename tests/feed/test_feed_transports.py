@@ -282,6 +282,6 @@ def test_other_encoders_and_other_captions_than_the_cache_has_are_noticed(
     row = records.selection.rows[0]  # type: ignore[union-attr]
     assert feed.record_ids(0) == StagedFeed(stages(corpus, cache), 1).record_ids(0)
     records.captions[0]["raw_en"] = "something else"  # type: ignore[index]
-    block = producing.Block(cache, AREA, records, range(len(records.ids)), True)
+    block = producing.Block(cache, AREA, records, range(len(records.ids)), copies=False)
     changed = producing._missing(block, producing.LatentCache(cache, AREA))
     assert changed == [0] and records.ids[0] == row.id
