@@ -76,7 +76,8 @@ class Library:
     fingerprint = "f"
 
     def records(self, source: Source, view: str | None, area: int) -> Records:
-        chosen = Library(self.count if view is None else int(view))
+        chosen = Library(self.count if view in (None, "backwards") else int(view))  # type: ignore[arg-type]
+        chosen.ids = chosen.ids[::-1] if view == "backwards" else chosen.ids
         return selection_records(source.title, chosen)  # type: ignore[arg-type]
 
     def content(self, source: Source, records: Records, area: int) -> Library:
@@ -237,7 +238,8 @@ def test_what_the_first_steps_need_is_encoded_first_whatever_the_caches_are_call
 
 def test_reconstructions_are_encoded_for_the_records_that_such_a_step_shows_and_for_no_others() -> None:
     cached = {"sources": [{"name": "a", "corpus": "a", "cache": "a"}]}
-    source = feed((10, config(**cached)), (6, config(tasks={"t2i": 0.5, "i2i": 0.5}, heldout_share=0.2, **cached)))
+    copying = config(tasks={"t2i": 0.5, "i2i": 0.5}, heldout_share=0.2, view="backwards", **cached)
+    source = feed((10, config(**cached)), (6, copying))  # the same record has another place in another view
     shown = {one for step in range(16) if source.picks(step)[0].task == "i2i" for one in source.record_ids(step)}
     shown |= {one for batch in source.heldout(8) if batch.tasks[0] == "i2i" for one in batch.ids}
     wanted = {block.records.ids[index]: block.copies for block in feed_blocks(source, 8) for index in block.members}

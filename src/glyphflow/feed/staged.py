@@ -162,7 +162,7 @@ class StagedFeed:
             for index in members:
                 if records.ids[index] not in known:
                     known.add(records.ids[index])
-                    yield source, records, area, index, (source.title, area, index) in copied
+                    yield source, records, area, index, (source.title, area, records.ids[index]) in copied
 
         for stretch, stream, members in self._heldout(heldout):
             yield from fresh(stretch, stream, members)
@@ -176,8 +176,8 @@ class StagedFeed:
             for stream in [*stretch.streams, *stretch.heldout_streams()]:
                 yield from fresh(stretch, stream, stream.members.tolist())
 
-    def _copied(self, heldout: int) -> set[tuple[str, int, int]]:
-        """(source, area, place) of the records that a step or a held-out sample shows as their own reconstruction: their texts
+    def _copied(self, heldout: int) -> set[tuple[str, int, str]]:
+        """(source, area, id) of the records that a step or a held-out sample shows as their own reconstruction: their texts
         see the picture, which costs as much as all else of a record, so nobody else's are made."""
         if not any(settings.tasks.get("i2i", 0) > 0 for _, settings in self._spans):
             return set()
@@ -188,7 +188,7 @@ class StagedFeed:
             if stream.task == "i2i":
                 taken.append((stretch, stream, [int(stream.members[pick.member]) for pick in picks]))
         return {
-            (stretch.source(stream).title, stream.resolution.area, index)
+            (stretch.source(stream).title, stream.resolution.area, stretch.records(stream).ids[index])
             for stretch, stream, members in taken
             for index in members
         }
