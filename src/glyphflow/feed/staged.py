@@ -164,15 +164,10 @@ class StagedFeed:
                     known.add(records.ids[index])
                     yield source, records, area, index, (source.title, area, records.ids[index]) in copied
 
-        for stretch, stream, members in self._heldout(heldout):
+        for stretch, stream, members in self._shown(heldout):
             yield from fresh(stretch, stream, members)
-        stretches = [self._stretch(start) for start, _ in self._spans]
-        for step in range(sum(segment.steps for segment in self.segments)):
-            stretch = self._stretch(step)
-            stream, picks = stretch.picks(step)
-            members = [int(stream.members[pick.member]) for pick in picks]
-            yield from fresh(stretch, stream, members)
-        for stretch in stretches:
+        for start, _ in self._spans:
+            stretch = self._stretch(start)
             for stream in [*stretch.streams, *stretch.heldout_streams()]:
                 yield from fresh(stretch, stream, stream.members.tolist())
 
@@ -181,17 +176,20 @@ class StagedFeed:
         see the picture, which costs as much as all else of a record, so nobody else's are made."""
         if not any(settings.tasks.get("i2i", 0) > 0 for _, settings in self._spans):
             return set()
-        taken = [(stretch, stream, members) for stretch, stream, members in self._heldout(heldout) if stream.task == "i2i"]
+        return {
+            (stretch.source(stream).title, stream.resolution.area, stretch.records(stream).ids[index])
+            for stretch, stream, members in self._shown(heldout)
+            if stream.task == "i2i"
+            for index in members
+        }
+
+    def _shown(self, heldout: int) -> Iterator[tuple[Stretch, Stream, list[int]]]:
+        """The places of the records of ``heldout`` held-out samples, then of step after step."""
+        yield from self._heldout(heldout)
         for step in range(sum(segment.steps for segment in self.segments)):
             stretch = self._stretch(step)
             stream, picks = stretch.picks(step)
-            if stream.task == "i2i":
-                taken.append((stretch, stream, [int(stream.members[pick.member]) for pick in picks]))
-        return {
-            (stretch.source(stream).title, stream.resolution.area, stretch.records(stream).ids[index])
-            for stretch, stream, members in taken
-            for index in members
-        }
+            yield stretch, stream, [int(stream.members[pick.member]) for pick in picks]
 
     def stop(self) -> None:
         """Wait no longer for records that a cache does not have yet: whoever waits gets an error."""
