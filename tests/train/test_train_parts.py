@@ -12,6 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from glyphflow.core.errors import ConfigError
+from glyphflow.core.hardware import multiplies_bfloat16
 from glyphflow.core.hashing import derive_seed
 from glyphflow.feed.batches import EncodedBatch, PixelBatch
 from glyphflow.models import MMDiT, MMDiTConfig
@@ -144,6 +145,15 @@ def test_learning_rate_warms_up_and_follows_the_cosine_to_its_floor() -> None:
     assert learning_rate(60, settings) == pytest.approx(2.0 * (0.1 + 0.9 * 0.5))
     assert learning_rate(110, settings) == pytest.approx(0.2)
     assert learning_rate(90, settings.model_copy(update={"schedule": "constant"})) == 2.0
+
+
+def test_passes_are_in_bfloat16_where_that_is_multiplied_or_asked_for() -> None:
+    cpu = torch.device("cpu")
+    best = torch.bfloat16 if multiplies_bfloat16(cpu) else torch.float32
+    assert TrainConfig(steps=1).computed_in(cpu) == best
+    assert TrainConfig(steps=1, compute_dtype="bfloat16").computed_in(cpu) == torch.bfloat16
+    assert TrainConfig(steps=1, compute_dtype="float32").computed_in(cpu) == torch.float32
+    assert TrainConfig(steps=1, weights="bfloat16").computed_in(cpu) == torch.bfloat16
 
 
 def test_average_follows_its_recurrence_and_swaps_exactly() -> None:

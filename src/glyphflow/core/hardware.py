@@ -35,7 +35,19 @@ def default_dtype(device: torch.device) -> torch.dtype:
 
     if device.type != "cuda":
         return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return torch.bfloat16 if multiplies_bfloat16(device) else torch.float16
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether ``device`` has instructions that multiply bfloat16 matrices: most cards, few CPUs (AVX-512 BF16 or AMX).
+
+    Elsewhere PyTorch rounds element by element: on two cores with AVX2 alone, 0.9 instead of 137 GFLOP/s in float32.
+    """
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def peak_memory_bytes() -> int:

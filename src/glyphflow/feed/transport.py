@@ -100,7 +100,7 @@ def encoded_plan(
     seed: int,
     *,
     encoders: Path | None = None,
-    compute_dtype: Literal["float32", "bfloat16"] = "float32",
+    compute_dtype: torch.dtype = torch.float32,
     devices: Sequence[str] = ("cpu",),
 ) -> FeedPlan:
     """The plan of a :class:`StagedFeed`: from caches, or with the ``encoders`` of a pipeline directory.
@@ -109,7 +109,7 @@ def encoded_plan(
     """
     arguments: dict[str, Any] = {"segments": [to_dict(segment) for segment in segments], "seed": seed}
     if encoders is not None:
-        live = {"encoders": str(encoders), "compute_dtype": compute_dtype, "devices": list(devices)}
+        live = {"encoders": str(encoders), "compute_dtype": str(compute_dtype).removeprefix("torch."), "devices": list(devices)}
         return FeedPlan("glyphflow.feed.transport:open_live", arguments | live)
     return FeedPlan("glyphflow.feed.transport:open_cached", arguments)
 

@@ -23,7 +23,7 @@ from glyphflow.models import ConditionEncoder
 from glyphflow.train.loop import Loop
 from glyphflow.train.parallel import World
 from glyphflow.train.recipe import CaptionerRecipe
-from glyphflow.train.run import check_recipe, compute_dtype, joined, save_recipe
+from glyphflow.train.run import check_recipe, joined, save_recipe
 
 _MOST_WORDS = 512  # tokens of a reply that is compared with the truth
 
@@ -95,7 +95,7 @@ def train_captioner(recipe: CaptionerRecipe) -> None:
         )
         heldout = [batch.to(world.device) for batch in plan.open().heldout(settings.heldout_samples)]
         Loop(
-            world.apply(model, compute_dtype(settings)),
+            world.apply(model, settings.computed_in(world.device)),
             next_token,
             lambda start: open_transport(
                 settings.transport or "local",

@@ -312,7 +312,7 @@ def open_low_memory(transformer: Path, device: torch.device, settings: RunConfig
     that contradict each other.
     """
     _check(settings)
-    dtype = torch.bfloat16 if settings.compute_dtype == "bfloat16" else torch.float32
+    dtype = settings.computed_in(device)
     model = MMDiT.from_pretrained(transformer, dtype, quantize=settings.base)
     trained = inject_lora(model, settings.lora, seed) if settings.lora else model.requires_grad_(True)
     words: dict[str | int, int] = {"none": 0, "full": 1}
@@ -330,11 +330,11 @@ def _check(settings: RunConfig) -> None:
         raise ConfigError(
             f"train.base is {settings.base} and all weights are trained, which integers cannot be; add lora, or drop base."
         )
-    if settings.weights != "bfloat16" or settings.compute_dtype != "bfloat16" or settings.optimizer == "adamw":
+    if settings.weights != "bfloat16" or settings.compute_dtype == "float32" or settings.optimizer == "adamw":
         raise ConfigError(
             "Training all weights on a card that does not hold them needs train.weights and train.compute_dtype bfloat16 and "
-            f"the optimizer adamw8bit or adafactor, and they are {settings.weights}, {settings.compute_dtype} and "
-            f"{settings.optimizer}."
+            "the optimizer adamw8bit or adafactor, and they are "
+            f"{settings.weights}, {settings.compute_dtype or 'left open'} and {settings.optimizer}."
         )
     if settings.accumulate > 1 or settings.micro_batch or settings.micro_tokens:
         raise ConfigError(

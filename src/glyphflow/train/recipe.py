@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from glyphflow.core.config import Config, load_config, parse_yaml, to_dict
 from glyphflow.core.errors import ConfigError
+from glyphflow.core.hardware import multiplies_bfloat16
 from glyphflow.feed.settings import FeedSettings, Resolution, Source, Weights
 from glyphflow.train.lora import LoRAConfig
 from glyphflow.train.parallel import ParallelConfig
+
+if TYPE_CHECKING:
+    import torch
 
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -84,8 +88,9 @@ class RunConfig(Config):
 
     init_from: str = "nano"
     """A pipeline directory in the released layout, or ``nano`` for the weights that ship with the package."""
-    compute_dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    """Precision of the forward and backward pass; parameters, gradients, optimizer and EMA are float32 in any case."""
+    compute_dtype: Literal["bfloat16", "float32"] | None = None
+    """Precision of the forward and backward pass; parameters, gradients, optimizer and EMA are float32 in any case. None:
+    bfloat16 where the device multiplies it in hardware (and with ``weights: bfloat16``), else float32."""
     device: str | None = None
     micro_batch: Positive | None = None
     """Samples that a process computes at once; None: its whole share of a step. Gradients add up, the result stays."""
@@ -125,6 +130,14 @@ class RunConfig(Config):
     """Report to Weights & Biases, too; WANDB_PROJECT and WANDB_MODE are its own settings."""
     peak_flops: float | None = Field(default=None, gt=0)
     """Dense operations a second of one device; None: from the table of cards, or measured on a CPU."""
+
+    def computed_in(self, device: torch.device) -> torch.dtype:
+        """The precision of the passes on ``device``."""
+        import torch
+
+        low = self.weights == "bfloat16" or multiplies_bfloat16(device)
+        named = self.compute_dtype or ("bfloat16" if low else "float32")
+        return torch.bfloat16 if named == "bfloat16" else torch.float32
 
 
 class TrainConfig(RunConfig):

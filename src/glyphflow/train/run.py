@@ -132,7 +132,7 @@ def _network(recipe: MMDiTRecipe | Curriculum, root: Path, world: World) -> Netw
                 f"{'begins from scratch' if scratch else f'has {world.size} processes'}; leave them out."
             )
         opened = open_low_memory(root / "transformer", world.device, train, seed)
-        world.compute_in(compute_dtype(train))
+        world.compute_in(train.computed_in(world.device))
         adapter = opened.trained if train.lora else None
         return Network(opened.model, opened.model.config, adapter, None if train.lora else opened.low)
     wanted = recipe.model if isinstance(recipe, Curriculum) else None
@@ -156,7 +156,7 @@ def _network(recipe: MMDiTRecipe | Curriculum, root: Path, world: World) -> Netw
     model.requires_grad_(True)
     if train.lora:
         inject_lora(model, train.lora, seed)
-    laid_out = world.apply(model, compute_dtype(train), weights)
+    laid_out = world.apply(model, train.computed_in(world.device), weights)
     return Network(laid_out, model.config, TrainedLoRA(laid_out) if train.lora else None, None)
 
 
@@ -234,7 +234,7 @@ class RunFeed:
         if self._kind == "files":
             return encoded_plan(segments, seed)
         device = "cuda" if self._kind == "ray" and self._world.device.type == "cuda" else str(self._world.device)
-        dtype = self._recipe.train.compute_dtype
+        dtype = self._recipe.train.computed_in(self._world.device)
         return encoded_plan(segments, seed, encoders=self._root, compute_dtype=dtype, devices=(device,))
 
     def _producers(self, step: int) -> Producers:
@@ -260,13 +260,8 @@ def joined(out: Path, settings: RunConfig) -> Iterator[World]:
             world.close()
 
 
-def compute_dtype(settings: RunConfig) -> torch.dtype:
-    """What the passes are computed in."""
-    return torch.bfloat16 if settings.compute_dtype == "bfloat16" else torch.float32
-
-
 def _measured_peak(world: World, settings: RunConfig) -> float | None:
-    return matrix_rate(world.device, compute_dtype(settings)) if world.device.type == "cpu" else None
+    return matrix_rate(world.device, settings.computed_in(world.device)) if world.device.type == "cpu" else None
 
 
 def _previews(recipe: MMDiTRecipe | Curriculum, world: World) -> Preview | None:
@@ -286,7 +281,7 @@ def encode_sources(
     what is there with its checksums.
     """
     device = pick_device(recipe.train.device)
-    encoders = Encoders(locate(recipe.train.init_from), device, compute_dtype(recipe.train))
+    encoders = Encoders(locate(recipe.train.init_from), device, recipe.train.computed_in(device))
     log = AmendmentLog(recipe.out / AMENDMENTS)
     feed = StagedFeed(course_of(recipe).segments, recipe.seed, log.read())
     return list(encode_feed(feed, encoders, recipe.train.heldout_samples, part, check=check).items())

@@ -19,7 +19,7 @@ from glyphflow.train.loop import Feed, Loop
 from glyphflow.train.objectives import predicted_elements
 from glyphflow.train.parallel import World
 from glyphflow.train.recipe import VAERecipe
-from glyphflow.train.run import FEED_LOG, check_recipe, compute_dtype, joined, save_recipe
+from glyphflow.train.run import FEED_LOG, check_recipe, joined, save_recipe
 from glyphflow.train.vae import Reader, Reconstruction, latent_statistics
 from glyphflow.train.vae_loss import open_perceptual, vae_loss
 
@@ -40,7 +40,7 @@ def train_vae(recipe: VAERecipe, read: Reader | None = None) -> None:
         perceptual = open_perceptual(recipe.objective, world.device)
         seen = Reconstruction(perceptual, read if world.is_main else None, recipe.ocr_pictures)
         Loop(
-            world.apply(vae, compute_dtype(recipe.train)),
+            world.apply(vae, recipe.train.computed_in(world.device)),
             functools.partial(
                 vae_loss, objective=recipe.objective, perceptual=perceptual, frozen_encoder=recipe.trained == "decoder"
             ),
