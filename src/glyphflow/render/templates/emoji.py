@@ -28,7 +28,8 @@ def draw(scene: Scene) -> Rendered:
     x0, y0, x1, y1 = run.ink if run.ink[2] > run.ink[0] else (0.0, -font.ascent, run.advance, font.descent)
     low, high = scene.params.sizes(0.55, 0.9)
     share = rng.uniform(low, high)
-    size = min(share * scene.height / (y1 - y0), share * scene.width / (x1 - x0))
+    # Of the shorter side, so that an emoji is as large on a strip as on the square of which the strip is the middle.
+    size = share * min(scene.width, scene.height) / max(x1 - x0, y1 - y0)
     width, height = (x1 - x0) * size, (y1 - y0) * size
     left = scene.width * _MARGIN + (scene.width * (1 - 2 * _MARGIN) - width) * (
         0.5 + 0.25 * scene.params.jitter * rng.uniform(-1, 1)
