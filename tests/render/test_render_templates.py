@@ -172,6 +172,19 @@ def test_no_default_font_is_held_out(library: FontLibrary) -> None:
         assert {line.font for line in render(spec, library).lines} <= allowed
 
 
+@pytest.mark.parametrize("code", ["1f41f", "2709", "1f4a1"])  # two wider than tall, one taller
+def test_a_strip_shows_the_middle_of_its_square(library: FontLibrary, code: str) -> None:
+    params = {"emoji": [code], "background": "plain", "jitter": 0.0}
+    strip, square = (
+        render(RenderSpec("emoji", 3, 256, height, params | {"min_size": 64 / height, "max_size": 64 / height}), library).image
+        for height in (96, 256)
+    )
+    x0, y0, x1, y1 = (95, 95, 161, 161)  # four tokens of 16 px each way, and a pixel of soft edge
+    ink = (square != square[0, 0]).any(-1)
+    assert ink.any() and not (ink[:y0].any() or ink[y1:].any() or ink[:, :x0].any() or ink[:, x1:].any())
+    np.testing.assert_array_equal(strip, square[80:176])
+
+
 def test_emoji_is_drawn_in_its_box_and_named(library: FontLibrary) -> None:
     for split in ("train", "heldout", "demo"):
         names = {one.codepoints: one for one in emoji_catalogue(split)}
