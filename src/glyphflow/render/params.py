@@ -25,7 +25,8 @@ class Params(Config):
     emoji: code points as "1f34e" or "1f468-200d-1f373", one is chosen. palette: English colour names. min_size, max_size:
     em size of the text as a share of the canvas height, or longer side of the emoji as one of the canvas's shorter side.
     min_lines, max_lines, jitter: at least and at most this many sampled lines, and how far from the middle they may stand
-    (0 to 1), where the layout is free; a curriculum begins with one line in the middle. grid: lines of em size max_size on fixed baselines, from this share of
+    (0 to 1), where the layout is free; a curriculum begins with one line in the middle. grid: lines of em size max_size on
+    fixed baselines, from this share of
     the width on; with a monospaced face each character then keeps to its own pixels; of two lines the Latin one has letters
     as wide as that share. In an edit, the line that is edited. phrasing: "text-first" takes only captions that begin with
     the text, "styled" only those that name the kind of typeface, "lines" those that quote two lines one by one. photos:
