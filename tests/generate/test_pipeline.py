@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,18 @@ def test_bf16_latents_are_the_reference_pipelines_to_the_bit(directory: Path) ->
     first, second = (p(**call, generator=seeded(3)).images for p in (ours.generate, theirs))
     assert first.dtype == torch.bfloat16
     assert torch.equal(first, second)
+
+
+def test_a_model_says_how_strong_its_guidance_is(pipeline: Pipeline, tmp_path: Path) -> None:
+    assert pipeline.facts.default_true_cfg_scale == 4.0  # of released weights, which say nothing
+    told = tmp_path / "model"
+    pipeline.save_pretrained(told)
+    facts = json.loads((told / "glyphflow.json").read_text())
+    (told / "glyphflow.json").write_text(json.dumps(facts | {"default_true_cfg_scale": 2.0}))
+    call = {"prompt": "HI", "num_inference_steps": 2, "output_type": "pt"}
+    alone = Pipeline.from_pretrained(told, device="cpu").generate(**call, generator=seeded(1)).images
+    two, four = (pipeline.generate(**call, true_cfg_scale=scale, generator=seeded(1)).images for scale in (2.0, 4.0))
+    assert torch.equal(alone, two) and not torch.equal(alone, four)
 
 
 def test_prompts_equal_the_reference_pipeline(pipeline: Pipeline, reference: Any) -> None:

@@ -101,7 +101,9 @@ def _register_sample(group: typer.Typer) -> None:
         data: Annotated[Path | None, typer.Option(help=DATA)] = None,
         limit: Annotated[int | None, typer.Option(min=1, help=LIMIT)] = None,
         steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps (default: the model's own).")] = None,
-        cfg: Annotated[float, typer.Option(help="True classifier-free guidance scale; 1 turns it off.")] = 4.0,
+        cfg: Annotated[
+            float | None, typer.Option(help="True guidance scale (default: the model's own); 1 turns it off.")
+        ] = None,
         size: Annotated[
             str | None, typer.Option(help="WIDTHxHEIGHT in pixels, or one side (default: the model's own).")
         ] = None,

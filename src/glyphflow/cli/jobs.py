@@ -45,7 +45,7 @@ class Job:
     negative: str
     seed: int
     steps: int | None
-    cfg: float
+    cfg: float | None
     size: tuple[int, int] | None
     aspect: str | None
     settings: dict[str, JsonValue]
@@ -184,7 +184,7 @@ def _job(verb: Verb, asked: Asked, where: str, line: Line, n: int, path: Path) -
         _first(line.negative, request.negative, ""),
         seed,
         steps,
-        float(_first(line.cfg, request.cfg, 4.0)),
+        _first(line.cfg, request.cfg, None),
         pixels,
         aspect,
         {**asked.settings, **extra},

@@ -53,9 +53,9 @@ class Request:
     steps: Annotated[
         int | None, typer.Option(help="Denoising steps; what the model asks for if absent (nano 20, released 50).")
     ] = None
-    cfg: Annotated[float | None, typer.Option(help="True guidance scale (4.0); 1 turns guidance off and halves the work.")] = (
-        None
-    )
+    cfg: Annotated[
+        float | None, typer.Option(help="True guidance scale (default: the model's own); 1 turns it off and halves the work.")
+    ] = None
     schedule: Annotated[
         str | None, typer.Option(help="lightning: the schedule of 4- and 8-step distillations; the model's if absent.")
     ] = None

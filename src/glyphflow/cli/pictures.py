@@ -141,7 +141,7 @@ def _described(verb: Verb, pipeline: Pipeline, model: str, job: Job) -> tuple[Pi
         negative_prompt=job.negative,
         seed=job.seed,
         num_inference_steps=pipeline.facts.default_steps if job.steps is None else job.steps,
-        true_cfg_scale=job.cfg,
+        true_cfg_scale=float(pipeline.facts.default_true_cfg_scale if job.cfg is None else job.cfg),
         width=width,
         height=height,
         settings=job.settings,

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 class PipelineMaker:
     """Makes pictures with ``pipeline``, one at a time, so that ``glyphflow generate --from`` makes each again, byte by byte.
 
-    Sizes are pixels and default, like the steps, to what the model directory says (of an edited picture: to the size that the
-    model gives it). ``model`` is its name in the pictures' metadata.
+    Sizes are pixels and default, like steps and guidance, to what the model directory says (of an edited picture: to the size
+    that the model gives it). ``model`` is its name in the pictures' metadata.
     """
 
     def __init__(
@@ -37,16 +37,17 @@ class PipelineMaker:
         model: str,
         *,
         num_inference_steps: int | None = None,
-        true_cfg_scale: float = 4.0,
+        true_cfg_scale: float | None = None,
         width: int | None = None,
         height: int | None = None,
         negative_prompt: str = "",
     ) -> None:
         self._pipeline, self._model, self._width, self._height = pipeline, model, width, height
         steps = pipeline.facts.default_steps if num_inference_steps is None else num_inference_steps
+        scale = pipeline.facts.default_true_cfg_scale if true_cfg_scale is None else true_cfg_scale
         self._request: dict[str, Any] = {
             "num_inference_steps": steps,
-            "true_cfg_scale": float(true_cfg_scale),
+            "true_cfg_scale": float(scale),
             "negative_prompt": negative_prompt,
         }
 

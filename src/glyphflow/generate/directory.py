@@ -2,7 +2,7 @@
 
 A model directory has the released layout (model_index.json, transformer, vae, text_encoder, tokenizer, scheduler). It may carry
 one more file, ``glyphflow.json``, with what the released files cannot say: ``native_area`` (pixels of the pictures that the
-model was trained on last) and ``default_steps``.
+model was trained on last), ``default_steps`` and ``default_true_cfg_scale``.
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ class ModelFacts(Config):
 
     native_area: int = 1024 * 1024
     default_steps: int = 50
+    default_true_cfg_scale: float = 4.0
 
     @classmethod
     def read(cls, directory: Path) -> ModelFacts:

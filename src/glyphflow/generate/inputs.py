@@ -28,8 +28,8 @@ OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 class Options(TypedDict, total=False):
     """Keywords that every way of making pictures takes.
 
-    - ``true_cfg_scale`` (4.0): true classifier-free guidance against the negative prompt, which is empty when not given; 1 or
-      less turns it off and halves the work.
+    - ``true_cfg_scale``: true classifier-free guidance against the negative prompt, which is empty when not given; 1 or less
+      turns it off and halves the work. Default is what the model directory says, else 4.0.
     - ``num_inference_steps``: default is what the model directory says, else 50.
     - ``sigmas``: the evenly spaced sigmas before the shift, one per step, falling from 1; default 1, 1 - 1/N, ... 1/N.
     - ``schedule``: another shift than the model's: "lightning" for 4- and 8-step distillations, or a ``ScheduleConfig``.
@@ -102,7 +102,7 @@ class Call:
         if self.guidance_scale is not None:
             warnings.warn(
                 f"guidance_scale = {self.guidance_scale} is ignored, because no model here is distilled; use true_cfg_scale.",
-                stacklevel=4,
+                stacklevel=6,  # whoever called the pipeline
             )
         if self.sigmas is not None and self.num_inference_steps not in (None, len(self.sigmas)):
             raise InputError(

@@ -236,7 +236,7 @@ class Pipeline(Adapters):
         ``height`` and ``width`` (multiples of 16) default to a square of the model's native area and may be lists, one entry
         per prompt. For equal embeddings and generator the picture is the reference pipeline's.
         """
-        return text.generate(self, Call.of(prompt, negative_prompt, options), height, width)
+        return text.generate(self, self._call(prompt, negative_prompt, options), height, width)
 
     def control(
         self,
@@ -262,7 +262,7 @@ class Pipeline(Adapters):
         """
         return control.control(
             self,
-            Call.of(prompt, negative_prompt, options),
+            self._call(prompt, negative_prompt, options),
             control_image,
             height,
             width,
@@ -288,7 +288,7 @@ class Pipeline(Adapters):
         ``strength`` in (0, 1] is how far back to noise: the last part of the steps, by that share, is walked. One picture
         serves all prompts, a list has one for each. The size defaults to the picture's ratio at the model's native area.
         """
-        return restyle.restyle(self, Call.of(prompt, negative_prompt, options), image, strength, height, width)
+        return restyle.restyle(self, self._call(prompt, negative_prompt, options), image, strength, height, width)
 
     def inpaint(
         self,
@@ -309,7 +309,7 @@ class Pipeline(Adapters):
         mask, so many pixels wide, are made at the model's size and pasted into ``image``, which keeps its size and every
         pixel outside the mask.
         """
-        call = Call.of(prompt, negative_prompt, options)
+        call = self._call(prompt, negative_prompt, options)
         return inpaint.inpaint(self, call, image, mask_image, strength, height, width, padding_mask_crop)
 
     def edit(
@@ -327,7 +327,7 @@ class Pipeline(Adapters):
         ``images`` is a picture, a list of the pictures that every prompt is about (an edit-plus model takes one to three), or
         a list with one such list for each prompt. The size defaults to the last picture's ratio at the model's native area.
         """
-        return edit.edit(self, Call.of(prompt, negative_prompt, options), images, height, width)
+        return edit.edit(self, self._call(prompt, negative_prompt, options), images, height, width)
 
     def layers(
         self,
@@ -349,7 +349,7 @@ class Pipeline(Adapters):
         ``use_en_prompt`` are off as in the reference pipeline and on in the model's card. One picture per prompt, or one of the
         two for all. :func:`glyphflow.generate.write_layers` writes PSD and ZIP files.
         """
-        call = Call.of(prompt, negative_prompt, options)
+        call = self._call(prompt, negative_prompt, options)
         language = "en" if use_en_prompt else "zh"
         return _layers.layers(self, call, image, layers, resolution, cfg_normalize, language)
 
@@ -372,6 +372,10 @@ class Pipeline(Adapters):
     def require(self, verb: str, *kinds: Kind) -> None:
         """Refuse to ``verb`` with a model of another kind than ``kinds``."""
         require_kind(self.kind, verb, kinds)
+
+    def _call(self, prompt: str | Sequence[str] | None, negative_prompt: str | Sequence[str] | None, options: Options) -> Call:
+        scale = self.facts.default_true_cfg_scale
+        return Call.of(prompt, negative_prompt, {"true_cfg_scale": scale, **options})
 
     def condition(self, call: Call, template: str = "t2i", images: Sequence[Sequence[Image.Image]] | None = None) -> Conditions:
         """The embeddings of ``call``, on the device; ``images[i]`` are the pictures that prompt i speaks of."""
