@@ -46,6 +46,11 @@ def texts(guided: bool, batch: int = 1) -> dict[str, Any]:
     return call
 
 
+def in_dtype(call: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
+    """``call`` with its tensors in ``dtype``."""
+    return {name: value.to(dtype) if isinstance(value, torch.Tensor) else value for name, value in call.items()}
+
+
 def photo(width: int, height: int, seed: int = 0) -> Image.Image:
     """A soft colourful picture."""
     rng = np.random.default_rng(seed)

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
-from pipeline_pairs import assert_same_pictures, embeds, our_pipeline, photo, reference_pipeline, texts
+from pipeline_pairs import assert_same_pictures, embeds, in_dtype, our_pipeline, photo, reference_pipeline, texts
 
 from glyphflow.core.errors import InputError
 from glyphflow.generate import Pipeline
+from rounding import assert_same_bfloat16
 from tiny import tiny_pipeline
 
 
@@ -67,19 +68,19 @@ def test_inpaint_is_the_reference(
 
 
 def test_bf16_latents_are_the_references_to_the_bit(directory: Path) -> None:
-    ours, image = our_pipeline(directory, dtype=torch.bfloat16), photo(70, 51)
     call = texts(True) | {"strength": 0.6, "num_inference_steps": 5, "width": 64, "height": 48, "output_type": "latent"}
-    call |= {name: value.bfloat16() for name, value in call.items() if isinstance(value, torch.Tensor)}
-    first, second = (
-        p(image=image, **call, generator=seeded(0)).images
-        for p in (ours.restyle, reference_pipeline("QwenImageImg2ImgPipeline", directory, torch.bfloat16))
+
+    def latents(verb: Any, dtype: torch.dtype, **masked: Any) -> Any:
+        return verb(image=photo(70, 51), **masked, **in_dtype(call, dtype), generator=seeded(0)).images
+
+    low, full, masked = our_pipeline(directory, dtype=torch.bfloat16), our_pipeline(directory), {"mask_image": spot(70, 51)}
+    restyle, inpaint = (
+        reference_pipeline(f"QwenImage{name}Pipeline", directory, torch.bfloat16) for name in ("Img2Img", "Inpaint")
     )
-    assert first.dtype == torch.bfloat16 and torch.equal(first, second)
-    first, second = (
-        p(image=image, mask_image=spot(70, 51), **call, generator=seeded(0)).images
-        for p in (ours.inpaint, reference_pipeline("QwenImageInpaintPipeline", directory, torch.bfloat16))
-    )
-    assert torch.equal(first, second)
+    first, second = (latents(verb, torch.bfloat16) for verb in (low.restyle, restyle))
+    assert_same_bfloat16(first, second, lambda: latents(full.restyle, torch.float32))
+    first, second = (latents(verb, torch.bfloat16, **masked) for verb in (low.inpaint, inpaint))
+    assert_same_bfloat16(first, second, lambda: latents(full.inpaint, torch.float32, **masked))
 
 
 def test_inpainting_a_crop_is_the_reference(pipeline: Pipeline, directory: Path) -> None:

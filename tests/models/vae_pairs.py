@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 
 from glyphflow.models import VAE, VAEConfig
+from rounding import assert_same_bfloat16
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -30,6 +33,21 @@ def vae_pair(dtype: torch.dtype, channels: int = 3, **sizes: Any) -> tuple[Any, 
     ours = VAE(config).to(dtype).eval()
     ours.load_state_dict(reference.state_dict())
     return reference, ours
+
+
+def assert_same(
+    network: VAE,
+    run: Callable[[VAE, torch.Tensor], torch.Tensor],
+    given: torch.Tensor,
+    expected: torch.Tensor,
+    atol: float = 0.0,
+) -> None:
+    """``run(network, given)`` is ``expected``: within 1e-5 in float32, the same (within ``atol``) in bfloat16."""
+    found = run(network, given)
+    if found.dtype == torch.float32:
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    else:
+        assert_same_bfloat16(found, expected, lambda: run(copy.deepcopy(network).float(), given.float()), atol)
 
 
 def pixels(*shape: int, seed: int = 1) -> torch.Tensor:

@@ -81,11 +81,13 @@ def _machine() -> Iterator[Finding]:
 def _torch() -> Iterator[Finding]:
     import torch
 
+    from glyphflow.core.hardware import multiplies_bfloat16
+
     yield Finding("PyTorch", "ok", f"{torch.__version__}, {torch.get_num_threads()} thread(s)")
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             card = torch.cuda.get_device_properties(index)
-            bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+            bf16 = multiplies_bfloat16(torch.device("cuda", index))
             text = f"{card.name}, {card.total_memory / 2**30:.0f} GiB, bfloat16 {'yes' if bf16 else 'no (float16 is used)'}"
             yield Finding(f"cuda:{index}", "ok", text)
         return

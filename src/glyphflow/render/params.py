@@ -19,22 +19,22 @@ Split = Literal["train", "heldout", "demo"]
 class Params(Config):
     """All parameters of all templates; each is optional and a template ignores those that it has no use for.
 
-    text: exact text instead of a sampled one, lines separated by a line break. languages: one is chosen by the seed.
-    level: how much text (default: what suits the template). split: which words and emoji may be drawn ("demo" concerns emoji
-    only; its words are those of "train"). fonts: names to choose from (default: the library's fonts of the split "train").
-    emoji: code points as "1f34e" or "1f468-200d-1f373", one is chosen. palette: English colour names. min_size, max_size:
-    em size of the text as a share of the canvas height, or longer side of the emoji as one of the canvas's shorter side.
-    min_lines, max_lines, jitter: at least and at most this many sampled lines, and how far from the middle they may stand
-    (0 to 1), where the layout is free; a curriculum begins with one line in the middle. grid: lines of em size max_size on
-    fixed baselines, from this share of
-    the width on; with a monospaced face each character then keeps to its own pixels; of two lines the Latin one has letters
-    as wide as that share. In an edit, the line that is edited. phrasing: "text-first" takes only captions that begin with
-    the text, "styled" only those that name the kind of typeface, "lines" those that quote two lines one by one. photos:
-    names from render.photos. include: characters that sampled text must contain (see render.schedule). styles, licences: of
-    the fonts to choose from ("serif", "OFL-1.1"). direction: of lines, in templates that set text down as well as across.
-    medium, effects, path: what the text is on, what is done to it and the line it follows, by the names in render.media,
-    render.effects and render.curves; default: the seed chooses. design: of a slide, poster, form, ui or page, by its name
-    in render/complex/designs or as the path of an HTML file. side: which picture of an edit pair a row of a corpus is.
+    text: exact text instead of a sampled one, lines separated by a line break. languages: one is chosen by the seed. level:
+    how much text (default: what suits the template). split: which words and emoji may be drawn ("demo" concerns emoji only;
+    its words are those of "train"). fonts: names to choose from (default: the library's fonts of the split "train"). emoji:
+    code points as "1f34e" or "1f468-200d-1f373", one is chosen. palette: English colour names. min_size, max_size: em size of
+    the text as a share of the canvas height, or longer side of the emoji as one of the canvas's shorter side. min_lines,
+    max_lines, jitter: at least and at most this many sampled lines, and how far from the middle they may stand (0 to 1),
+    where the layout is free; a curriculum begins with one line in the middle. grid: lines of em size max_size on fixed
+    baselines, from this share of the width on; with a monospaced face each character then keeps to its own pixels; of two
+    lines the Latin one has letters as wide as that share. In an edit, the line that is edited. phrasing: "text-first" takes
+    only captions that begin with the text, "styled" only those that name the kind of typeface, "lines" those that quote two
+    lines one by one. photos: names from render.photos. include: characters that sampled text must contain (see
+    render.schedule). styles, licences: of the fonts to choose from ("serif", "OFL-1.1"). direction: of lines, in templates
+    that set text down as well as across. medium, effects, path: what the text is on, what is done to it and the line it
+    follows, by the names in render.media, render.effects and render.curves; default: the seed chooses. design: of a slide,
+    poster, form, ui or page, by its name in render/complex/designs or as the path of an HTML file. side: which picture of an
+    edit pair a row of a corpus is.
     """
 
     text: str | None = None

@@ -135,9 +135,11 @@ class RunConfig(Config):
         """The precision of the passes on ``device``."""
         import torch
 
-        low = self.weights == "bfloat16" or multiplies_bfloat16(device)
-        named = self.compute_dtype or ("bfloat16" if low else "float32")
-        return torch.bfloat16 if named == "bfloat16" else torch.float32
+        if self.compute_dtype is None:
+            low = self.weights == "bfloat16" or multiplies_bfloat16(device)
+        else:
+            low = self.compute_dtype == "bfloat16"
+        return torch.bfloat16 if low else torch.float32
 
 
 class TrainConfig(RunConfig):
