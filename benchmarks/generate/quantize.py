@@ -39,7 +39,8 @@ def pictures(out: Path | None) -> dict[str, list[float]]:
     for form in FORMS:
         pipeline = Pipeline.from_pretrained("nano", quantize=form)
         generators = [torch.Generator().manual_seed(case["seed"]) for case in cases]
-        result = pipeline.generate([case["prompt"] for case in cases], generator=generators, progress=False)
+        prompts = [case["prompt"] for case in cases]
+        result = pipeline.generate(prompts, true_cfg_scale=4.0, generator=generators, progress=False)
         made[form] = np.stack([np.asarray(image, dtype=np.float64) for image in result.images])
         for index, image in enumerate(result.images if out is not None else ()):
             image.save(out / f"{form or 'exact'}-{index}.png")

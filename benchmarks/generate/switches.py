@@ -39,7 +39,7 @@ NEAR = {f"step_cache {share:g}": Speed(step_cache=share) for share in (0.02, 0.0
 def run(pipeline: Pipeline, speed: Speed, prompt: str, steps: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Latents and pixels in [0, 1] of ``prompt``."""
     pipeline.speed = speed
-    call: dict[str, Any] = {"num_inference_steps": steps, "output_type": "latent", "progress": False}
+    call: dict[str, Any] = {"num_inference_steps": steps, "true_cfg_scale": 4.0, "output_type": "latent", "progress": False}
     latents = pipeline.generate(prompt, generator=torch.Generator().manual_seed(0), **call).images
     side = pipeline.facts.native_side
     pixels = pipeline.decode(unpack_latents(latents, side, side)).float().mul(0.5).add(0.5).clamp(0, 1)
