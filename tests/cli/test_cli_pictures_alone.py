@@ -72,6 +72,22 @@ def test_an_interrupted_batch_continues(tmp_path: Path) -> None:
     assert first.stat().st_mtime_ns == before and len(list(Path("many").iterdir())) == 6
 
 
+def test_a_picture_between_its_file_and_its_count_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C in the instant in which the path is about to be told: the file is there, and the sentence says so."""
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    arguments = ["generate", "a cat", "--count", "2", "--steps", "1", "--device", "cpu", "-o", "many"]
+    arguments += ["--model", str(tiny_pipeline(tmp_path / "model"))]
+    with monkeypatch.context() as instant:
+        instant.setattr("typer.echo", interrupted)
+        done = glyphflow(*arguments)
+    assert done.code == 130 and Path("many/001.png").exists()
+    assert done.err.strip().splitlines()[-1].startswith("Stopped after 1 of 2 pictures; the finished ones are in many")
+    assert "1 of 2 pictures were there" in glyphflow(*arguments).err
+
+
 def test_help_imports_nothing_heavy() -> None:
     heavy = "{'torch', 'transformers', 'numpy', 'PIL', 'pandas', 'pyarrow'}"
     code = f"import sys, glyphflow.cli.main; sys.exit(', '.join({heavy} & sys.modules.keys()))"

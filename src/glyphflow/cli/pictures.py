@@ -106,24 +106,30 @@ def run(verb: Verb, asked: Asked) -> None:
 
 def _make_all(verb: Verb, pipeline: Pipeline, model: str, jobs: Sequence[Job]) -> None:
     verb.check(jobs[0].path, "RGBA" if pipeline.vae.config.input_channels == 4 else "RGB")
-    made, kept, started = 0, 0, time.monotonic()
+    made: set[Path] = set()
+    kept: set[Path] = set()
+    begun: tuple[Path, Metadata] | None = None
+    started = time.monotonic()
     try:
         for n, job in enumerate(jobs, 1):
             with _named(job.path, len(jobs)):
                 pictures, metadata = _described(verb, pipeline, model, job)
                 if _made_before(job.path, metadata):
-                    kept += 1
+                    kept.add(job.path)
                     if pipeline.leads:
                         typer.echo(str(job.path))
                     continue
-                label = _label(verb, n, len(jobs), (time.monotonic() - started) / made if made else None)
+                begun = job.path, metadata
+                label = _label(verb, n, len(jobs), (time.monotonic() - started) / len(made) if made else None)
                 _make(verb, pipeline, metadata, pictures, job.path, label)
-                made += 1
+                made.add(job.path)
     except KeyboardInterrupt as stop:
-        done = f"; the finished ones are in {jobs[0].path.parent}, the same command continues" if made + kept else ""
-        raise InterruptedRun(f"Stopped after {made + kept} of {len(jobs)} pictures{done}.") from stop
+        # Ctrl-C may come between the file and its count, so the last one is looked for on the disk.
+        finished = made | kept | ({begun[0]} if begun and _made_before(*begun) else set())
+        done = f"; the finished ones are in {jobs[0].path.parent}, the same command continues" if finished else ""
+        raise InterruptedRun(f"Stopped after {len(finished)} of {len(jobs)} pictures{done}.") from stop
     if kept and pipeline.leads:
-        typer.echo(f"{kept} of {len(jobs)} pictures were there from the same request and were left as they are.", err=True)
+        typer.echo(f"{len(kept)} of {len(jobs)} pictures were there from the same request and were left as they are.", err=True)
 
 
 def _described(verb: Verb, pipeline: Pipeline, model: str, job: Job) -> tuple[Pictures, Metadata]:
