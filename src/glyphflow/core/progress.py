@@ -21,6 +21,12 @@ class _Lines:
         sys.stderr.flush()
 
 
+class _Bar(tqdm):  # type: ignore[misc]  # tqdm has no types
+    """tqdm's bar; one whose making Ctrl-C cut short goes silently, where tqdm's prints a traceback for want of its place."""
+
+    pos = 0
+
+
 class Progress:
     """A progress line on standard error: live on a terminal, one line every ten seconds elsewhere.
 
@@ -30,7 +36,7 @@ class Progress:
 
     def __init__(self, label: str, total: int | None, unit: str = "it", initial: int = 0) -> None:
         live = sys.stderr.isatty()
-        self._bar = tqdm(
+        self._bar = _Bar(
             total=total,
             initial=initial,
             desc=label,
