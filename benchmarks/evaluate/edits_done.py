@@ -14,18 +14,18 @@ import json
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from glyphflow.evaluate.folder import load_picture
+from glyphflow.evaluate.metrics.pixels import psnr_of
 
 
 def nearness(source: Path, made: Path) -> tuple[float, float]:
     """PSNR in dB of the changed pixels: of the result to the target, and to the source; the target lies beside the source."""
-    before, after, found = (
-        load_picture(path).astype(np.float64) / 255 for path in (source, source.with_name(f"{source.stem}-target.png"), made)
-    )
-    changed = np.abs(after - before).max(axis=-1) > 5 / 255
-    to_target, to_source = (-10 * np.log10(np.square(found - other)[changed].mean()) for other in (after, before))
-    return float(to_target), float(to_source)
+    paths = (source, source.with_name(f"{source.stem}-target.png"), made)
+    before, after, found = (torch.from_numpy(load_picture(path).copy()).permute(2, 0, 1)[None].double() / 255 for path in paths)
+    changed = ((after - before).abs() > 5 / 255).any(dim=1)
+    return float(psnr_of(found, after, changed)), float(psnr_of(found, before, changed))
 
 
 def main() -> None:
