@@ -9,8 +9,9 @@ from corpus_pictures import encoded, photo
 from PIL import Image, ImageFilter
 
 from glyphflow.core.errors import InputError
+from glyphflow.core.pictures import PictureError
 from glyphflow.corpus import Corpus
-from glyphflow.corpus.decode import MAX_SIDE, PictureError, decode_rgb, jpeg_quality, read_header
+from glyphflow.corpus.decode import MAX_SIDE, decode_rgb, jpeg_quality, read_header
 from glyphflow.corpus.ingest.pictures import ingest_folder
 from glyphflow.corpus.ingest.sources import cut, punch
 from glyphflow.corpus.operators.duplicates import Candidate, crop_pairs, group_duplicates, linked_pairs, near_pairs

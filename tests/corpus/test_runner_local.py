@@ -20,9 +20,9 @@ from corpus_pictures import encoded, photo
 
 from glyphflow.core.errors import ConfigError, InputError, InUseError, StorageError
 from glyphflow.core.files import exclusive
+from glyphflow.core.pictures import PictureError
 from glyphflow.corpus import Corpus, operators
 from glyphflow.corpus.decide.curate import curate
-from glyphflow.corpus.decode import PictureError
 from glyphflow.corpus.forget import forget
 from glyphflow.corpus.ingest.pictures import ingest_folder
 from glyphflow.corpus.ingest.sources import cut

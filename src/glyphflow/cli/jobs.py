@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageOps, UnidentifiedImageError
 from pydantic import JsonValue
 
 from glyphflow.cli.options import Output, parse_size
 from glyphflow.cli.pictures import Asked, Verb
 from glyphflow.core.config import Config, load_config
 from glyphflow.core.errors import ConfigError, InputError, StorageError
+from glyphflow.core.pictures import read_picture
+from glyphflow.core.text import read_text, split_lines
 from glyphflow.generate.directory import check_size
 
 
@@ -77,16 +78,6 @@ def roles(verb: Verb, given: Mapping[str, list[Path]]) -> dict[str, Path]:
     return found
 
 
-def read_picture(path: Path) -> Image.Image:
-    """The picture in ``path``, upright; what cannot be read raises :class:`InputError`."""
-    try:
-        with Image.open(path) as opened:
-            return ImageOps.exif_transpose(opened)
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = "there is no such file" if isinstance(error, FileNotFoundError) else str(error)
-        raise InputError(f"{path} cannot be read as a picture: {reason}; give another file.") from error
-
-
 def check_inputs(inputs: Mapping[str, Path]) -> None:
     """Refuse pictures that cannot be read, and a mask of another size than its picture."""
     pictures = {role: read_picture(path) for role, path in inputs.items()}
@@ -109,12 +100,7 @@ def check_writable(path: Path) -> None:
 
 def _read(path: Path) -> list[tuple[str, Line]]:
     """The lines of a file of prompts, each with its place."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"The prompts in {path} cannot be read: {error}; give a UTF-8 text file, one prompt a line."
-        ) from error
+    lines = split_lines(read_text(path))
     numbered = [(f"{path}, line {n}: ", line.strip()) for n, line in enumerate(lines, 1) if line.strip()]
     if not numbered:
         raise InputError(f"{path} holds no prompt; write one on each line.")

@@ -134,7 +134,7 @@ def _make_all(verb: Verb, pipeline: Pipeline, model: str, jobs: Sequence[Job]) -
 
 def _described(verb: Verb, pipeline: Pipeline, model: str, job: Job) -> tuple[Pictures, Metadata]:
     """The pictures that ``job`` is made from, and what its file will say."""
-    from glyphflow.cli.jobs import read_picture
+    from glyphflow.core.pictures import read_picture
     from glyphflow.generate import describe
 
     pictures = {role: read_picture(path) for role, path in job.inputs.items()}
@@ -231,7 +231,8 @@ def _again(verb: Verb, asked: Asked, source: Path) -> None:
 
 def _pictures_again(verb: Verb, asked: Asked, source: Path, wanted: Metadata) -> Pictures:
     """The pictures that ``source`` was made from: those given now, else where they were, else beside ``source``."""
-    from glyphflow.cli.jobs import read_picture, roles
+    from glyphflow.cli.jobs import roles
+    from glyphflow.core.pictures import read_picture
     from glyphflow.generate import picture_hash
 
     given = roles(verb, asked.pictures)

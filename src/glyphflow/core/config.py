@@ -10,14 +10,15 @@ from typing import Any, TypeVar
 import pydantic
 import yaml
 
-from glyphflow.core.errors import ConfigError
+from glyphflow.core.errors import ConfigError, InputError
 from glyphflow.core.files import write_text
+from glyphflow.core.text import read_text
 
 
 class Config(pydantic.BaseModel):
     """Base of every recipe object: frozen, unknown keys forbidden, types checked."""
 
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
 
 C = TypeVar("C", bound=Config)
@@ -53,9 +54,9 @@ def load_config(cls: type[C], source: Path | Mapping[str, Any], overrides: Seque
     else:
         name = str(source)
         try:
-            text = Path(source).read_text(encoding="utf-8")
-        except OSError as error:
-            raise ConfigError(f"Cannot read the recipe {source}: {error.strerror}.") from error
+            text = read_text(Path(source))
+        except InputError as error:
+            raise ConfigError(f"Cannot read the recipe: {error}") from error
         data = parse_yaml(text, name) or {}
         if not isinstance(data, dict):
             raise ConfigError(f"{name} must hold key: value pairs at the top, not a {type(data).__name__}.")

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import io
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image
 
-from glyphflow.core.errors import InputError
 from glyphflow.core.hardware import require
+from glyphflow.core.pictures import PictureError, foreign_profile, in_srgb, on_white, open_picture, plain, reason
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_SIDE = 10_000  # pixels: wider pictures are kept as bytes and never decoded
 MAX_PIXELS = 100_000_000
+_JPEGS = ("JPEG", "MPO")  # an MPO is a JPEG with others behind it
 _ORIENTATION = 0x0112  # EXIF tag
 _FLIPS = {2: (False, True, 0), 3: (False, False, 2), 4: (True, False, 0), 5: (False, True, 1), 6: (False, False, 3),
           7: (False, True, 3), 8: (False, False, 1)}  # fmt: skip
 
 # Sum of the standard luminance quantisation table (ITU T.81, table K.1), which libjpeg calls quality 50.
 _STANDARD_LUMINANCE_SUM = 3_688
-
-
-class PictureError(InputError):
-    """A picture's bytes cannot become pixels; the text is the reason that goes into the table."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +36,8 @@ class Header:
     mode: str
     orientation: int
     jpeg_quality: int | None
+    profile: bytes = b""
+    """The ICC profile that says what the numbers mean, where they are not sRGB."""
 
 
 def read_header(data: bytes) -> Header:
@@ -47,7 +45,7 @@ def read_header(data: bytes) -> Header:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns about sizes that the guard below refuses anyway
-            with Image.open(io.BytesIO(data)) as picture:
+            with open_picture(data) as picture:
                 tables: Any = getattr(picture, "quantization", None) or {}
                 return Header(
                     width=picture.width,
@@ -55,14 +53,13 @@ def read_header(data: bytes) -> Header:
                     format=str(picture.format).lower(),
                     mode=picture.mode,
                     orientation=_orientation(picture),
-                    jpeg_quality=jpeg_quality(sum(tables[0])) if picture.format == "JPEG" and 0 in tables else None,
+                    jpeg_quality=jpeg_quality(sum(tables[0])) if picture.format in _JPEGS and 0 in tables else None,
+                    profile=foreign_profile(picture),
                 )
-    except Image.DecompressionBombError as error:
-        raise PictureError(f"larger than {MAX_PIXELS // 1_000_000} million pixels") from error
-    except UnidentifiedImageError as error:
-        raise PictureError("not a picture in a known format") from error
+    except PictureError:
+        raise
     except Exception as error:  # damaged bytes make the parsers raise anything: ValueError, SyntaxError, struct.error, ...
-        raise PictureError(_reason("no readable header", error)) from error
+        raise PictureError(reason("no readable header", error)) from error
 
 
 def check_size(header: Header) -> None:
@@ -82,14 +79,21 @@ def decode_rgb(data: bytes, header: Header | None = None, short_side: int = 0) -
     """
     header = header or read_header(data)
     check_size(header)
-    if header.format == "jpeg" and header.mode in ("RGB", "L"):
-        simplejpeg = require("simplejpeg", "corpus")
-        try:
-            image = simplejpeg.decode_jpeg(data, "RGB", min_height=short_side, min_width=short_side)
-        except ValueError as error:
-            raise PictureError(_reason("damaged JPEG", error)) from error
-    else:
-        image = _decode_pillow(data)
+    if header.format.upper() not in _JPEGS:
+        return _decode_pillow(data)
+    simplejpeg = require("simplejpeg", "corpus")
+    try:
+        if header.mode not in ("RGB", "L"):  # CMYK: looked through for damage here, converted there
+            simplejpeg.decode_jpeg(data, "CMYK", min_height=1, min_width=1)
+            return _decode_pillow(data)
+        # A grey JPEG whose profile explains grey numbers stays grey until that is done.
+        grey = header.mode == "L" and bool(header.profile)
+        image = simplejpeg.decode_jpeg(data, "GRAY" if grey else "RGB", min_height=short_side, min_width=short_side)
+    except ValueError as error:
+        raise PictureError(reason("damaged JPEG", error)) from error
+    if header.profile:
+        stored = Image.fromarray(image[..., 0] if grey else image)
+        image = np.asarray(in_srgb(stored, header.profile).convert("RGB"))
     return turn_upright(image, header.orientation)
 
 
@@ -111,29 +115,20 @@ def upright_size(width: int, height: int, orientation: int) -> tuple[int, int]:
 
 
 def _decode_pillow(data: bytes) -> NDArray[np.uint8]:
-    if ImageFile.LOAD_TRUNCATED_IMAGES:
-        raise InputError("PIL.ImageFile.LOAD_TRUNCATED_IMAGES is on in this process, which hides cut files; set it to False.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data)) as picture:
-                picture.load()
-                return np.asarray(_to_rgb(picture), dtype=np.uint8)
+            with open_picture(data) as picture:
+                return np.asarray(on_white(plain(picture)), dtype=np.uint8)
+    except PictureError:
+        raise
     except Exception as error:  # as above: codecs raise what they like on damaged input
-        raise PictureError(_reason("damaged file", error)) from error
-
-
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode.startswith("I;16"):  # 16-bit grey: Pillow's own conversion clips instead of scaling
-        return Image.fromarray((np.asarray(picture).astype(np.uint16) >> 8).astype(np.uint8)).convert("RGB")
-    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-        rgba = picture.convert("RGBA")
-        ground = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        return Image.alpha_composite(ground, rgba).convert("RGB")
-    return picture.convert("RGB")
+        raise PictureError(reason("damaged file", error)) from error
 
 
 def _orientation(picture: Image.Image) -> int:
+    if picture.format == "TIFF":
+        return 1  # Pillow turns a TIFF while it loads it, and tells the upright size before
     try:
         value = picture.getexif().get(_ORIENTATION, 1)
     except Exception:  # a damaged EXIF block does not make the picture unusable
@@ -146,8 +141,3 @@ def jpeg_quality(luminance_sum: int) -> int:
     scale = 100.0 * luminance_sum / _STANDARD_LUMINANCE_SUM
     quality = (200 - scale) / 2 if scale <= 100 else 5000 / scale
     return int(min(100, max(1, round(quality))))
-
-
-def _reason(what: str, error: Exception) -> str:
-    text = " ".join(str(error).split())[:200]
-    return f"{what}: {text}" if text else what

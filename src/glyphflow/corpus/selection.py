@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from glyphflow.core.errors import InputError
-from glyphflow.corpus.decode import PictureError, decode_rgb, upright_size
+from glyphflow.core.pictures import PictureError
+from glyphflow.corpus.decode import decode_rgb, upright_size
 from glyphflow.corpus.specs import Renderer
 from glyphflow.corpus.store import PHOTO, RENDER, Corpus
 from glyphflow.corpus.tables import read_table

@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from glyphflow.core.errors import ConfigError, InputError
 from glyphflow.core.files import read_json, write_json
+from glyphflow.core.pictures import read_rgb
 
 FORMAT = 2
 PROMPTS = "prompts.jsonl"
@@ -117,10 +117,6 @@ def find_picture(path: Path) -> Path:
 
 def load_picture(path: Path) -> NDArray[np.uint8]:
     """The picture as (H, W, 3) uint8 RGB; a missing or broken file is an :class:`InputError`."""
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path} is missing; run `glyphflow evaluate sample` again to make it.") from error
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"{path} is not a picture that can be read ({error}).") from error
+    if not path.exists():
+        raise InputError(f"{path} is missing; run `glyphflow evaluate sample` again to make it.")
+    return np.asarray(read_rgb(path))

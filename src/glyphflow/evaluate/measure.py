@@ -152,7 +152,7 @@ def read_depth(path: Path, unit: float, raw_shape: Sequence[int] = ()) -> NDArra
         elif raw_shape:
             found = np.fromfile(path, dtype="<f4").reshape(raw_shape).astype(np.float64)
         else:
-            found = np.asarray(_open(path)).astype(np.float64) * unit
+            found = _numbers(path) * unit
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is not a depth map that can be read ({error}).") from error
     if found.ndim != 2:
@@ -167,17 +167,16 @@ def read_prediction(path: Path) -> NDArray[np.float64]:
         if found.ndim != 2 or not np.isfinite(found).all():
             raise InputError(f"{path} must hold one finite number a pixel, not the shape {found.shape}.")
         return np.asarray(found)
-    image = _open(path)
-    values = np.asarray(image if image.mode in ("I", "I;16", "F", "L") else image.convert("RGB")).astype(np.float64)
+    values = _numbers(path)
     return values if values.ndim == 2 else values.mean(axis=2)
 
 
-def _open(path: Path) -> Any:
-    from PIL import Image
+def _numbers(path: Path) -> NDArray[np.float64]:
+    """The numbers in the picture at ``path`` as stored, (H, W), or (H, W, 3) where they are colours; nothing is scaled."""
+    from glyphflow.core.pictures import open_picture
 
     try:
-        image = Image.open(path)
-        image.load()
-        return image
+        with open_picture(path) as image:
+            return np.asarray(image if image.mode.startswith(("I", "F", "L")) else image.convert("RGB")).astype(np.float64)
     except (OSError, SyntaxError, ValueError) as error:
         raise InputError(f"{path} is not a picture that can be read ({error}).") from error

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
 from glyphflow.core.errors import InputError
+from glyphflow.core.pictures import PictureError, on_white, plain
 from glyphflow.models import image_to_tensor, tensor_to_images
 
 Picture = Image.Image | np.ndarray  # an array is uint8 (H, W), (H, W, 3) or (H, W, 4)
@@ -25,6 +26,7 @@ _RELEASED = {  # width, height: what the released weights were finished on
     "3:2": (1584, 1056),
     "2:3": (1056, 1584),
 }
+_CHANNELS = ((), (1,), (3,), (4,))
 _RELEASED_AREA = 1024 * 1024
 
 
@@ -52,11 +54,7 @@ def area_size(size: tuple[int, int], area: int, multiple: int = 32) -> tuple[int
 
 def rgb(picture: Picture) -> Image.Image:
     """``picture`` upright and in RGB; what is transparent becomes white. Raises :class:`InputError` for what is no picture."""
-    image = _image(picture)
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
+    return on_white(_image(picture))
 
 
 def rgba(picture: Picture) -> Image.Image:
@@ -145,12 +143,19 @@ def as_type(pixels: torch.Tensor, output_type: str) -> Any:
 
 def _image(picture: Picture) -> Image.Image:
     if isinstance(picture, np.ndarray):
-        if picture.dtype != np.uint8 or picture.ndim not in (2, 3):
-            raise InputError(f"A picture array must be uint8 of shape (H, W, C), not {picture.dtype} of shape {picture.shape}.")
-        return Image.fromarray(picture)
+        channels = picture.shape[2:]
+        if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or channels not in _CHANNELS or not picture.size:
+            raise InputError(
+                "A picture array must be uint8 of shape (H, W) or (H, W, C) with 1, 3 or 4 channels, "
+                f"not {picture.dtype} of shape {picture.shape}."
+            )
+        return Image.fromarray(picture[..., 0] if channels == (1,) else picture)
     if not isinstance(picture, Image.Image):
         raise InputError(f"A picture must be a PIL picture or a uint8 array, not {type(picture).__name__}.")
-    return ImageOps.exif_transpose(picture)  # photographs are often stored lying on their side
+    try:
+        return plain(picture)
+    except PictureError as error:
+        raise InputError(f"A picture cannot be used: {error}.") from error
 
 
 def _widened(low: int, high: int, by: int, limit: int) -> tuple[int, int]:

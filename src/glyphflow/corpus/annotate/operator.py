@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from glyphflow.core.errors import ConfigError
+from glyphflow.core.pictures import PictureError
 from glyphflow.corpus.annotate import rules
 from glyphflow.corpus.annotate.asking import MAX_SIDE, MAX_TOKENS, Asker, NoAnswer, Told
 from glyphflow.corpus.annotate.known import (
@@ -29,7 +30,6 @@ from glyphflow.corpus.annotate.known import (
 )
 from glyphflow.corpus.annotate.prompts import LANGUAGES, prompt_hash, refusal
 from glyphflow.corpus.annotate.replies import Replies, replies_path
-from glyphflow.corpus.decode import PictureError
 from glyphflow.corpus.operator import Operator, Row
 
 if TYPE_CHECKING:

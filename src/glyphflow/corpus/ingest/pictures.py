@@ -20,8 +20,9 @@ from typing import Any, TypeVar
 from glyphflow.core.errors import InputError
 from glyphflow.core.files import atomic_path, read_json, write_bytes
 from glyphflow.core.hashing import sha256_bytes
+from glyphflow.core.pictures import PictureError
 from glyphflow.core.progress import Progress
-from glyphflow.corpus.decode import PictureError, read_header
+from glyphflow.corpus.decode import read_header
 from glyphflow.corpus.ingest.captions import beside, from_csv, language_of
 from glyphflow.corpus.store import PHOTO, Corpus, check_name, record_id
 

@@ -12,15 +12,8 @@ from typing import Any
 import numpy as np
 
 from glyphflow.core.hashing import fingerprint
-from glyphflow.corpus.decode import (
-    MAX_PIXELS,
-    MAX_SIDE,
-    PictureError,
-    check_size,
-    jpeg_quality,
-    read_header,
-    upright_size,
-)
+from glyphflow.core.pictures import PictureError
+from glyphflow.corpus.decode import MAX_PIXELS, MAX_SIDE, check_size, jpeg_quality, read_header, upright_size
 from glyphflow.corpus.forget import tombstones
 from glyphflow.corpus.operator import Operator, Row
 from glyphflow.corpus.operators.duplicates import DUPLICATE_TYPES, Candidate, group_duplicates

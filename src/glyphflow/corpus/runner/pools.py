@@ -14,7 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from glyphflow.core.errors import InputError
-from glyphflow.corpus.decode import PictureError
+from glyphflow.core.pictures import PictureError
 from glyphflow.corpus.operator import Operator, Row, Shard
 from glyphflow.corpus.specs import Renderer
 from glyphflow.corpus.store import Corpus
