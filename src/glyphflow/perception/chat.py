@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -16,7 +17,29 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from glyphflow.core.text import whole_characters
 from glyphflow.perception.server import KEPT, Reply, Server
+
+# The marks between which models think, of one family a line. A chat template may write the opening one itself; the reply then
+# begins without it.
+_TAG = "(?i:think|thinking|thoughts?|reasoning|reflection|seed:think)"
+_THOUGHTS = (
+    (f"<{_TAG}>", f"</{_TAG}>"),
+    (r"\[THINK\]", r"\[/THINK\]"),
+    ("\u25c1think\u25b7", "\u25c1/think\u25b7"),
+    (r"<\|begin_of_thought\|>", r"<\|end_of_thought\|>"),
+    (r"<\|channel\|>analysis<\|message\|>", r"<\|channel\|>final(?: \S+)?<\|message\|>"),
+)
+_BEGIN = re.compile("|".join(begin for begin, _ in _THOUGHTS))
+_END = re.compile("|".join(end for _, end in _THOUGHTS))
+# What may stand around the whole answer: the end mark of a template, tags, the box of GLM, a code fence.
+_AROUND = (
+    re.compile(r"(.*?)\s*(?:<\|(?:return|end|im_end|eot_id|endoftext)\|>|</s>)", re.DOTALL),
+    re.compile(r"<answer>(.*?)(?:</answer>)?", re.DOTALL | re.IGNORECASE),
+    re.compile(r"<\|begin_of_(?:box|solution)\|>(.*?)(?:<\|end_of_(?:box|solution)\|>)?", re.DOTALL),
+    re.compile(r"```[^\n`]*\n((?:(?!```).)*?)\n?[ \t]*```", re.DOTALL),
+)
+EMPTY = "the reply is empty"
 
 
 class Transport(Protocol):
@@ -56,12 +79,35 @@ def read_completion(text: str) -> Reply:
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         return Reply("error", f"the answer is no chat completion: {text[:KEPT]}")
     if isinstance(content, list):  # some servers answer in parts
-        content = "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+        content = "".join(str(part.get("text") or "") for part in content if _is_said(part))
     if refusal or stopped == "content_filter":
-        return Reply("refused", str(refusal or content or "stopped by the content filter"))
-    if not isinstance(content, str) or not content.strip():
-        return Reply("refused", "the reply is empty")
-    return Reply("ok", content)
+        return Reply("refused", whole_characters(str(refusal or content or "stopped by the content filter")))
+    answer = answer_of(content) if isinstance(content, str) else ""
+    if not answer.strip():
+        return Reply("refused", "the reply ended at the limit of tokens, without an answer" if stopped == "length" else EMPTY)
+    return Reply("ok", answer)
+
+
+def answer_of(reply: str) -> str:
+    """What a model answered: ``reply`` without its thoughts, and without a code fence or tags around the whole.
+
+    Thoughts end at the last of their closing marks. Those that were cut off before it, at the limit of tokens, hold no answer.
+    A half of a character (a lone surrogate) becomes U+FFFD, as no file can hold it.
+    """
+    text = whole_characters(reply)
+    ends = list(_END.finditer(text))
+    text = text[ends[-1].end() :] if ends else text
+    begin = _BEGIN.search(text)
+    text = text[: begin.start()] if begin else text
+    for around in _AROUND:
+        found = around.fullmatch(text.strip())
+        text = found[1] if found else text
+    return text
+
+
+def _is_said(part: Any) -> bool:
+    """Whether a part of a reply is for the reader; others hold thoughts."""
+    return isinstance(part, dict) and part.get("type", "text") in ("text", "output_text")
 
 
 def data_url(picture: NDArray[np.uint8]) -> str:
