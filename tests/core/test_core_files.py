@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from glyphflow.core.errors import InputError, StorageError
-from glyphflow.core.files import atomic_path, exclusive, read_json, write_bytes, write_json
+from glyphflow.core.files import atomic_path, exclusive, read_json, require_writable, write_bytes, write_json
 
 
 def test_a_failed_write_leaves_the_old_content_and_no_remains(tmp_path: Path) -> None:
@@ -91,3 +91,35 @@ def test_json_is_readable_by_people(tmp_path: Path) -> None:
     write_json(tmp_path / "v.json", {"b": "图", "a": 1})
     text = (tmp_path / "v.json").read_text(encoding="utf-8")
     assert text == json.dumps({"b": "图", "a": 1}, ensure_ascii=False, indent=2) + "\n"
+
+
+def test_names_that_the_file_system_takes_can_be_written(tmp_path: Path) -> None:
+    for name in ("字" * 83, "a" * 255, "e\u0301" * 85, "😀" * 63):
+        write_bytes(tmp_path / name, b"x")
+        require_writable(tmp_path / name)
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_places_are_tried_and_left_as_they_were(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "circle").symlink_to("circle")
+    before = sorted(tmp_path.iterdir())
+    require_writable(tmp_path / "new/deep/a.png")
+    for path, why in (
+        (tmp_path / ("a" * 256), "name is too long"),
+        (tmp_path / ("a" * 300) / "x.png", "name is too long"),
+        (tmp_path / "file/x/y.png", "file is a file and no directory"),
+        (tmp_path / "circle/x.png", "circle"),
+        (tmp_path / "nul\0.png", "null"),
+    ):
+        with pytest.raises(StorageError, match=why):
+            require_writable(path)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_name_that_is_too_long_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="name is too long for the file system; choose a shorter name"):
+        write_bytes(tmp_path / ("a" * 300), b"x")
+    (tmp_path / "there").mkdir()
+    with pytest.raises(StorageError, match="a directory is in its place"):
+        write_bytes(tmp_path / "there", b"x")

@@ -21,7 +21,13 @@ _DISK = {
     errno.EDQUOT: "the disk quota is used up",
     errno.EACCES: "permission is denied",
     errno.EROFS: "the file system is read-only",
+    errno.ENAMETOOLONG: "its name is too long for the file system",
+    errno.EISDIR: "a directory is in its place",
+    errno.ENOTDIR: "a file is in the place of one of its directories",
+    errno.ELOOP: "its symbolic links go in a circle",
 }
+_HINTS = {errno.ENAMETOOLONG: "choose a shorter name"}
+_NAME_KEPT = 24  # characters of a file's name in that of its temporary sibling, so that this is shorter than a name may be
 
 _TOLD = re.compile(r"(?:os error|errno)[ :]*(\d+)", re.IGNORECASE)  # safetensors: "(os error 28)", Arrow: "[errno 28]"
 
@@ -34,12 +40,13 @@ def storage_errors(path: Path) -> Iterator[None]:
     except GlyphFlowError:
         raise
     except Exception as error:
-        reason = _DISK.get(_error_number(error))
+        number = _error_number(error)
+        reason = _DISK.get(number)
         if reason is None:
             raise
+        hint = _HINTS.get(number, "free some room or choose another place")
         raise StorageError(
-            f"Could not write {path}: {reason}; free some room or choose another place, then run the same command again "
-            "(finished work is kept)."
+            f"Could not write {path}: {reason}; {hint}, then run the same command again (finished work is kept)."
         ) from error
 
 
@@ -71,7 +78,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     The body may create a file or a directory there. Refusals of the disk become :class:`StorageError`.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    temporary = _sibling(path)
     try:
         with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,6 +92,39 @@ def atomic_path(path: Path) -> Iterator[Path]:
         else:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+def _sibling(path: Path) -> Path:
+    return path.with_name(f".{path.name[:_NAME_KEPT]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+
+
+def require_writable(path: Path) -> None:
+    """Raise :class:`StorageError` where ``path`` could not be written: work that ends in it is not begun.
+
+    A file is made and removed in the directory, or in the nearest one above that exists; nothing else is touched.
+    """
+    path = Path(path)
+    try:
+        path.lstat()  # says of a name, or a directory's in it, that it is too long
+    except FileNotFoundError:
+        pass
+    except NotADirectoryError:
+        pass  # told below, with the file that is in the way
+    except (OSError, ValueError) as error:
+        why = _DISK.get(getattr(error, "errno", None) or 0) or getattr(error, "strerror", None) or str(error)
+        raise StorageError(f"{path} cannot be written: {why}; choose another place.") from error
+    there = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+    if not there.is_dir():
+        raise StorageError(f"{path} cannot be written: {there} is a file and no directory; choose another place.")
+    probe = _sibling(there / path.name)
+    try:
+        os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        probe.unlink()
+    except PermissionError as error:
+        raise StorageError(f"{path} cannot be written: {there} may not be written to; choose another place.") from error
+    except OSError as error:
+        why = _DISK.get(error.errno or 0) or error.strerror
+        raise StorageError(f"{path} cannot be written: {why}; choose another place.") from error
 
 
 def write_bytes(path: Path, data: bytes) -> None:

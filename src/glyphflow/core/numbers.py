@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 
 from glyphflow.core.errors import InputError
 
@@ -12,8 +13,11 @@ def checked(value: float, name: str, low: float = -math.inf, high: float = math.
 
     ``why`` ends the sentence: what the number is good for, or what to give instead.
     """
-    if math.isfinite(value) and low <= value <= high:
-        return value
+    try:
+        if math.isfinite(value) and low <= value <= high:
+            return value
+    except (TypeError, OverflowError):  # no number, or a whole one with hundreds of digits
+        pass
     if math.isinf(low) and math.isinf(high):
         limits = "a finite number"
     elif math.isinf(high):
@@ -22,4 +26,18 @@ def checked(value: float, name: str, low: float = -math.inf, high: float = math.
         limits = f"at most {high:g}"
     else:
         limits = f"from {low:g} to {high:g}"
-    raise InputError(f"{name} is {value:g}, and must be {limits}{f'; {why}' if why else ''}.")
+    raise InputError(f"{name} is {_shown(value)}, and must be {limits}{f'; {why}' if why else ''}.")
+
+
+def whole(value: object, name: str, low: int, high: int, why: str = "") -> int:
+    """As :func:`checked`, for a number without a fraction."""
+    if not isinstance(value, bool) and isinstance(value, numbers.Integral) and low <= int(value) <= high:
+        return int(value)
+    raise InputError(f"{name} is {_shown(value)}, and must be a whole number from {low} to {high}{f'; {why}' if why else ''}.")
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:40]}…"

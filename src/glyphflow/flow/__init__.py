@@ -2,11 +2,12 @@
 
 from glyphflow.flow.guidance import true_cfg
 from glyphflow.flow.path import interpolate, velocity_target
-from glyphflow.flow.schedule import LIGHTNING, ScheduleConfig, choose_schedule, model_time, sigmas
+from glyphflow.flow.schedule import FEW_STEPS, LIGHTNING, ScheduleConfig, choose_schedule, model_time, sigmas
 from glyphflow.flow.solvers import euler_step
 from glyphflow.flow.timesteps import logit_normal_sigmas, stratified_sigmas
 
 __all__ = [
+    "FEW_STEPS",
     "LIGHTNING",
     "ScheduleConfig",
     "choose_schedule",

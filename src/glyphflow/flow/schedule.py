@@ -53,6 +53,11 @@ class ScheduleConfig(Config):
         """Write a ``scheduler_config.json`` that the reference opens, too."""
         write_json(Path(path), {"_class_name": "FlowMatchEulerDiscreteScheduler", **self.model_dump()})
 
+    @property
+    def few_steps(self) -> bool:
+        """Whether this is a few-step distillation's: the same shift at every size and no terminal (see :data:`LIGHTNING`)."""
+        return self.use_dynamic_shifting and self.base_shift == self.max_shift and not self.shift_terminal
+
     def mu(self, image_tokens: int) -> float:
         """The shift for pictures of ``image_tokens`` packed tokens ((height / 16) (width / 16)): linear in their number."""
         slope = (self.max_shift - self.base_shift) / (self.max_image_seq_len - self.base_image_seq_len)
@@ -65,6 +70,9 @@ LIGHTNING = ScheduleConfig(
 """What the 4- and 8-step distillations of Qwen-Image ("Lightning") were trained with: the shift is 3 at every size and there
 is no terminal. The released schedule would put their four steps at other sigmas than they know."""
 
+FEW_STEPS = 8
+"""Steps of a distillation where nobody says how many: those for 4 steps can be walked in 8, the others not in 4."""
+
 _NAMED = {"lightning": LIGHTNING}
 
 
@@ -74,7 +82,7 @@ def choose_schedule(wanted: str | ScheduleConfig | None, own: ScheduleConfig) ->
         return own
     if isinstance(wanted, ScheduleConfig):
         return wanted
-    if wanted not in _NAMED:
+    if not isinstance(wanted, str) or wanted not in _NAMED:
         raise InputError(f"There is no schedule {wanted!r}; known are {', '.join(_NAMED)}, or give a ScheduleConfig.")
     return _NAMED[wanted]
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from glyphflow.core.errors import InputError
-from glyphflow.flow import choose_schedule, sigmas
+from glyphflow.core.numbers import checked
+from glyphflow.flow import FEW_STEPS, ScheduleConfig, choose_schedule, sigmas
 from glyphflow.generate.denoise import Job
 from glyphflow.generate.inputs import Call, Conditions, Generators, draw_noise, given_latents
 
@@ -66,21 +67,50 @@ def one_each(name: str, value: T | Sequence[T], count: int) -> list[T]:
     return list(value)
 
 
+def defaults(pipeline: Pipeline, schedule: str | ScheduleConfig | None = None) -> tuple[int, float]:
+    """Steps and true CFG scale of calls that do not say them: the model directory's, or those that ``schedule`` is made for."""
+    if choose_schedule(schedule, pipeline.schedule).few_steps:
+        return FEW_STEPS, 1.0
+    return pipeline.facts.default_steps, pipeline.facts.default_true_cfg_scale
+
+
+def few_steps_warning(pipeline: Pipeline, call: Call) -> str | None:
+    """What is wrong with the steps and guidance of ``call`` under a few-step distillation's schedule; None: nothing."""
+    steps = steps_of(pipeline, call)
+    if not choose_schedule(call.schedule, pipeline.schedule).few_steps or (steps <= FEW_STEPS and not call.guided):
+        return None
+    return (
+        f"The schedule is a few-step distillation's, for 4 to {FEW_STEPS} steps at a true CFG scale of 1, and this picture has "
+        f"{steps} steps at {call.true_cfg_scale:g}."
+    )
+
+
+def steps_of(pipeline: Pipeline, call: Call) -> int:
+    """How many steps ``call`` has."""
+    if call.num_inference_steps is not None:
+        return call.num_inference_steps
+    return defaults(pipeline, call.schedule)[0] if call.sigmas is None else len(call.sigmas)
+
+
 def schedule(pipeline: Pipeline, call: Call, height: int, width: int, strength: float = 1.0) -> torch.Tensor:
     """The sigmas (S + 1,) of ``call`` for a picture of ``height`` x ``width``, from the one that ``strength`` starts at.
 
     ``strength`` s of N steps walks the last N s of them, rounded up.
     """
-    if not 0 <= strength <= 1:
-        raise InputError(f"strength is {strength}; it must be between 0 (keep the picture) and 1 (a new one).")
+    check_strength(strength)
     config = choose_schedule(call.schedule, pipeline.schedule)
-    given, steps = call.sigmas, call.num_inference_steps
-    if steps is None:
-        steps = pipeline.facts.default_steps if given is None else len(given)
+    given, steps = call.sigmas, steps_of(pipeline, call)
     start = int(max(steps - min(steps * strength, steps), 0))
     if 0 < steps == start:
         raise InputError(f"A strength of {strength} leaves none of {steps} steps; raise one of the two.")
     return sigmas(config, steps, (height // 16) * (width // 16), unshifted=given)[start:]
+
+
+def check_strength(strength: float) -> None:
+    """Refuse what is no share of the way from a picture to noise."""
+    checked(strength, "strength")
+    if not 0 <= strength <= 1:
+        raise InputError(f"strength is {strength}; it must be between 0 (keep the picture) and 1 (a new one).")
 
 
 def noise(pipeline: Pipeline, call: Call, group: Group, size: tuple[int, int]) -> torch.Tensor:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from glyphflow.core.errors import InputError
 from glyphflow.core.hashing import derive_seed
+from glyphflow.core.numbers import checked
 from glyphflow.flow import model_time
 from glyphflow.generate.batch import Group, finish, noise, one_each, schedule, split
 from glyphflow.generate.denoise import Control, Job
@@ -38,6 +39,9 @@ class Window:
     end: float
 
     def __post_init__(self) -> None:
+        checked(self.scale, "controlnet_conditioning_scale", -100, 100)
+        checked(self.start, "control_guidance_start")
+        checked(self.end, "control_guidance_end")
         if not 0 <= self.start < self.end <= 1:
             raise InputError(
                 f"control_guidance_start is {self.start} and control_guidance_end is {self.end}; they must be fractions of the "

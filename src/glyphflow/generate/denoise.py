@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from glyphflow.core.errors import InputError
 from glyphflow.core.progress import Progress
 from glyphflow.flow import euler_step, model_time, true_cfg
+from glyphflow.generate.finite import finite
 from glyphflow.generate.inputs import Callback, Conditions
 from glyphflow.generate.speed import FirstBlockCache
 from glyphflow.models import Modulation
@@ -52,6 +54,7 @@ def denoise(pipeline: Pipeline, job: Job, callback: Callback | None = None, show
     """Walk ``job.sigmas``: packed latents (B, N, C) at the last of them. ``pipeline.interrupt`` ends the walk early."""
     latents, sigmas = job.latents, job.sigmas.to(job.latents.device)
     predict = _Predictor(pipeline, job, sigmas)
+    sound: list[torch.Tensor | None] = []
     for step in range(len(sigmas) - 1):
         sigma = sigmas[step]
         v, uncond = predict(latents, step)
@@ -60,6 +63,9 @@ def denoise(pipeline: Pipeline, job: Job, callback: Callback | None = None, show
         latents = euler_step(latents, v, sigma, sigmas[step + 1])
         if job.blend is not None:
             latents = job.blend(latents, step)
+        # The step before is looked at while this one computes, so that a card never waits for the question.
+        _require_sound(sound, len(sigmas) - 1)
+        sound.append(finite(latents))
         if callback is not None:
             given = {"latents": latents, "prompt_embeds": predict.prompt_embeds}
             changed = callback(pipeline, step, 1000 * sigma, given) or {}
@@ -69,7 +75,17 @@ def denoise(pipeline: Pipeline, job: Job, callback: Callback | None = None, show
             shown.advance()
         if pipeline.interrupt:
             break
+    _require_sound(sound, len(sigmas) - 1)
     return latents
+
+
+def _require_sound(sound: list[torch.Tensor | None], steps: int) -> None:
+    """Refuse to go on from latents that are not finite: all that could come of them is a black picture."""
+    if sound and sound[-1] is not None and not bool(sound[-1]):
+        raise InputError(
+            f"The latents are not finite (nan or inf) after step {len(sound)} of {steps}, so no picture can come of them; the "
+            "weights, an adapter or its strength do not suit the model, or the dtype is too narrow (try float32)."
+        )
 
 
 @dataclass(frozen=True)

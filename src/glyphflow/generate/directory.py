@@ -2,7 +2,7 @@
 
 A model directory has the released layout (model_index.json, transformer, vae, text_encoder, tokenizer, scheduler). It may carry
 one more file, ``glyphflow.json``, with what the released files cannot say: ``native_area`` (pixels of the pictures that the
-model was trained on last), ``default_steps`` and ``default_true_cfg_scale``.
+model was trained on last), ``default_steps``, ``default_true_cfg_scale`` and ``default_negative_prompt``.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from glyphflow.core.config import Config, load_config
 from glyphflow.core.errors import GlyphFlowError, InputError, MissingError
 from glyphflow.core.files import read_json, write_json
 from glyphflow.core.hashing import fingerprint
+from glyphflow.core.numbers import whole
 from glyphflow.models.weights import weights_hash
 
 NANO = "nano"
@@ -55,6 +56,7 @@ _PATTERNS = [
     "glyphflow.json",
     *(f"{part}/*" for part in (*COMPONENTS, "tokenizer", "scheduler", "processor")),
 ]
+_LONGEST = 16384  # pixels a side: a million tokens, more than any card holds
 _REMEMBER_ABOVE = 2**30  # bytes; hashing 1 GiB takes about a second, 58 GB of released weights most of a minute
 
 
@@ -64,6 +66,7 @@ class ModelFacts(Config):
     native_area: int = 1024 * 1024
     default_steps: int = 50
     default_true_cfg_scale: float = 4.0
+    default_negative_prompt: str = " "  # what the released example code guides against, not the empty text
 
     @classmethod
     def read(cls, directory: Path) -> ModelFacts:
@@ -190,7 +193,10 @@ def _hash(places: Mapping[str, Path]) -> str:
 
 
 def check_size(height: int, width: int) -> None:
-    """Refuse picture sides that cannot be cut into tokens of 16 x 16 pixels."""
+    """Refuse picture sides that cannot be cut into tokens of 16 x 16 pixels, and those beyond any memory."""
+    for name, side in (("height", height), ("width", width)):
+        if side is not None and (isinstance(side, (bool, float)) or abs(side) > _LONGEST):
+            whole(side, f"The {name} of the picture", 16, _LONGEST)
     if height % 16 or width % 16 or min(height, width) < 16:
         near = [max(16, round(side / 16) * 16) for side in (width, height)]
         raise InputError(

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageChops
 
 from glyphflow.core.errors import InputError
 from glyphflow.core.pictures import PictureError, on_white, plain
+from glyphflow.generate.finite import require_finite
 from glyphflow.models import image_to_tensor, tensor_to_images
 
 Picture = Image.Image | np.ndarray  # an array is uint8 (H, W), (H, W, 3) or (H, W, 4)
@@ -26,7 +28,9 @@ _RELEASED = {  # width, height: what the released weights were finished on
     "3:2": (1584, 1056),
     "2:3": (1056, 1584),
 }
+_NEARLY = 40  # levels from black or white within which a mask's pixel is one of the two
 _CHANNELS = ((), (1,), (3,), (4,))
+_MOST_NARROW = 50
 _RELEASED_AREA = 1024 * 1024
 
 
@@ -39,8 +43,10 @@ def aspect_size(name: str, native_area: int) -> tuple[int, int]:
         width, height = _RELEASED[name]
         return height, width
     parts = name.split(":")
-    if len(parts) != 2 or not all(part.isdecimal() and int(part) for part in parts):
+    if len(parts) != 2 or not all(re.fullmatch("[0-9]{1,5}", part) and int(part) for part in parts):
         raise InputError(f"The aspect ratio {name!r} is not width:height; try one of {', '.join(RATIOS)}.")
+    if not 1 / _MOST_NARROW <= int(parts[0]) / int(parts[1]) <= _MOST_NARROW:
+        raise InputError(f"The aspect ratio {name!r} is too narrow: one side may be at most {_MOST_NARROW} times the other.")
     return area_size((int(parts[0]), int(parts[1])), native_area, 16)
 
 
@@ -83,11 +89,39 @@ def to_pixels(images: Sequence[Image.Image]) -> torch.Tensor:
 
 
 def binary_mask(picture: Picture) -> Image.Image:
-    """``picture`` in grey; white is where the new picture goes. Raises :class:`InputError` when all of it is black."""
-    mask = _image(picture).convert("L")
-    if mask.getextrema()[1] < 128:  # type: ignore[operator]
-        raise InputError("The mask is black everywhere, so nothing would be painted; make the part to repaint white.")
+    """``picture`` in grey; white is where the new picture goes, and what is transparent counts as black.
+
+    Raises :class:`InputError` when all of it is black, and for a picture in colours with transparent parts (a photograph with
+    a hole): whether its hole or its colours are meant cannot be told.
+    """
+    image = _image(picture)
+    mask = image.convert("L")
+    if "A" in image.getbands():
+        alpha = image.getchannel("A")
+        if _transparent_photo(image):
+            raise InputError(
+                "The mask has colours or greys and transparent parts, so what is to be repainted cannot be told; give a mask "
+                "that is white there and black, or transparent, elsewhere."
+            )
+        mask = ImageChops.multiply(mask, alpha)
+    brightest = mask.getextrema()[1]
+    if brightest < 128:  # type: ignore[operator]
+        raise InputError(
+            f"The mask is black everywhere (its brightest value is {brightest} of 255, and transparent parts count as black), "
+            "so nothing would be painted; make the part to repaint white."
+        )
     return mask
+
+
+def _transparent_photo(image: Image.Image) -> bool:
+    """Whether a picture with alpha is no mask: transparent in parts, and what shows of it is neither black, white nor clear."""
+    pixels = np.asarray(image.convert("RGBA")).reshape(-1, 4)
+    shown = pixels[pixels[:, 3] >= 128, :3]
+    if len(shown) == len(pixels) or not len(shown):
+        return False
+    low, high = shown.min(axis=1).astype(int), shown.max(axis=1).astype(int)
+    plain = (high <= _NEARLY) | (low >= 255 - _NEARLY)
+    return bool(plain.mean() < 0.9)  # soft edges are grey
 
 
 def mask_tokens(mask: Image.Image, channels: int) -> torch.Tensor:
@@ -98,6 +132,11 @@ def mask_tokens(mask: Image.Image, channels: int) -> torch.Tensor:
     from glyphflow.models import pack_latents
 
     latent = torch.from_numpy(np.asarray(mask)[::8, ::8] >= 128)
+    if not bool(latent.any()):
+        raise InputError(
+            "The white parts of the mask are so thin that no latent pixel (8 x 8 pixels) falls into them, and nothing would be "
+            "painted; make them wider."
+        )
     return pack_latents(latent.expand(1, channels, *latent.shape))[0]
 
 
@@ -131,6 +170,15 @@ def pasted(picture: Image.Image, original: Image.Image, mask: Image.Image, regio
     new = original.copy()
     new.paste(whole.crop((x, y, x + width, y + height)), (left, top))
     return Image.composite(new, original, mask)
+
+
+def finite_pixels(pixels: torch.Tensor) -> torch.Tensor:
+    """``pixels`` as the VAE decoded them; refused where they hold nan or inf, which would be saved as black."""
+    return require_finite(
+        pixels,
+        "The VAE decoded latents to pixels that are not finite (nan or inf), so there is no picture; its weights are damaged "
+        "or its dtype is too narrow (try float32).",
+    )
 
 
 def as_type(pixels: torch.Tensor, output_type: str) -> Any:

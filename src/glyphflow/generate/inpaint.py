@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from glyphflow.core.errors import InputError
+from glyphflow.core.numbers import whole
 from glyphflow.generate.batch import Group, finish, one_each, schedule, split
 from glyphflow.generate.denoise import Blend, Job
 from glyphflow.generate.edit import seen
@@ -47,6 +48,8 @@ def inpaint(
     padding_mask_crop: int | None,
 ) -> GenerateResult:
     """Pictures of ``call``'s prompts inside the masks; see :meth:`Pipeline.inpaint`."""
+    if padding_mask_crop is not None:
+        whole(padding_mask_crop, "padding_mask_crop", 0, 100_000, "so many pixels around the mask are made, too")
     if padding_mask_crop is not None and call.output_type != "pil":
         raise InputError(f"padding_mask_crop pastes into the given picture; use output_type 'pil', not {call.output_type!r}.")
     pipeline.require("inpaint", "t2i", "edit", "edit-plus")

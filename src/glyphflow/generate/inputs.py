@@ -12,7 +12,9 @@ import torch
 from PIL import Image
 
 from glyphflow.core.errors import InputError
+from glyphflow.core.numbers import checked, whole
 from glyphflow.flow import ScheduleConfig
+from glyphflow.generate.finite import require_finite
 from glyphflow.models import pack_latents
 
 if TYPE_CHECKING:
@@ -23,14 +25,16 @@ Generators = torch.Generator | Sequence[torch.Generator] | None
 Callback = Callable[["Pipeline", int, torch.Tensor, dict[str, Any]], dict[str, Any] | None]
 Rows = tuple[list[torch.Tensor], torch.Tensor | None]  # (L_i, D) per picture, and a mask only where it has holes
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
+MOST_STEPS, MOST_GUIDANCE = 1000, 100
 
 
 class Options(TypedDict, total=False):
     """Keywords that every way of making pictures takes.
 
-    - ``true_cfg_scale``: true classifier-free guidance against the negative prompt, which is empty when not given; 1 or less
-      turns it off and halves the work. Default is what the model directory says, else 4.0.
-    - ``num_inference_steps``: default is what the model directory says, else 50.
+    - ``true_cfg_scale``: true classifier-free guidance against the negative prompt, which is a blank (" ") when not given, as
+      in the released example code; 1 or less turns it off and halves the work. Default is what the model directory says, else
+      4.0; 1 with a few-step schedule.
+    - ``num_inference_steps``: default is what the model directory says, else 50; 8 with a few-step schedule.
     - ``sigmas``: the evenly spaced sigmas before the shift, one per step, falling from 1; default 1, 1 - 1/N, ... 1/N.
     - ``schedule``: another shift than the model's: "lightning" for 4- and 8-step distillations, or a ``ScheduleConfig``.
     - ``guidance_scale``: for models distilled from guidance, of which there are none; ignored with a warning.
@@ -87,16 +91,23 @@ class Call:
     callback_on_step_end: Callback | None = None
     max_sequence_length: int = 1024
     progress: bool | str = True
+    default_negative_prompt: str = ""
 
     @classmethod
-    def of(cls, prompt: str | Sequence[str] | None, negative_prompt: str | Sequence[str] | None, options: Options) -> Call:
+    def of(
+        cls,
+        prompt: str | Sequence[str] | None,
+        negative_prompt: str | Sequence[str] | None,
+        options: Options,
+        default_negative_prompt: str = "",
+    ) -> Call:
         """The call with ``options``; a keyword that is none of them raises :class:`InputError` with the nearest one."""
         for name in options:
             if name not in Options.__annotations__:
                 near = difflib.get_close_matches(name, Options.__annotations__, 1)
                 hint = f"did you mean {near[0]}" if near else f"known are {', '.join(Options.__annotations__)}"
                 raise InputError(f"There is no option {name}; {hint}.")
-        return cls(prompt, negative_prompt, **options)
+        return cls(prompt, negative_prompt, **options, default_negative_prompt=default_negative_prompt)
 
     def __post_init__(self) -> None:
         if self.guidance_scale is not None:
@@ -110,8 +121,17 @@ class Call:
             )
         if self.output_type not in OUTPUT_TYPES:
             raise InputError(f"output_type is {self.output_type!r}; it can be {', '.join(OUTPUT_TYPES)}.")
-        if self.num_images_per_prompt < 1:
-            raise InputError(f"num_images_per_prompt is {self.num_images_per_prompt}; it must be at least 1.")
+        checked(self.true_cfg_scale, "true_cfg_scale", 0, MOST_GUIDANCE, "1 or less turns guidance off")
+        if self.num_inference_steps is not None:
+            whole(self.num_inference_steps, "num_inference_steps", 1, MOST_STEPS)
+        whole(self.num_images_per_prompt, "num_images_per_prompt", 1, 10_000)
+        whole(self.max_sequence_length, "max_sequence_length", 1, 2**31)
+        if not self.guided and (self.negative_prompt_embeds is not None or _says_something(self.negative_prompt)):
+            warnings.warn(
+                f"The negative prompt has no effect, because a true CFG scale of {self.true_cfg_scale:g} turns guidance off; "
+                "raise it above 1 or leave the negative prompt out.",
+                stacklevel=6,
+            )
 
     @property
     def count(self) -> int:
@@ -169,7 +189,7 @@ def conditions(
     """Prompts or embeddings for both passes, each prompt ``num_images_per_prompt`` times, on ``place``.
 
     ``images[i]`` are the pictures that prompt i speaks of; the negative prompts see them, too. A single negative prompt serves
-    every prompt; None means the empty one. ``wake`` is called before the encoder's networks run, which prompts that it
+    every prompt; None means the model's default. ``wake`` is called before the encoder's networks run, which prompts that it
     remembers do not need. Contradictions raise :class:`InputError`.
     """
     how = (encoder, call.max_sequence_length, place, template, images, wake)
@@ -180,7 +200,7 @@ def conditions(
     count = len(positive) // call.num_images_per_prompt
     texts, embeds = call.negative_prompt, call.negative_prompt_embeds
     if embeds is None and (texts is None or isinstance(texts, str)):
-        texts = [texts or ""] * count
+        texts = [call.default_negative_prompt if texts is None else texts] * count
     negative, negative_mask = _side("negative_prompt", texts, (embeds, call.negative_prompt_embeds_mask), *how)
     if len(negative) != count:
         raise InputError(f"There are {count} prompts and {len(negative)} negative prompts; give one for all or one each.")
@@ -212,7 +232,17 @@ def given_latents(latents: torch.Tensor, shape: tuple[int, int, int], like: torc
             f"latents have the shape {tuple(latents.shape)} and these pictures need {shape} (pictures, tokens of 16 x 16 "
             "pixels, features)."
         )
+    require_finite(latents, "The latents that were given are not finite (they hold nan or inf); give others.")
     return latents.to(like.device, like.dtype)
+
+
+def check_text(text: str, name: str) -> None:
+    """Refuse ``text`` with half a character in it (a byte that was no UTF-8, or half an emoji), which no tokenizer takes."""
+    half = next((character for character in text if "\ud800" <= character <= "\udfff"), None)
+    if half is not None:
+        raise InputError(
+            f"The {name} holds U+{ord(half):04X}, which is half of a character; it was read in the wrong encoding: give UTF-8."
+        )
 
 
 def _side(
@@ -234,11 +264,20 @@ def _side(
     texts = [prompt] if isinstance(prompt, str) else list(prompt or ())
     if not texts or not all(isinstance(text, str) for text in texts):
         raise InputError(f"{name} must be a text or a list of at least one text, not {prompt!r}.")
+    for text in texts:
+        check_text(text, name)
     if encoder is None:
         raise InputError(f"This pipeline has no condition encoder, so it takes {name}_embeds and no {name}.")
     if not encoder.remembers(texts, template=template, images=images):
         wake()
-    return [row.to(*place) for row in encoder.encode(texts, limit, template=template, images=images)], None
+    rows = [row.to(*place) for row in encoder.encode(texts, limit, template=template, images=images)]
+    for row in rows:
+        require_finite(
+            row,
+            f"The embedding of the {name} is not finite (nan or inf), so no picture can come of it; the condition encoder's "
+            "weights are damaged, or its dtype is too narrow (try float32).",
+        )
+    return rows, None
 
 
 def _given(name: str, values: torch.Tensor, mask: torch.Tensor | None, place: tuple[torch.device, torch.dtype]) -> Rows:
@@ -249,6 +288,7 @@ def _given(name: str, values: torch.Tensor, mask: torch.Tensor | None, place: tu
         raise InputError(
             f"{name}_embeds_mask is {tuple(mask.shape)} and the embeddings are {tuple(values.shape[:2])}; one entry per token."
         )
+    require_finite(values, f"The {name}_embeds hold numbers that are not finite (nan or inf); give others.")
     rows = list(values.to(*place))
     if mask is None:
         return rows, None
@@ -257,6 +297,10 @@ def _given(name: str, values: torch.Tensor, mask: torch.Tensor | None, place: tu
     if min(lengths) and all(bool(row[:length].all()) for row, length in zip(mask, lengths, strict=True)):
         return [row[:length] for row, length in zip(rows, lengths, strict=True)], None
     return rows, mask
+
+
+def _says_something(prompt: str | Sequence[str] | None) -> bool:
+    return any(text.strip() for text in ([prompt] if isinstance(prompt, str) else prompt or ()) if isinstance(text, str))
 
 
 def _copies(rows: list[torch.Tensor], mask: torch.Tensor | None, copies: int) -> Rows:

@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 
 from glyphflow.core.errors import InputError
+from glyphflow.core.numbers import whole
 from glyphflow.flow import choose_schedule, sigmas
-from glyphflow.generate.batch import Group, one_each, split
+from glyphflow.generate.batch import Group, one_each, split, steps_of
 from glyphflow.generate.denoise import Job
 from glyphflow.generate.images import Picture, area_size, as_type, resized, rgba, to_pixels
 from glyphflow.generate.inputs import Call, draw_noise, given_latents
@@ -24,6 +25,7 @@ from glyphflow.models import pack_latents, unpack_latents
 if TYPE_CHECKING:
     from glyphflow.generate.pipeline import GenerateResult, Pipeline
 
+MOST_LAYERS = 100
 _BASE_TOKENS = 256  # of a picture of 256 x 256: where the shift of the layered schedule is 1
 
 
@@ -101,9 +103,7 @@ def _finish(
 def _schedule(pipeline: Pipeline, call: Call, size: tuple[int, int]) -> torch.Tensor:
     """The shift grows with the side of the picture and not with the number of layers; a schedule of the call has its own."""
     tokens = (size[0] // 16) * (size[1] // 16)
-    given, steps = call.sigmas, call.num_inference_steps
-    if steps is None:
-        steps = pipeline.facts.default_steps if given is None else len(given)
+    given, steps = call.sigmas, steps_of(pipeline, call)
     mu = (tokens / _BASE_TOKENS) ** 0.5 if call.schedule is None else None
     return sigmas(choose_schedule(call.schedule, pipeline.schedule), steps, tokens, mu=mu, unshifted=given)
 
@@ -134,7 +134,7 @@ def _check(pipeline: Pipeline, layers: int, resolution: int) -> None:
             f"The VAE of this model has {pipeline.vae.config.input_channels} channels and layers need 4 (RGBA); use the VAE "
             "of a Qwen-Image-Layered model."
         )
-    if layers < 1:
-        raise InputError(f"layers is {layers}; there must be at least 1.")
-    if resolution < 32 or resolution % 32:
+    whole(layers, "layers", 1, MOST_LAYERS)
+    whole(resolution, "resolution", 1, 8192, "it must be a multiple of 32, and released models know 640 and 1024")
+    if resolution % 32:
         raise InputError(f"resolution is {resolution}; it must be a multiple of 32, and released models know 640 and 1024.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from glyphflow.flow import ScheduleConfig
 from glyphflow.generate import control, edit, inpaint, restyle, rooms, text
 from glyphflow.generate import layers as _layers
 from glyphflow.generate.adapters import Adapter, Adapters
+from glyphflow.generate.batch import defaults, few_steps_warning
 from glyphflow.generate.denoise import Job, denoise
 from glyphflow.generate.directory import (
     Kind,
@@ -31,7 +33,7 @@ from glyphflow.generate.directory import (
     require_kind,
 )
 from glyphflow.generate.half import PartDtypes, keep_finite
-from glyphflow.generate.images import Picture, as_type, rgb, rgba, to_pixels
+from glyphflow.generate.images import Picture, as_type, finite_pixels, rgb, rgba, to_pixels
 from glyphflow.generate.inputs import Call, Conditions, Options, conditions
 from glyphflow.generate.parallel import Parallel, Ranks
 from glyphflow.generate.residency import Residency
@@ -367,15 +369,19 @@ class Pipeline(Adapters):
         padding = (0, -width % self.vae.config.spatial_factor, 0, -height % self.vae.config.spatial_factor)
         z = self.encode(torch.nn.functional.pad(pixels, padding, mode="replicate")).mode()
         with torch.inference_mode():
-            return tensor_to_images(self.vae.decode(z, self.speed.vae_tile)[..., :height, :width])[0]
+            decoded = finite_pixels(self.vae.decode(z, self.speed.vae_tile)[..., :height, :width])
+            return tensor_to_images(decoded)[0]
 
     def require(self, verb: str, *kinds: Kind) -> None:
         """Refuse to ``verb`` with a model of another kind than ``kinds``."""
         require_kind(self.kind, verb, kinds)
 
     def _call(self, prompt: str | Sequence[str] | None, negative_prompt: str | Sequence[str] | None, options: Options) -> Call:
-        scale = self.facts.default_true_cfg_scale
-        return Call.of(prompt, negative_prompt, {"true_cfg_scale": scale, **options})
+        scale = defaults(self, options.get("schedule"))[1]
+        call = Call.of(prompt, negative_prompt, {"true_cfg_scale": scale, **options}, self.facts.default_negative_prompt)
+        if (wrong := few_steps_warning(self, call)) is not None:
+            warnings.warn(wrong, stacklevel=3)  # whoever called the pipeline
+        return call
 
     def condition(self, call: Call, template: str = "t2i", images: Sequence[Sequence[Image.Image]] | None = None) -> Conditions:
         """The embeddings of ``call``, on the device; ``images[i]`` are the pictures that prompt i speaks of."""
@@ -415,4 +421,4 @@ class Pipeline(Adapters):
         z = self.vae.unstandardise(z_BChw.to(next(self.vae.parameters()).dtype))
         at_once = max(1, _DECODE_PIXELS // (64 * z.shape[-1] * z.shape[-2]))
         parts = [self.vae.decode(self.speed.picture(part), self.speed.vae_tile) for part in torch.split(z, at_once)]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        return finite_pixels(parts[0] if len(parts) == 1 else torch.cat(parts))

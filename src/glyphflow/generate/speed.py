@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from glyphflow.core.errors import InputError
+from glyphflow.core.numbers import whole
 from glyphflow.models import MMDiT
 from glyphflow.models.kernels import EAGER, fused
 
@@ -44,6 +45,10 @@ class Speed:
     def __post_init__(self) -> None:
         if self.step_cache is not None and not 0 < self.step_cache < 1:
             raise InputError(f"step_cache is {self.step_cache}; it is a share between 0 and 1, such as 0.1.")
+        if self.vae_tile is not None:
+            whole(self.vae_tile, "vae_tile", 64, 16384, "a side of a tile in pixels, a multiple of 8")
+        if self.vae_tile is not None and self.vae_tile % 8:
+            raise InputError(f"vae_tile is {self.vae_tile}; it must be a multiple of 8.")
         if self.fused and self.compile:
             raise InputError("fused and compile are both on; compiled blocks are fused already, so choose one.")
 

@@ -21,6 +21,7 @@ from pydantic import Field
 from glyphflow.core.config import Config, load_config, to_dict
 from glyphflow.core.errors import InputError
 from glyphflow.core.files import read_json, write_json
+from glyphflow.core.pictures import PictureError, on_white, plain
 
 FILE = "preprocessor_config.json"
 _MOST_NARROW = 200  # longer side over shorter one, as in the reference
@@ -97,12 +98,13 @@ class Preprocessing(Config):
         return rounded
 
     def picture(self, image: Image.Image) -> Picture:
-        """Convert to RGB (transparency over white) and resize (bicubic); raises :class:`InputError` for a ratio over 200."""
-        if "A" in image.getbands() or image.info.get("transparency") is not None:
-            white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-            image = Image.alpha_composite(white, image.convert("RGBA"))
+        """Convert to RGB (upright, sRGB, transparency over white) and resize (bicubic); a ratio over 200 is an InputError."""
+        try:
+            image = on_white(plain(image))
+        except PictureError as error:
+            raise InputError(f"A picture cannot be used: {error}.") from error
         width, height = self.resized(*image.size)
-        pixels = np.asarray(image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC))
+        pixels = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
         digest = hashlib.sha256(f"{width}x{height}:".encode() + pixels.tobytes()).hexdigest()
         unit = self.patch_size * self.merge_size
         return Picture(pixels, digest, (height // unit, width // unit))
