@@ -38,6 +38,29 @@ def _told(**changes: object) -> dict[str, object]:
     return GOOD | changes
 
 
+@pytest.mark.parametrize(
+    ("reply", "changed"),
+    [
+        (json.dumps(_told(**{"Watermark List": "none"})), {}),
+        (json.dumps(_told(**{"Watermark List": None})), {}),
+        (json.dumps(_told(**{"Watermark List": ["None", "", None]})), {}),
+        (json.dumps(_told(**{"Watermark List": "ACME"})), {"Watermark List": ["ACME"]}),
+        (json.dumps(_told(**{"Watermark List": [{"text": "ACME"}, 2024]})), {"Watermark List": ["ACME", "2024"]}),
+        (json.dumps(_told(**{"Abnormal Element": "Yes, a QR code"})), {"Abnormal Element": "yes"}),
+        (json.dumps(_told(**{"Abnormal Element": False})), {}),
+        (json.dumps(_told(**{"Image Type": ["photograph"]})), {}),
+        (json.dumps([GOOD]), {}),
+        (json.dumps({"annotation": GOOD}), {}),
+        (json.dumps(GOOD) + json.dumps(GOOD), {}),
+        (json.dumps(GOOD).replace('\\"', '"'), {}),
+        (f"<think>A {{draft}}: {json.dumps(_told(Caption='no'))}</think>\n```json\n{json.dumps(GOOD)}\n```", {}),
+        (json.dumps(_told(Caption="half \ud83d of it")), {"Caption": "half \ufffd of it"}),
+    ],
+)
+def test_an_answer_that_every_reader_understands_is_read(reply: str, changed: dict[str, object]) -> None:
+    assert read_answer(reply, "en") == GOOD | changed
+
+
 # -- reading answers ------------------------------------------------------------------------------------------------------
 
 
@@ -47,15 +70,14 @@ def _told(**changes: object) -> dict[str, object]:
         ("", "no JSON"),
         ("A red door.", "no JSON"),
         ('{"Caption": "A red', "not complete"),
-        (json.dumps([GOOD]), "not object"),
-        (json.dumps(GOOD) + json.dumps(GOOD), "2 JSON values"),
+        (json.dumps([GOOD, 1]), "not object"),
+        (json.dumps(GOOD) + json.dumps(GOOD | {"Caption": "another"}), "2 JSON values"),
         (json.dumps({"Caption": "x"}), "no 'Image Type'"),
         (json.dumps(_told(Mood="calm")), "Mood, which was not asked for"),
         (json.dumps(_told(Caption=" ")), "Caption is empty"),
         (json.dumps(_told(Caption=["a", "b"])), "not string"),
         (json.dumps(_told(Caption="word " * 3000)), "14999 characters, the limit is 6000"),
         (json.dumps(_told(Caption="一扇红色的门。")), "not in English"),
-        (json.dumps(_told(**{"Watermark List": "none"})), "not array"),
         (json.dumps(_told(**{"Abnormal Element": "maybe"})), "not one of"),
         ("x" * 300_000, "300000 characters"),
         ("[" * 150_000, "no JSON"),

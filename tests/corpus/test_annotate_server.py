@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from glyphflow.core.errors import ConfigError, InputError
@@ -28,7 +29,7 @@ from glyphflow.corpus.ingest.pictures import ingest_folder
 from glyphflow.corpus.operators.measure import measure
 from glyphflow.corpus.recipe import RenderSet, Rule, Stage
 from glyphflow.corpus.specs import Renderer
-from glyphflow.perception.chat import Endpoint
+from glyphflow.perception.chat import Endpoint, jpeg_url
 from glyphflow.perception.server import Reply, Server
 from local_server import Answer, Asked, says, serve
 
@@ -321,3 +322,79 @@ def test_what_was_said_of_a_forgotten_picture_is_forgotten(corpus: Corpus) -> No
     said = replies_path(corpus, "mine-00000").read_text()
     assert [digest in said for digest in index["sha256"]] == [True, True, False, True]
     assert _columns(corpus)["recaption_en"][2] is None
+
+
+def test_pictures_that_the_server_cannot_take_cost_their_rows_alone(
+    folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("glyphflow.perception.server.random.uniform", lambda low, high: 0.0)
+    corpus = Corpus.create(tmp_path / "large")
+    ingest_folder(corpus, folder(20, "more"), "mine", "x")
+    _view(corpus)
+    bad: set[str] = set()
+
+    def broken(rejection: Answer) -> Callable[[Asked, int], Answer]:
+        """Ten pictures at which the server breaks, one after another, again and again."""
+
+        def answer(asked: Asked, number: int) -> Answer:
+            picture = asked.json["messages"][0]["content"][0]["image_url"]["url"]
+            if picture in bad or (len(bad) < 10 and picture != plain):
+                bad.add(picture)
+                return rejection
+            return _good(asked, number)
+
+        return answer
+
+    plain = jpeg_url(np.full((64, 64, 3), 128, np.uint8))
+    for number, rejection in enumerate(
+        (Answer({"error": "too long"}, 400), Answer({"e": 1}, 413), Answer({}, 500), Answer([1]))
+    ):
+        bad.clear()
+        with serve(broken(rejection)) as server:
+            done = annotate(corpus, "all", _options(server.url, model=f"m{number}", concurrency=1), workers=1)
+        assert done.rows == 20 and done.errors == {"no answer": 10}, rejection
+        assert sum(caption is not None for caption in _columns(corpus)["caption_en"]) == 10
+
+
+def test_half_a_character_in_an_answer_is_replaced_also_in_one_that_is_kept(corpus: Corpus) -> None:
+    cut = json.dumps(GOOD | {"Caption": "A \ud83d blur of soft colours."})
+    with serve(lambda asked, number: says(cut)) as server:
+        assert annotate(corpus, "all", _options(server.url)).errors == {}
+    assert _columns(corpus)["recaption_en"] == ["A \ufffd blur of soft colours."] * 4
+    path = replies_path(corpus, "mine-00000")
+    path.write_text(path.read_text().replace("\\ufffd", "\\ud83d"))  # as an older version kept it
+    with serve(_good) as server:
+        annotate(corpus, "all", _options(server.url, renders="model"))  # read anew, from what is kept
+    assert not server.asked and _columns(corpus)["recaption_en"] == ["A \ufffd blur of soft colours."] * 4
+
+
+def test_a_schema_is_asked_for_until_the_server_says_that_it_has_none(corpus: Corpus) -> None:
+    def lacks(asked: Asked, number: int) -> Answer:
+        if "response_format" in asked.json:
+            return Answer({"error": {"message": "response_format: extra inputs are not permitted"}}, 422)
+        if "seed" in asked.json:
+            return Answer({"error": {"message": "Unrecognized request argument supplied: seed"}}, 400)
+        return _good(asked, number)
+
+    with serve(_good) as server:
+        annotate(corpus, "all", _options(server.url))
+    sent = server.asked[0].json["response_format"]
+    assert sent["type"] == "json_schema" and set(sent["json_schema"]["schema"]["required"]) == set(GOOD)
+    with serve(lacks) as server:
+        assert annotate(corpus, "all", _options(server.url, model="older", concurrency=1), workers=1).errors == {}
+    fields = [{"response_format", "seed"} & set(asked.json) for asked in server.asked]
+    assert fields == [{"response_format", "seed"}, {"seed"}, set(), set(), set(), set()]
+
+
+def test_a_rejected_picture_of_a_server_with_a_firewall_does_not_end_the_run(corpus: Corpus) -> None:
+    with serve(lambda asked, number: Answer({"e": "no"}, 403) if number == 0 else _good(asked, number)) as server:
+        done = annotate(corpus, "all", _options(server.url, concurrency=1), workers=1)
+    assert done.errors == {"no answer": 1} and "HTTP 403" in str(_columns(corpus)["error"])
+
+
+@pytest.mark.parametrize("key", [KEY + "\n", f" {KEY}\r\n", f'"{KEY}"', "\ufeff" + KEY])
+def test_what_files_leave_around_a_key_is_no_part_of_it(key: str, corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with serve(_good) as server:
+        assert annotate(corpus, "all", _options(server.url)).errors == {}
+    assert {asked.headers["Authorization"] for asked in server.asked} == {f"Bearer {KEY}"}

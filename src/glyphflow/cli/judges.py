@@ -37,9 +37,9 @@ class JudgeOptions:
 
 def server(url: str, key_env: str, timeout_s: float) -> Server:
     """A server whose key, if it needs one, is in the environment variable ``key_env``."""
-    from glyphflow.perception.server import Server
+    from glyphflow.perception.server import PATIENCE_S, Server
 
-    return Server(url, os.environ.get(key_env) or None, timeout_s=timeout_s)
+    return Server(url, os.environ.get(key_env), timeout_s=timeout_s, patience_s=PATIENCE_S)
 
 
 def judges(options: JudgeOptions, kinds: set[str]) -> list[Judge]:

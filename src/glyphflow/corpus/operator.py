@@ -43,7 +43,7 @@ class Operator:
     ``parallel`` says how several calls of ``compute`` may run: in threads (it releases the interpreter lock), in processes (it
     holds it; every process builds the operator anew), or one after the other (it takes all cores, or the card, by itself).
     ``inputs`` are stages whose columns it reads (``row["pixels.saturation"]``); they are measured before, and their
-    fingerprints are part of its own.
+    fingerprints are part of its own. ``stop`` is called when a run ends, so that nothing waits for a busy server any longer.
     """
 
     stage: str
@@ -54,6 +54,7 @@ class Operator:
     prepare: Callable[[Row], Any] | None = None
     parallel: Literal["threads", "processes", "one"] = "threads"
     inputs: tuple[str, ...] = ()
+    stop: Callable[[], None] | None = None
 
 
 class Shard:

@@ -117,10 +117,10 @@ class EndpointMaker:
         fields = {**self._fields, "prompt": prompt, **({"seed": seed} if self._send_seed else {})}
         if task == "generate":
             body = json.dumps(fields).encode()
-            reply = self._server.post(f"{self._server.url}/images/generations", body, "application/json", _read_image)
+            reply = self._server.post(self._server.at("images/generations"), body, "application/json", _read_image)
         elif task == "edit":
             content_type, body = _form(fields, sample.references)
-            reply = self._server.post(f"{self._server.url}/images/edits", body, content_type, _read_image)
+            reply = self._server.post(self._server.at("images/edits"), body, content_type, _read_image)
         else:
             raise ConfigError(f"An image endpoint cannot {task}; use a model directory.")
         if reply.status != "ok":

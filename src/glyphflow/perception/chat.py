@@ -10,7 +10,8 @@ import base64
 import io
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -40,6 +41,18 @@ _AROUND = (
     re.compile(r"```[^\n`]*\n((?:(?!```).)*?)\n?[ \t]*```", re.DOTALL),
 )
 EMPTY = "the reply is empty"
+# Fields of a request that servers lack, and the words with which they say so; without max_tokens, max_completion_tokens stands.
+OPTIONAL = {
+    "response_format": re.compile(r"response.?format|json.?schema|structured|grammar|guided", re.IGNORECASE),
+    "seed": re.compile(r"\bseed\b", re.IGNORECASE),
+    "temperature": re.compile(r"\btemperature\b", re.IGNORECASE),
+    "max_tokens": re.compile(r"\bmax_completion_tokens\b", re.IGNORECASE),
+}
+_LACKS = re.compile(
+    r"support|unknown|unrecogni[sz]ed|permitted|unexpected|invalid|forbidden|available|allowed|extra|must|fail|implemented",
+    re.IGNORECASE,
+)
+_ABOUT_PICTURE = re.compile(r"image|picture|pixel|large|long|small|size|token|context|length|decode|url", re.IGNORECASE)
 
 
 class Transport(Protocol):
@@ -61,13 +74,48 @@ class Endpoint:
     def __init__(self, server: Server, picture_url: Callable[[NDArray[np.uint8]], str] | None = None) -> None:
         """``picture_url`` puts a picture on the wire (default: :func:`data_url`)."""
         self._server, self._picture_url = server, picture_url or data_url
-        self._url = server.url if server.url.endswith("/chat/completions") else server.url + "/chat/completions"
+        self._url = server.at("chat/completions")
+        self._lacking: frozenset[str] = frozenset()  # fields that the server takes no requests with
+        self._taken: frozenset[str] = frozenset()  # and those that it took
         self.identity = server.identity
 
     def send(self, request: Mapping[str, Any], pictures: Mapping[str, NDArray[np.uint8]]) -> Reply:
-        """Ask until there is an answer or the attempts are used up."""
-        body = json.dumps(_with_pictures(request, {name: self._picture_url(each) for name, each in pictures.items()})).encode()
-        return self._server.post(self._url, body, "application/json", read_completion)
+        """Ask until there is an answer or the attempts are used up.
+
+        A field that not every server has (a schema for the reply, a seed) is left out where the server rejects it; when that
+        helps, also in what follows.
+        """
+        whole = _with_pictures(request, {name: self._picture_url(each) for name, each in pictures.items()})
+        without = self._lacking
+        attempts: list[dict[str, Any]] = []
+        while True:
+            body = _fields(whole, without)
+            reply = self._server.post(self._url, json.dumps(body).encode(), "application/json", read_completion)
+            attempts += reply.attempts
+            if not reply.code:
+                self._lacking |= without
+                self._taken |= {name for name in OPTIONAL if name in body}
+            fault = _rejected_field(reply, [name for name in OPTIONAL if name in whole and name not in without], self._taken)
+            if fault is None:
+                return replace(reply, attempts=tuple(attempts))
+            without |= {fault}
+
+
+def _fields(request: Mapping[str, Any], without: Set[str]) -> dict[str, Any]:
+    """The request without those fields."""
+    body = {name: value for name, value in request.items() if name not in without}
+    return body | {"max_completion_tokens": request["max_tokens"]} if "max_tokens" in without else body
+
+
+def _rejected_field(reply: Reply, sent: Sequence[str], taken: Set[str]) -> str | None:
+    """The one of the fields ``sent`` that a rejection is about; where it says nothing, a schema that was never ``taken``."""
+    if reply.code not in (400, 422, 500, 501) or reply.status == "refused":
+        return None
+    for name in sent:
+        if OPTIONAL[name].search(reply.text) and _LACKS.search(reply.text):
+            return name
+    silent = reply.code != 500 and not _ABOUT_PICTURE.search(reply.text.partition(":")[2])
+    return "response_format" if silent and "response_format" in sent and "response_format" not in taken else None
 
 
 def read_completion(text: str) -> Reply:

@@ -7,7 +7,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from glyphflow.perception.chat import answer_of
+from glyphflow.perception.lenient import lenient_value
+
 MAX_REPLY = 200_000  # characters; looking for JSON in more takes time and finds nothing that was asked for
+_OPENING = re.compile(r"[{\[]")
+_NEAR = 8  # places at which a value that is nearly JSON may begin
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "object": (dict,),
@@ -23,19 +28,32 @@ _TYPES: dict[str, tuple[type, ...]] = {
 def parse_json(reply: str, schema: Mapping[str, Any]) -> Any:
     """The JSON value in ``reply`` that fits ``schema``; ValueError says what is wrong.
 
-    Models wrap JSON into code fences and sentences; that is taken off. A reply with two values is refused: which one is meant
-    would be a guess. So is one of more than MAX_REPLY characters, unread.
+    Models wrap JSON into thoughts, code fences, sentences and lists of one; that is taken off. Nearly JSON is read as what it
+    is meant to be (:mod:`glyphflow.perception.lenient`). A reply with two different values that fit is refused: which one is
+    meant would be a guess. So is one of more than MAX_REPLY characters, unread.
     """
     if len(reply) > MAX_REPLY:
         raise ValueError(f"the reply has {len(reply)} characters, more than {MAX_REPLY}")
+    reply = answer_of(reply)
     found = [value for value in _values(reply) if isinstance(value, dict | list)]
+    told = "the reply holds no JSON"
     if not found:
         try:
-            found = [json.loads(_unfenced(reply))]
+            found = [json.loads(reply, strict=False)]
         except (ValueError, RecursionError):
-            raise ValueError("the reply holds no JSON") from None
-    if len(found) > 1:
-        raise ValueError(f"the reply holds {len(found)} JSON values")
+            found = []
+    fitting = _fitting(found, schema)
+    if not fitting:
+        near, why = _near(reply)
+        fitting, told = _fitting(near, schema), why or told
+        right = [[value for value in values if _right_type(value, schema)] for values in (found, near)]
+        found = right[0] or right[1] or ([] if why else found)
+    if len(fitting) == 1:
+        return fitting[0]
+    if len(fitting) > 1 or len(found) > 1:
+        raise ValueError(f"the reply holds {max(len(fitting), len(found))} JSON values")
+    if not found:
+        raise ValueError(told)
     check(found[0], schema)
     return found[0]
 
@@ -119,15 +137,29 @@ _CHECKS = {
 }
 
 
-def _unfenced(reply: str) -> str:
-    match = re.fullmatch(r"\s*```\w*\s*\n(.*?)```\s*", reply, re.DOTALL)
-    return match[1] if match else reply
+def _fitting(values: list[Any], schema: Mapping[str, Any]) -> list[Any]:
+    """The different values among ``values``, or within a list of one of them, that fit."""
+    fitting: list[Any] = []
+    for value in values:
+        inner = value[0] if isinstance(value, list) and len(value) == 1 and not _right_type(value, schema) else value
+        try:
+            check(inner, schema)
+        except ValueError:
+            continue
+        if inner not in fitting:
+            fitting.append(inner)
+    return fitting
+
+
+def _right_type(value: Any, schema: Mapping[str, Any]) -> bool:
+    kinds = schema.get("type", ())
+    return not kinds or any(_is(value, name) for name in ([kinds] if isinstance(kinds, str) else kinds))
 
 
 def _values(reply: str) -> list[Any]:
     """Every JSON object or array that stands in ``reply``, outermost ones only."""
-    decoder, found, start = json.JSONDecoder(), [], 0
-    while (match := re.compile(r"[{\[]").search(reply, start)) is not None:
+    decoder, found, start = json.JSONDecoder(strict=False), [], 0  # not strict: a line break may stand in a string
+    while (match := _OPENING.search(reply, start)) is not None:
         try:
             value, start = decoder.raw_decode(reply, match.start())
             found.append(value)
@@ -136,3 +168,19 @@ def _values(reply: str) -> list[Any]:
         except RecursionError:  # thousands of brackets; to try each of them again would take for ever
             break
     return found
+
+
+def _near(reply: str) -> tuple[list[Any], str]:
+    """The values in a reply that is nearly JSON, and why the first of them cannot be read."""
+    found, why, start = [], "", 0
+    for _ in range(_NEAR):
+        match = _OPENING.search(reply, start)
+        if match is None:
+            break
+        try:
+            value, start = lenient_value(reply, match.start())
+            found.append(value)
+        except ValueError as error:
+            start = match.end()
+            why = why or (str(error) if match[0] == "{" else "")  # brackets stand in prose, too
+    return found, why

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from glyphflow.core.errors import InputError
+from glyphflow.core.errors import ConfigError, InputError
 from glyphflow.core.hashing import fingerprint
-from glyphflow.corpus.annotate.prompts import follow_up, read_answer, refusal, request_text
+from glyphflow.core.text import whole_characters
+from glyphflow.corpus.annotate.prompts import RESPONSE_FORMAT, follow_up, read_answer, refusal, request_text
 from glyphflow.corpus.annotate.replies import Replies
 from glyphflow.perception.chat import Transport
 from glyphflow.perception.server import Reply
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 MAX_TOKENS = 1536
 MAX_SIDE = 1024  # px of a picture as it is shown; the caller makes it so
-SILENT = 8  # pictures in a row without any answer, after which the server counts as gone
+SILENT = 8  # pictures in a row without any answer, after which the server is tried with a plain picture
 _ECHO = 2000  # characters of an unusable answer that are shown to the model again
 
 
@@ -71,7 +72,7 @@ class Asker:
         """The annotation of the picture with SHA-256 ``picture``; ``image`` gives its pixels when they are needed.
 
         ``raw``: the caption that it came with, for a fused one. Raises :class:`NoAnswer`, and :class:`InputError` when the
-        server seems to be gone.
+        server is gone: it answers nothing for SILENT pictures in a row, nor for a plain one then.
         """
         words: list[dict[str, Any]] = [{"role": "user", "content": request_text(language, raw)}]
         said, why = None, "it was never asked"
@@ -93,31 +94,64 @@ class Asker:
         known = replies.get(picture, prompt, self.model)
         if known is not None:
             return known
-        name = f"sha256:{picture}"
+        reply = self._sent(f"sha256:{picture}", image(), words)
+        if reply.status in ("timeout", "error"):
+            raise NoAnswer(whole_characters(reply.text[:200]))
+        replies.add(picture, prompt, self.model, reply)
+        return reply
+
+    def _sent(self, name: str, image: NDArray[np.uint8], words: list[dict[str, Any]]) -> Reply:
+        try:
+            reply = self._transport.send(self._request(name, words), {name: image})
+        except ConfigError as error:
+            if not self._lives():
+                raise
+            raise NoAnswer(str(error)[:200]) from error  # such as a firewall that dislikes this picture
+        self._count(reply)
+        return reply
+
+    def _request(self, name: str, words: list[dict[str, Any]]) -> dict[str, Any]:
         first = {"role": "user", "content": [_picture(name), {"type": "text", "text": words[0]["content"]}]}
-        request = {
+        return {
             "model": self.model,
             "messages": [first, *words[1:]],
             "temperature": 0,
             "seed": 0,
             "max_tokens": self._max_tokens,
+            "response_format": RESPONSE_FORMAT,
         }
-        reply = self._transport.send(request, {name: image()})
-        self._count(reply)
-        if reply.status in ("timeout", "error"):
-            raise NoAnswer(reply.text[:200])
-        replies.add(picture, prompt, self.model, reply)
-        return reply
 
     def _count(self, reply: Reply) -> None:
-        """Stop the run when nothing answers any more: every further picture would become a row with an error."""
+        """Stop the run when nothing answers any more: every further picture would become a row with an error.
+
+        A rejection of one request counts for nothing. Pictures that break the server one after another are told apart from a
+        server that is gone by a plain picture.
+        """
         with self._lock:
+            if reply.rejected:
+                return
             self._silent = self._silent + 1 if reply.status in ("timeout", "error") else 0
-            if self._silent >= SILENT:
-                raise InputError(
-                    f"{self._transport.identity} gave no answer for {SILENT} pictures in a row (last: "
-                    f"{reply.text[:200]}); see to it and run the same command again, every answer so far is kept."
-                )
+            if self._silent < SILENT:
+                return
+            if self._lives():
+                self._silent = 0
+                return
+            raise InputError(
+                f"{self._transport.identity} gave no answer for {SILENT} pictures in a row (last: {reply.text[:200]}), nor for "
+                "a plain grey one; see to it and run the same command again, every answer so far is kept."
+            )
+
+    def _lives(self) -> bool:
+        """Whether the server answers for a grey picture."""
+        import numpy as np
+
+        words: list[dict[str, Any]] = [{"role": "user", "content": request_text("en")}]
+        grey = np.full((64, 64, 3), 128, np.uint8)
+        try:
+            reply = self._transport.send(self._request("sha256:plain", words), {"sha256:plain": grey})
+        except ConfigError:
+            return False
+        return reply.rejected or reply.status in ("ok", "refused")
 
 
 def _judge(reply: Reply, language: str) -> tuple[dict[str, Any] | None, str | None, str]:

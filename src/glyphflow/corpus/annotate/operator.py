@@ -91,7 +91,8 @@ def annotator(
             f"{', '.join(VARIANTS)}, languages {', '.join(LANGUAGES)}, renders truth or model."
         )
     limits = {"attempts": attempts, "max_tokens": max_tokens, "max_side": max_side}
-    asker = _asker(captioner(using, model), limits, timeout_s, key_env, device)
+    stopped = threading.Event()
+    asker = _asker(captioner(using, model), limits, timeout_s, key_env, device, stopped)
     how = {"variants": list(variants), "languages": list(languages), "reading": reading}
     if asker is None:
         return Operator(
@@ -111,6 +112,7 @@ def annotator(
         batch=concurrency if using.startswith("endpoint") else 1,
         parallel="threads" if using.startswith("endpoint") else "one",
         inputs=("pixels", "text") if reading else ("pixels",),
+        stop=stopped.set,
     )
 
 
@@ -133,14 +135,19 @@ def captioner(using: str, model: str | None) -> tuple[str, str, str]:
 
 
 def _asker(
-    who: tuple[str, str, str], limits: Mapping[str, int], timeout_s: float, key_env: str, device: str | None
+    who: tuple[str, str, str],
+    limits: Mapping[str, int],
+    timeout_s: float,
+    key_env: str,
+    device: str | None,
+    stopped: threading.Event,
 ) -> Asker | None:
     kind, place, model = who
     if kind == "endpoint":
         from glyphflow.perception.chat import Endpoint, jpeg_url
-        from glyphflow.perception.server import Server
+        from glyphflow.perception.server import PATIENCE_S, Server
 
-        server = Server(place, os.environ.get(key_env) or None, timeout_s=timeout_s)
+        server = Server(place, os.environ.get(key_env), timeout_s=timeout_s, patience_s=PATIENCE_S, stopped=stopped)
         return Asker(model, Endpoint(server, jpeg_url), **limits)
     if kind == "qwen":
         from glyphflow.corpus.annotate.qwen import QwenVL

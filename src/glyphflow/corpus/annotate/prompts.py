@@ -11,9 +11,14 @@ import re
 from typing import Any
 
 from glyphflow.core.hashing import fingerprint
+from glyphflow.core.text import whole_characters
 from glyphflow.corpus.ingest.captions import language_of
 from glyphflow.perception.schema import check, parse_json
 
+NONE = frozenset(
+    ("", "none", "no", "n/a", "na", "null", "nil", "empty", "no watermark", "no watermarks", "无", "没有", "无水印", "没有水印")
+)
+"""How models say that there is nothing."""
 KEYS = ("Caption", "Image Type", "Image Style", "Watermark List", "Abnormal Element")
 LANGUAGES = ("en", "zh")
 IMAGE_TYPES = (
@@ -49,6 +54,19 @@ SCHEMA: dict[str, Any] = {
     "required": list(KEYS),
     "additionalProperties": False,
 }
+RESPONSE_FORMAT: dict[str, Any] = {
+    "type": "json_schema",
+    "json_schema": {
+        "name": "annotation",
+        "strict": True,
+        # Without the limits: servers that build a grammar of the schema understand fewer words than check does.
+        "schema": {
+            **SCHEMA,
+            "properties": {**SCHEMA["properties"], "Watermark List": {"type": "array", "items": {"type": "string"}}},
+        },
+    },
+}
+"""What asks a server that can for an answer of this form only."""
 MAX_CAPTION = 6000  # characters; the longest useful caption, of a dense page, has some 3,000
 MAX_STYLE = 80  # characters of Image Type and Image Style
 MAX_RAW = 2000  # characters of the raw caption that a fused one is asked with
@@ -159,16 +177,19 @@ def refusal(text: str) -> str | None:
 def read_answer(reply: str, language: str) -> dict[str, Any]:
     """The annotation in ``reply``, with the report's keys; ValueError says what is wrong, in words that a model understands.
 
-    Taken as they are meant: other capitals, and true or "是" for yes. Markup is taken out of the caption.
+    Taken as they are meant: other capitals, true or "是" for yes, "none" or one text for a list.
+    Markup is taken out of the caption.
     """
     try:
         value = parse_json(reply, {"type": "object"})
+        inner = next(iter(value.values()), None)
+        value = inner if len(value) == 1 and isinstance(inner, dict) else value  # {"annotation": {...}}
     except ValueError as error:
         cut = reply.lstrip(" `json\n").startswith("{") and not reply.rstrip(" `\n").endswith("}")
         raise ValueError("the JSON object is not complete; write a shorter Caption" if cut else str(error)) from None
     known = {key.casefold().replace("_", " "): key for key in KEYS}
     value = {known.get(str(name).strip().casefold().replace("_", " "), str(name)): each for name, each in value.items()}
-    value["Abnormal Element"] = _yes_no(value.get("Abnormal Element"))
+    value = {name: _meant(name, each) for name, each in value.items()}
     check(value, SCHEMA)
     caption = " ".join(_MARKUP.sub("", value["Caption"]).split())
     if not caption:
@@ -184,8 +205,26 @@ def read_answer(reply: str, language: str) -> dict[str, Any]:
     return {**{key: value[key] for key in KEYS}, "Caption": caption}
 
 
+def _meant(name: str, value: Any) -> Any:
+    """What a model means with ``value`` for the key ``name``, where that is sure."""
+    if name == "Watermark List":
+        marks = value if isinstance(value, list) else [value]
+        return [text for mark in marks if (text := _text_of(mark)) and text.casefold().strip(" .。") not in NONE]
+    if name == "Abnormal Element":
+        return _yes_no(value)
+    if name in ("Image Type", "Image Style") and isinstance(value, list) and all(isinstance(each, str) for each in value):
+        return ", ".join(value)
+    return whole_characters(value) if isinstance(value, str) else value
+
+
+def _text_of(mark: Any) -> str:
+    """A watermark as text; some models tell it as an object that holds it."""
+    if isinstance(mark, dict):
+        mark = next((each for each in mark.values() if isinstance(each, str)), None)
+    return "" if mark is None or isinstance(mark, bool | dict | list) else whole_characters(str(mark)).strip()
+
+
 def _yes_no(value: Any) -> Any:
-    told = str(value).strip().strip(".。").casefold()
-    return {"true": "yes", "是": "yes", "有": "yes", "yes": "yes", "false": "no", "否": "no", "无": "no", "no": "no"}.get(
-        told, value
-    )
+    told = re.split(r"[\s.,;:。，]", str(value).strip().casefold(), maxsplit=1)[0]
+    yes = told in ("true", "yes", "是", "有", "1")
+    return "yes" if yes else "no" if told in ("false", "no", "none", "否", "无", "没有", "0", "n/a") else value

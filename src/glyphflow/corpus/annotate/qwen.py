@@ -17,6 +17,7 @@ from glyphflow.core.errors import InputError, MissingError
 from glyphflow.core.hardware import default_dtype, pick_device
 from glyphflow.core.hashing import fingerprint, sha256_file
 from glyphflow.core.pretrained import loading
+from glyphflow.perception.chat import EMPTY, answer_of
 from glyphflow.perception.server import Reply
 
 if TYPE_CHECKING:
@@ -73,7 +74,8 @@ class QwenVL:
                 text = self._answer(request["messages"], pictures, int(request["max_tokens"]))
         except InputError as error:  # such as sides in a ratio over 200
             return Reply("error", str(error))
-        return Reply("ok", text) if text else Reply("refused", "the reply is empty")
+        text = answer_of(text).strip()
+        return Reply("ok", text) if text else Reply("refused", EMPTY)
 
     def _answer(self, messages: list[dict[str, Any]], pictures: Mapping[str, NDArray[np.uint8]], limit: int) -> str:
         from glyphflow.models.vision import expand

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from typing import Any
 
-from glyphflow.corpus.annotate.prompts import KEYS, quotations
+from glyphflow.corpus.annotate.prompts import KEYS, NONE, quotations
 from glyphflow.perception.watermark import is_mark
 
 VERSION = 1  # raise it when the same answer would become another annotation
@@ -20,9 +20,6 @@ ALIKE = 0.75  # share of equal characters from which a quotation counts as the t
 MAX_ADDED = 20  # lines; a caption that lacks more is a summary on purpose, and a list of them behind it would be no caption
 MIN_QUOTED = 2  # characters; a single letter in quotation marks is found in nearly every text
 
-_NONE = frozenset(
-    ("", "none", "no", "n/a", "na", "null", "nil", "empty", "no watermark", "no watermarks", "无", "没有", "无水印", "没有水印")
-)
 _TYPES = {
     "photograph": "photo; photography; photographic; snapshot; real photo; 照片; 摄影; 实拍; 摄影作品",
     "portrait": "portrait photo; headshot; selfie; 肖像; 人像; 自拍",
@@ -128,7 +125,7 @@ def _holds(text: str, name: str) -> bool:
 def _watermarks(said: Sequence[str], lines: Sequence[str] | None, changed: list[str]) -> list[str]:
     kept = []
     for mark in dict.fromkeys(" ".join(each.split()) for each in said):
-        if mark.casefold().strip(" .。") in _NONE:
+        if mark.casefold().strip(" .。") in NONE:
             continue
         if lines is None or is_mark(mark) or was_read(mark, lines):
             kept.append(mark)

@@ -92,6 +92,8 @@ class Threads:
         return _in_window(submit, slices, 2 * self._workers)
 
     def close(self) -> None:
+        if self._operator.stop is not None:
+            self._operator.stop()
         self._pool.shutdown(cancel_futures=True)
 
 
