@@ -1,4 +1,4 @@
-"""Write the prompts of nano-text, nano-subjects, nano-edits and nano-vae.
+"""Write the prompts of nano-text, nano-subjects, nano-edits, nano-vae and nano-demo.
 
     python -m benchmarks.evaluate.nano_prompts [--out src/glyphflow/evaluate/data/nano256]
 
@@ -24,7 +24,7 @@ from glyphflow.evaluate.benchmarks.nano import OTHERS
 from glyphflow.evaluate.benchmarks.nano_vae import LEAST_EM, SIDE, script_of, words_of
 from glyphflow.evaluate.benchmarks.shared import shipped
 from glyphflow.render import EditPair, FontLibrary, RenderSpec, captions, render, render_edit
-from glyphflow.render.emojis import drawable_emoji, find_emoji
+from glyphflow.render.emojis import DEMO_EMOJI, drawable_emoji, find_emoji
 from glyphflow.render.palette import pick_pair
 from glyphflow.render.texts import chinese_characters, chinese_words, english_words
 
@@ -101,15 +101,33 @@ def subject_rows() -> Iterator[Row]:
     """100 emoji: each of the sixty, and forty of them again."""
     rng = random.Random(derive_seed("nano-subjects"))
     codes = sixty()
+    return _subject_rows("nano-subjects", rng, [*rng.sample(codes, len(codes)), *rng.sample(codes, 100 - len(codes))])
+
+
+def _subject_rows(bench: str, rng: random.Random, codes: Sequence[str]) -> Iterator[Row]:
+    """One prompt for each of ``codes``, in either language in turn, with stated colours."""
     patterns = {
         language: tuple((weight, text) for weight, text in every if "fg}" in text and "bg}" in text)
         for language, every in (("en", captions.EMOJI_EN), ("zh", captions.EMOJI_ZH))
     }
-    for number, code in enumerate([*rng.sample(codes, len(codes)), *rng.sample(codes, 100 - len(codes))], 1):
+    for number, code in enumerate(codes, 1):
         name, spoken, one = f"emoji-{number:03}", LANGUAGES[number % 2], find_emoji(code)
         prompt, colours = _prompt(rng, patterns[spoken], spoken, name=getattr(one, f"name_{spoken}"))
         head = {"id": name, "prompt": prompt, "language": spoken, "emoji": one.codepoints}
-        yield {**head, **colours, "seed": _seed("nano-subjects", name)}
+        yield {**head, **colours, "seed": _seed(bench, name)}
+
+
+def demo_subject_rows() -> Iterator[Row]:
+    """The dozen emoji that the demo teaches, each with an English and a Chinese prompt."""
+    codes = [*DEMO_EMOJI, DEMO_EMOJI[-1], *DEMO_EMOJI[:-1]]  # the second time the languages have changed places
+    return _subject_rows("nano-demo", random.Random(derive_seed("nano-demo")), codes)
+
+
+def demo_text_rows() -> Iterator[Row]:
+    """Six English words and six Chinese texts of nano-text: what the demo's training must not lose."""
+    for row in text_rows():
+        if row["language"] in LANGUAGES and int(row["id"].partition("-")[2]) in (4, 15, 24, 35, 44, 55):
+            yield row
 
 
 def others(fonts: FontLibrary) -> list[str]:
@@ -196,6 +214,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=shipped("nano256"))
     out, fonts = parser.parse_args().out, FontLibrary.from_manifest()
     files = {"text": text_rows(), "subjects": subject_rows(), "edits": edit_rows(fonts), "vae": vae_rows(fonts)}
+    files |= {"demo-subjects": demo_subject_rows(), "demo-text": demo_text_rows()}
     for name, rows in files.items():
         write_text(out / f"{name}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     write_text(out / "others.txt", "\n".join(others(fonts)) + "\n")

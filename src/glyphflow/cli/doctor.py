@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import platform
-import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -15,15 +13,19 @@ from typing import Literal
 
 import typer
 
+from glyphflow.cli.extras import problems, requirements
+
 Mark = Literal["ok", "slow", "missing"]
 
 MIN_MEMORY_GIB = 6
 MIN_DISK_GIB = 2
 EXTRAS = {
     "corpus": "build corpora: fonts, drawing, OCR, tables",
+    "curate": "all seven stages: NSFW, watermarks, codes, categories, embeddings, PDF",
     "train": "train and fine-tune",
     "demo": "the demo's pictures and fonts",
     "ray": "run the data engine on several machines",
+    "wandb": "send a run's curves to Weights & Biases",
     "dev": "run the tests",
 }
 
@@ -97,34 +99,12 @@ def _torch() -> Iterator[Finding]:
 
 
 def _extras() -> Iterator[Finding]:
+    wanted = {extra: requirements(extra) for extra in EXTRAS}
+    wrong = problems({one.name: one for each in wanted.values() for one in each}.values())
     for extra, purpose in EXTRAS.items():
-        lacking = missing_packages(extra)
-        advice = f'; lacks {", ".join(lacking)}; run: pip install "glyphflow[{extra}]"' if lacking else ""
+        lacking = [f"{one.name}: {wrong[one.name]}" for one in wanted[extra] if one.name in wrong]
+        advice = f'; {"; ".join(lacking)}; run: pip install -c constraints.txt ".[{extra}]"' if lacking else ""
         yield Finding(f"[{extra}]", "missing" if lacking else "ok", purpose + advice)
-
-
-def missing_packages(extra: str) -> list[str]:
-    """Names of the packages of ``extra`` (and of the extras it includes) that are not installed."""
-    lacking: list[str] = []
-    for line in importlib.metadata.requires("glyphflow") or []:
-        requirement, _, marker = line.partition(";")
-        if f'extra == "{extra}"' not in marker.replace("'", '"'):
-            continue
-        name = re.split(r"[\s\[<>=!~]", requirement.strip(), maxsplit=1)[0]
-        if name == "glyphflow":
-            included = requirement.partition("[")[2].partition("]")[0]
-            lacking += [package for package in missing_packages(included) if package not in lacking]
-        elif not _installed(name) and name not in lacking:
-            lacking.append(name)
-    return lacking
-
-
-def _installed(package: str) -> bool:
-    try:
-        importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
 
 
 def _fonts() -> Iterator[Finding]:

@@ -68,7 +68,7 @@ def split_of(text: str) -> Split:
 
 def identity() -> str:
     """Names the rules' version and the classifier's package and model: equal identities decide equally."""
-    package = require("py3langid", "curate")
+    package = require("py3langid", "corpus")
     model = Path(str(package.__file__)).parent / "data" / "model.npz.xz"
     return f"script2+py3langid-{metadata.version('py3langid')}-{sha256_file(model)[:8]}"
 
@@ -91,7 +91,7 @@ def _identifier(script: str) -> Any:
 
 @functools.cache
 def _load_identifier(script: str) -> Any:
-    langid = require("py3langid.langid", "curate")
+    langid = require("py3langid.langid", "corpus")
     identifier = langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE, norm_probs=True)
     identifier.set_languages(_MANY_LANGUAGES[script])
     return identifier

@@ -17,6 +17,7 @@ from glyphflow.evaluate.benchmarks.geneval import GenEval
 from glyphflow.evaluate.benchmarks.imgedit import ImgEdit
 from glyphflow.evaluate.benchmarks.long_text import LongText
 from glyphflow.evaluate.benchmarks.nano import NanoSubjects, NanoText
+from glyphflow.evaluate.benchmarks.nano_demo import NanoDemo
 from glyphflow.evaluate.benchmarks.nano_edits import NanoEdits
 from glyphflow.evaluate.benchmarks.nano_vae import NanoVAE
 from glyphflow.evaluate.benchmarks.oneig import OneIG
@@ -33,6 +34,7 @@ _SHIPPED: dict[str, Callable[[], Benchmark]] = {
     "nano-subjects": NanoSubjects,
     "nano-edits": NanoEdits,
     "nano-vae": NanoVAE,
+    "nano-demo": NanoDemo,
     "chineseword": ChineseWord,
     "chineseword-300": lambda: ChineseWord(100),
     "longtext-en": lambda: LongText("en"),

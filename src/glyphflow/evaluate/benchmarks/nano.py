@@ -36,8 +36,8 @@ class NanoText(TextBenchmark):
     name = "nano-text"
     drawn = True
 
-    def __init__(self) -> None:
-        path = shipped("nano256", "text.jsonl")
+    def __init__(self, path: Path | None = None) -> None:
+        path = path or shipped("nano256", "text.jsonl")
         samples = []
         for number, row in enumerate(read_lines(path), 1):
             colours = {name: row.pop(name) for name in COLOURS if name in row}
@@ -54,14 +54,21 @@ class NanoText(TextBenchmark):
 
     def score(self, sample: Sample, verdicts: Sequence[Verdict]) -> list[SampleScore]:
         language = str(sample.tags["language"])
-        rows = [text_row(sample, 0, verdicts[0], language, "text")]
-        return rows + [colours_row(sample, verdict, language) for verdict in verdicts[1:]]
+        return [self.main_row(sample, verdicts[0])] + [colours_row(sample, verdict, language) for verdict in verdicts[1:]]
+
+    def main_row(self, sample: Sample, verdict: Verdict) -> SampleScore:
+        """The row of what was read."""
+        return text_row(sample, 0, verdict, str(sample.tags["language"]), "text")
+
+    def main_metrics(self, rows: Sequence[SampleScore]) -> list[Metric]:
+        """The metrics of what was read."""
+        return super().aggregate(rows)
 
     def worst(self, sample: Sample, question: Question) -> Any:
         return NO_COLOURS if question.kind == "pixels" else super().worst(sample, question)
 
     def aggregate(self, rows: Sequence[SampleScore]) -> list[Metric]:
-        return super().aggregate([row for row in rows if row.part == "text"]) + colour_metrics(rows)
+        return self.main_metrics([row for row in rows if row.part == "text"]) + colour_metrics(rows)
 
     def perfect(self, sample: Sample, width: int, height: int) -> NDArray[np.uint8]:
         """The texts one below the other on a plain ground, in the stated colours, in a typeface and of a size by the seed."""
@@ -80,8 +87,8 @@ class NanoSubjects(Benchmark):
     licence = "Apache-2.0"
     drawn = True
 
-    def __init__(self) -> None:
-        path, samples = shipped("nano256", "subjects.jsonl"), []
+    def __init__(self, path: Path | None = None) -> None:
+        path, samples = path or shipped("nano256", "subjects.jsonl"), []
         for number, row in enumerate(read_lines(path), 1):
             origin = f"{path} prompt {number}"
             tags = {name: field(row, name, str, origin) for name in ("language", "emoji", *COLOURS)}
@@ -107,33 +114,37 @@ class NanoSubjects(Benchmark):
 
     def score(self, sample: Sample, verdicts: Sequence[Verdict]) -> list[SampleScore]:
         subject, colours = verdicts
-        return [_subject_row(sample, subject), colours_row(sample, colours, str(sample.tags["language"]))]
+        return [self.main_row(sample, subject), colours_row(sample, colours, str(sample.tags["language"]))]
+
+    def main_row(self, sample: Sample, verdict: Verdict) -> SampleScore:
+        """The row of the emoji that the picture is nearest to."""
+        category = str(sample.tags["language"])
+        if not verdict.ok:
+            return failed_row(sample, 0, verdict, category, "subject")
+        hit = int(verdict.value["emoji"] == sample.tags["emoji"])
+        values = {"subject": [hit, 1], "nearest": verdict.value["emoji"]}
+        return SampleScore(sample.id, 0, "ok", "subject", category, float(hit), values)
 
     def worst(self, sample: Sample, question: Question) -> Any:
         return NO_COLOURS if question.kind == "pixels" else super().worst(sample, question)
 
     def aggregate(self, rows: Sequence[SampleScore]) -> list[Metric]:
-        seen, found = [row for row in rows if row.part == "subject"], []
-        for language, members in {"all": seen, **by(seen, "category")}.items():
+        return self.main_metrics([row for row in rows if row.part == "subject"]) + colour_metrics(rows)
+
+    def main_metrics(self, rows: Sequence[SampleScore]) -> list[Metric]:
+        """The shares of pictures, over all and by the prompt's language, that are nearest to their emoji."""
+        found = []
+        for language, members in {"all": list(rows), **by(rows, "category")}.items():
             value = ratio(row.values["subject"] for row in good(members))
             how = f"pictures nearer to their emoji than to {OTHERS} others, over pictures; prompts in that language"
             found.append(metric("subject_right", how, value, members, of={"language": language}))
-        return found + colour_metrics(rows)
+        return found
 
     def perfect(self, sample: Sample, width: int, height: int) -> NDArray[np.uint8]:
         """The emoji in another layout than those that it is compared with: any size and place, a plain or shaded ground."""
         from glyphflow.render import RenderSpec
 
         return as_stated(RenderSpec("emoji", sample.seed(), width, height, {"emoji": [sample.tags["emoji"]]}), sample)
-
-
-def _subject_row(sample: Sample, verdict: Verdict) -> SampleScore:
-    category = str(sample.tags["language"])
-    if not verdict.ok:
-        return failed_row(sample, 0, verdict, category, "subject")
-    hit = int(verdict.value["emoji"] == sample.tags["emoji"])
-    values = {"subject": [hit, 1], "nearest": verdict.value["emoji"]}
-    return SampleScore(sample.id, 0, "ok", "subject", category, float(hit), values)
 
 
 def as_stated(spec: RenderSpec, sample: Sample) -> NDArray[np.uint8]:
