@@ -20,3 +20,8 @@ def test_bfloat16_on_a_cpu_is_a_matter_of_its_instructions() -> None:
 
 def test_weights_are_float32_on_every_cpu() -> None:
     assert default_dtype(torch.device("cpu")) == torch.float32
+
+
+def test_bfloat16_needs_a_pytorch_that_uses_the_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")  # as under ATEN_CPU_CAPABILITY=avx2
+    assert not multiplies_bfloat16(torch.device("cpu"))

@@ -22,7 +22,7 @@ from glyphflow.evaluate.benchmarks.shared import shipped
 from glyphflow.evaluate.folder import Manifest, load_picture, write_manifest
 from glyphflow.evaluate.score import pictures_of
 from glyphflow.render import PALETTE, FontLibrary, RenderSpec, emoji_catalogue, is_heldout, render
-from glyphflow.render.emojis import drawable_emoji
+from glyphflow.render.emojis import DEMO_EMOJI, drawable_emoji
 from glyphflow.render.layout import has_cjk
 from glyphflow.render.palette import MIN_CONTRAST, contrast
 from glyphflow.render.photos import PHOTOS
@@ -33,7 +33,7 @@ pytest.importorskip("manimgx_fonts_cjk")
 pytest.importorskip("skimage")
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = ("nano-text", "nano-subjects", "nano-edits", "nano-vae")
+NAMES = ("nano-text", "nano-subjects", "nano-edits", "nano-vae", "nano-demo")
 COLOUR = {colour.en: colour for colour in PALETTE}
 
 
@@ -57,12 +57,12 @@ def test_the_script_writes_the_shipped_files_again(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.evaluate.nano_prompts", "--out", str(tmp_path)]
     subprocess.run(command, check=True, cwd=ROOT)
     files = sorted(path.name for path in shipped("nano256").iterdir())
-    assert files == sorted(path.name for path in tmp_path.iterdir()) and len(files) == 5
+    assert files == sorted(path.name for path in tmp_path.iterdir()) and len(files) == 7
     for name in files:
         assert (tmp_path / name).read_bytes() == shipped("nano256", name).read_bytes(), name
 
 
-@pytest.mark.parametrize(("name", "count"), zip(NAMES, (260, 100, 150, 87), strict=True))
+@pytest.mark.parametrize(("name", "count"), zip(NAMES, (260, 100, 150, 87, 36), strict=True))
 def test_ids_and_seeds_are_of_one_picture_each(name: str, count: int) -> None:
     samples = load_benchmark(name).samples()
     assert len(samples) == len({sample.id.casefold() for sample in samples}) == len({s.seed() for s in samples}) == count
@@ -127,6 +127,17 @@ def test_subjects_are_taught_emoji_among_a_hundred_others(fonts: FontLibrary) ->
         choice = bench.choice(code)
         assert len(set(choice)) == 101 and code in choice and choice == sorted(choice) and set(choice) <= {*others, code}
         assert getattr(trained[code], f"name_{language}") in sample.prompt
+
+
+def test_the_demo_asks_for_each_new_emoji_in_both_languages_and_for_texts_of_nano_text() -> None:
+    samples = load_benchmark("nano-demo").samples()
+    asked = Counter((str(s.tags["emoji"]), str(s.tags["language"])) for s in samples if "emoji" in s.tags)
+    assert asked == Counter({(code, language): 1 for code in DEMO_EMOJI for language in ("en", "zh")})
+    assert not set(DEMO_EMOJI) & {emoji.codepoints for emoji in emoji_catalogue("train")}
+    texts = [sample for sample in samples if "emoji" not in sample.tags]
+    assert Counter(str(sample.tags["language"]) for sample in texts) == {"en": 6, "zh": 6}
+    shared = {sample.id: (sample.prompt, sample.targets, sample.seed()) for sample in load_benchmark("nano-text").samples()}
+    assert all(shared[sample.id] == (sample.prompt, sample.targets, sample.seed()) for sample in texts)
 
 
 def test_edits_change_only_what_they_mask(fonts: FontLibrary) -> None:
@@ -213,6 +224,23 @@ def test_subjects_by_hand() -> None:
     assert pick(bench.aggregate(rows), "colours_right").value == 1.0
 
 
+def test_the_demo_by_hand() -> None:
+    """Of three emoji one is right, one another and one not judged; of two texts one is read. Colours are not asked."""
+    bench = load_benchmark("nano-demo")
+    emoji = [sample for sample in bench.samples() if "emoji" in sample.tags][:3]
+    texts = [sample for sample in bench.samples() if "emoji" not in sample.tags][:2]
+    questions = [bench.cases(sample, [Path("a.png")]) for sample in (emoji[0], texts[0])]
+    assert [[question.kind for question in each] for each in questions] == [["subject"], ["ocr"]]
+    rows = bench.score(emoji[0], [said({"emoji": emoji[0].tags["emoji"]})])
+    rows += bench.score(emoji[1], [said({"emoji": emoji[0].tags["emoji"]})]) + bench.score(emoji[2], [TIMEOUT])
+    rows += bench.score(texts[0], [read(*texts[0].targets)]) + bench.score(texts[1], [read("another")])
+    metrics = bench.aggregate(rows)
+    right = pick(metrics, "subject_right", language="all")
+    assert (right.value, right.n, right.n_failed) == (0.5, 2, 1)
+    assert pick(metrics, "exact", language="all").value == 0.5
+    assert not [metric for metric in metrics if "colour" in metric.identity.name]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "reading", "gone"),
     [
@@ -280,7 +308,7 @@ def test_the_worst_answers_give_the_floor(name: str, tmp_path: Path) -> None:
         rows += benchmark.score(sample, [TIMEOUT if value is None else Verdict("ok", value, {}, "j") for value in worst])
     floors = [metric for metric in benchmark.aggregate(rows) if not metric.n_failed]
     assert {metric.value for metric in floors} == {0.0}
-    bounded = {"nano-text": 3, "nano-subjects": 4, "nano-edits": 2, "nano-vae": 1}[name]
+    bounded = {"nano-text": 3, "nano-subjects": 4, "nano-edits": 2, "nano-vae": 1, "nano-demo": 5}[name]
     assert len({metric.identity.name for metric in floors}) >= bounded
 
 

@@ -120,4 +120,3 @@ def _probe(modules: list[str]) -> Iterator[tuple[str, str]]:
             continue  # what a library prints while it is imported
         if name in modules:
             yield name, problem
-

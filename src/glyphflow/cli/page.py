@@ -41,6 +41,10 @@ header p { margin: 0; color: var(--soft); max-width: 70ch; }
 .strip { display: grid; gap: 14px; } .strip figure, .samples figure { margin: 0; }
 .strip img { max-width: 100%; border-radius: 8px; display: block; }
 figcaption { color: var(--soft); font-size: 13px; margin-top: 4px; }
+.pairs { display: grid; grid-template-columns: repeat(auto-fill, minmax(200px, 1fr)); gap: 18px; }
+.pairs figure { margin: 0; } .pairs div { position: relative; } .pairs img { width: 100%; border-radius: 8px; display: block; }
+.pairs div + div { margin-top: 6px; } .pairs b { position: absolute; right: 6px; top: 4px; padding: 0 6px; border-radius: 6px; }
+.pairs .right b { background: #e6f6ea; color: #1b7a34; } .pairs .wrong b { background: #fbe9e7; color: #b3361e; }
 .samples { display: grid; grid-template-columns: repeat(auto-fill, minmax(320px, 1fr)); gap: 18px; }
 .samples figure { display: grid; grid-template-columns: 128px 1fr; gap: 14px; align-items: start; }
 .samples img { width: 128px; border-radius: 8px; background: #eee; }
@@ -161,6 +165,35 @@ def preview_strip(folder: Path, most: int = 6) -> str:
         for file in chosen
     )
     return f'<div class="strip">{figures}</div>'
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One prompt's pictures (PNG bytes) before and after a training, and whether the judge calls each of them right."""
+
+    prompt: str
+    before: bytes
+    after: bytes
+    right_before: bool
+    right_after: bool
+
+
+def comparison(pairs: Sequence[Compared]) -> str:
+    """Pictures before above pictures after, each with the judge's verdict, under the prompt that both answer."""
+    if not pairs:
+        return "<p>The prompts ask for no emoji, so there is nothing to compare.</p>"
+    figures = "".join(
+        f"<figure>{''.join(_judged(*each) for each in ((one.before, one.right_before), (one.after, one.right_after)))}"
+        f"<figcaption>{html.escape(one.prompt)}</figcaption></figure>"
+        for one in pairs
+    )
+    counts = [sum(getattr(one, f"right_{when}") for one in pairs) for when in ("before", "after")]
+    return f'<p><b>{counts[0]} of {len(pairs)} right before, {counts[1]} after.</b></p><div class="pairs">{figures}</div>'
+
+
+def _judged(data: bytes, right: bool) -> str:
+    sign, state = ("✓", "right") if right else ("✗", "wrong")
+    return f'<div class="{state}"><img alt="" src="{png_uri(data)}"><b>{sign}</b></div>'
 
 
 def folded(label: str, body: str) -> str:

@@ -101,7 +101,7 @@ def read_picture(path: Path) -> Image.Image:
     except Exception as error:  # as above: codecs raise what they like on damaged input
         if isinstance(error, MemoryError):
             raise
-        raise InputError(f"{path} cannot be read as a picture: {_why(error)}; give another file.") from error
+        raise InputError(f"{path} cannot be read as a picture: {_why(error)}; give another file that can be read.") from error
 
 
 def read_rgb(path: Path) -> Image.Image:
