@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from benchmarks.common import machine, table, take_turns
 from benchmarks.corpus.pictures import arguments, load
 from glyphflow.corpus import Corpus
-from glyphflow.corpus.ingest.pictures import Item, open_plan, save_plan, write_shards
+from glyphflow.corpus.ingest.shards import Item, open_plan, save_plan, write_shards
 from glyphflow.corpus.tables import write_table
 
 

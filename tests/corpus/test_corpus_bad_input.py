@@ -56,7 +56,6 @@ def _bad(place: Path) -> dict[str, str]:
         "tall.jpg": (encoded(Image.new("L", (2, MAX_SIDE + 1))), "over the guard"),
         "bomb.png": (_png_bomb(60_000, 60_000), "million"),
         "hollow.png": (_png_bomb(9_000, 9_000), "damaged file"),
-        "text.png": (_text_bomb(), "readable"),
         "cut.jpg": (cut(good, 0.5), "damaged JPEG"),
         "zeros.jpg": (punch(good, 2048), "damaged JPEG"),
         "only-zeros.jpg": (bytes(50_000), "not a picture"),
@@ -77,6 +76,7 @@ def _odd(place: Path) -> set[str]:
     exif[0x0112] = 6
     frames = [photo(number, 64, 48) for number in range(3)]
     files = {
+        "text.png": _text_bomb(),  # the text is of no interest, the picture is good
         "really-a-png.jpg": encoded(photo(3), "PNG"),
         "really-a-jpeg.png": encoded(photo(4)),
         "cmyk.jpg": encoded(photo(5).convert("CMYK")),
@@ -123,7 +123,8 @@ def test_every_bad_file_has_its_reason_and_every_odd_one_is_measured(folder: Fol
     for name, part in bad.items():
         assert part in (reasons[name] or ""), (name, reasons[name])
     assert captions["gray.jpg"] == {} and captions["deep.png"] == {}
-    assert captions["cmyk.jpg"]["zh"].startswith("猫") and captions["turned.jpg"] == {"zh": "?broken"}
+    assert captions["cmyk.jpg"] == {}  # bytes of no encoding are no caption
+    assert captions["turned.jpg"] == {"zh": "?broken"}
     header = corpus.columns("header", next(s for s in corpus.shards() if "turned.jpg" in corpus.index(s)["key"]))
     assert header is not None
     selection = corpus.records()

@@ -136,7 +136,7 @@ def test_captions_from_a_csv(folder: Folder, tmp_path: Path) -> None:
     corpus = Corpus.create(tmp_path / "corpus")
     ingest(corpus, pictures, "mine", "x", tmp_path / "captions.csv")
     rows = _rows(corpus)
-    assert [row["captions"] for row in rows.values()] == [{"en": 'a "cat", sitting'}, {"zh": "一只猫"}, {"en": "caf� �"}]
+    assert [row["captions"] for row in rows.values()] == [{"en": 'a "cat", sitting'}, {"zh": "一只猫"}, {"en": "café ÿ"}]
     assert [row["licence"] for row in rows.values()] == ["CC0-1.0", "x", "x"]
     (tmp_path / "wrong.csv").write_text("a,b\n1,2\n")
     with pytest.raises(InputError, match="has the columns a, b; it needs one for the file"):

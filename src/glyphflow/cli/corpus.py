@@ -61,6 +61,8 @@ def ingest(
 
     done = run(Corpus.create(corpus), place, source, licence, captions)
     typer.echo(f"{done.added} new rows of {source!r}, {done.total} in all.")
+    for sentence in done.tally.told():
+        typer.echo(f"  {sentence}")
 
 
 def render(

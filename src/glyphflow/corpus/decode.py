@@ -62,6 +62,21 @@ def read_header(data: bytes) -> Header:
         raise PictureError(reason("no readable header", error)) from error
 
 
+def seems_cut(data: bytes) -> bool:
+    """Whether a JPEG, PNG, WebP or GIF lacks its end, as a broken download leaves it; looked up without decoding.
+
+    What is damaged inside, and other formats, only decoding tells.
+    """
+    if data.startswith(b"\xff\xd8"):
+        scan = data.rfind(b"\xff\xda")  # the last one: thumbnails, with ends of their own, stand before it
+        return data.find(b"\xff\xd9", max(scan, 0)) < 0
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return data.find(b"IEND", max(0, len(data) - 64)) < 0 and data.rfind(b"IEND") < 0
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return len(data) < int.from_bytes(data[4:8], "little") + 8
+    return data.startswith(b"GIF8") and b"\x3b" not in data[-64:]
+
+
 def check_size(header: Header) -> None:
     """Refuse what would take too much memory to decode."""
     if max(header.width, header.height) > MAX_SIDE or header.width * header.height > MAX_PIXELS:

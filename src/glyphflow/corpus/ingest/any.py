@@ -9,7 +9,9 @@ from glyphflow.core.errors import InputError
 from glyphflow.corpus.ingest.edits import ingest_edits
 from glyphflow.corpus.ingest.files import has_pictures, ingest_parquet, ingest_tars
 from glyphflow.corpus.ingest.pages import HTML, PDF, find_pages, ingest_pages
-from glyphflow.corpus.ingest.pictures import EXTENSIONS, Ingested, extension_of, ingest_folder
+from glyphflow.corpus.ingest.pictures import ingest_folder
+from glyphflow.corpus.ingest.shards import Ingested, extension_of
+from glyphflow.corpus.ingest.tree import EXTENSIONS
 from glyphflow.corpus.store import Corpus
 
 

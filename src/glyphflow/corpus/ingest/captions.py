@@ -1,21 +1,39 @@
-"""Captions and licences that come with pictures: what cannot be understood there is no caption, never an error."""
+"""What comes with pictures: captions, licences and other values. What cannot be understood is no caption, and is told."""
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-from glyphflow.core.errors import InputError
+from glyphflow.core.text import TextError, decode_text
 
 MAX_CAPTION_BYTES = 100_000  # a text above this is not a caption
 
-_FILE = ("file", "file_name", "filename", "path", "image", "key")
-_CAPTION = ("caption", "text", "prompt", "instruction")
+CAPTION_NAMES = ("caption", "text", "prompt", "instruction")
+_SEVERAL = ("captions", "texts", "sentences")  # lists of captions: the first counts
+_LICENCE = ("licence", "license")
 
-Said = tuple[dict[str, str], str | None]  # captions by language, and the picture's own licence
+
+class Said(NamedTuple):
+    """What came with one picture."""
+
+    captions: Mapping[str, str] = {}  # by language
+    licence: str | None = None  # its own
+    metadata: Mapping[str, Any] = {}  # its other values by name
+    notes: tuple[str, ...] = ()  # what the closing count tells of it; equal notes of many pictures are counted
+
+    def over(self, other: Said) -> Said:
+        """Both together; where they disagree, this one."""
+        return Said(
+            {**other.captions, **self.captions},
+            self.licence or other.licence,
+            {**other.metadata, **self.metadata},
+            other.notes + tuple(note for note in self.notes if note not in other.notes),
+        )
+
+
+NOTHING = Said()
 
 
 def language_of(text: str) -> str:
@@ -25,76 +43,81 @@ def language_of(text: str) -> str:
 
 
 def from_text(data: bytes) -> Said:
-    """A caption as the whole content of a .txt; bytes that are not UTF-8 are replaced, a text over the limit is none."""
-    text = data.decode("utf-8-sig", "replace").strip() if len(data) <= MAX_CAPTION_BYTES else ""
-    return ({language_of(text): text} if text else {}), None
+    """A caption as the whole content of a .txt, in any encoding that can be told; a text over the limit is none."""
+    if len(data) > MAX_CAPTION_BYTES:
+        return Said(notes=(f"a caption of over {MAX_CAPTION_BYTES // 1000} kB is none",))
+    try:
+        text, encoding = decode_text(data)
+    except TextError as error:
+        return Said(notes=(f"a caption file is none: {error}",))
+    text = _text(text)
+    return Said({language_of(text): text} if text else {}, notes=encoding_notes(encoding))
+
+
+def encoding_notes(encoding: str) -> tuple[str, ...]:
+    """What is told of a text that was read in ``encoding``: nothing where it says so itself."""
+    return () if encoding.startswith("utf") else (f"a text that is not UTF-8 was read as {encoding}",)
 
 
 def from_json(data: bytes) -> Said:
-    """Captions from a .json with {"en": ..., "zh": ...} or {"caption": ...}, and "licence" where it is said."""
+    """Captions from a .json with {"en": ..., "zh": ...} or {"caption": ...}, "licence" where it is said, and the rest."""
     if len(data) > MAX_CAPTION_BYTES:
-        return {}, None
+        return Said(notes=(f"a .json of over {MAX_CAPTION_BYTES // 1000} kB beside a picture was not read",))
     try:
-        value = json.loads(data.decode("utf-8-sig", "replace"))
+        text, encoding = decode_text(data)
+        value = json.loads(text)
+    except TextError as error:
+        return Said(notes=(f"a .json is none: {error}",))
     except (ValueError, RecursionError):
-        return {}, None
-    return from_mapping(value) if isinstance(value, Mapping) else ({}, None)
+        return Said(notes=("a .json beside a picture is no JSON",))
+    if isinstance(value, str):  # "a cat"
+        value = {"caption": value}
+    if not isinstance(value, Mapping):
+        return Said(notes=("a .json beside a picture holds no names and values",))
+    said = from_mapping(value)
+    return said._replace(notes=said.notes + encoding_notes(encoding))
 
 
-def from_mapping(value: Mapping[str, Any]) -> Said:
-    """Captions and licence from named values, as a JSON file, a CSV line or a table's row has them."""
-    captions = {key: text for key in ("en", "zh") if (text := _text(value.get(key)))}
-    for name in _CAPTION:
-        if plain := _text(value.get(name)):
+def from_mapping(value: Mapping[str, Any], without: Sequence[str] = ()) -> Said:
+    """Captions, licence and other values, as a JSON file, a line of a CSV or a row of a table has them by name.
+
+    Names are understood in small and in capital letters. Those in ``without`` (where the picture lies) are left out.
+    """
+    names = {str(name).strip().lower(): name for name in reversed(list(value))}  # of two that differ in case the first counts
+    used = {names.get(name.lower(), name) for name in without}
+    captions = {}
+    for language in ("en", "zh"):
+        if text := _text(value.get(names.get(language, ""))):
+            captions[language] = text
+            used.add(names[language])
+    for name in (*CAPTION_NAMES, *_SEVERAL):
+        told = value.get(names.get(name, ""))
+        if name in _SEVERAL and isinstance(told, Sequence) and not isinstance(told, str):
+            told = next((each for each in told if _text(each)), None)  # the others stay among the other values
+        elif name in _SEVERAL:
+            told = None
+        if plain := _text(told):
             captions.setdefault(language_of(plain), plain)
+            if name not in _SEVERAL:
+                used.add(names[name])
             break
-    return captions, _text(value.get("licence")) or _text(value.get("license")) or None
+    licence = next((text for name in _LICENCE if (text := _text(value.get(names.get(name, ""))))), None)
+    used |= {names[name] for name in _LICENCE if name in names}
+    rest = {str(name): each for name, each in value.items() if name not in used and name is not None and not _empty(each)}
+    damaged = any(_damaged(value.get(names.get(name, ""))) for name in (*CAPTION_NAMES, "en", "zh"))
+    return Said(captions, licence, rest, ("a caption in a list is in no encoding that can be told",) if damaged else ())
+
+
+def _empty(value: Any) -> bool:
+    return value is None or (isinstance(value, str | bytes | Sequence | Mapping) and not len(value))
+
+
+def _damaged(text: Any) -> bool:
+    """Whether ``text`` holds bytes that no encoding explains (as surrogates, by Python's surrogateescape)."""
+    return isinstance(text, str) and any("\udc80" <= char <= "\udcff" for char in text)
 
 
 def _text(value: Any) -> str:
-    if not isinstance(value, str) or len(value) > MAX_CAPTION_BYTES:
+    if not isinstance(value, str) or len(value) > MAX_CAPTION_BYTES or _damaged(value):
         return ""
     return value.encode("utf-8", "replace").decode("utf-8").replace("\x00", "").strip()  # lone surrogates fit into no table
-
-
-def beside(path: Path) -> Said:
-    """What the .json or else the .txt of the same name beside a picture says."""
-    for suffix, parse in ((".json", from_json), (".txt", from_text)):
-        place = path.with_suffix(suffix)
-        try:
-            if not place.is_file() or place.stat().st_size > MAX_CAPTION_BYTES:
-                continue
-            said = parse(place.read_bytes())
-        except OSError:
-            continue
-        if suffix == ".txt" or said != ({}, None):
-            return said
-    return {}, None
-
-
-def from_csv(path: Path) -> dict[str, Said]:
-    """Captions by file name from a CSV with a header.
-
-    It has a column for the file (file, file_name, path, ...) and one for the caption (caption, text, ...) or for each language
-    (en, zh); licence is optional.
-
-    A line that lacks the file is left out; a table without such columns is an :class:`InputError`.
-    """
-    try:
-        lines = path.read_bytes().decode("utf-8-sig", "replace").splitlines(keepends=True)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); give a CSV with the columns file and caption.") from error
-    csv.field_size_limit(1 << 30)  # a giant field is no caption, but the lines after it are
-    reader = csv.DictReader(line.replace("\x00", "") for line in lines)
-    columns = {name.strip().lower(): name for name in reader.fieldnames or () if name}
-    file = next((columns[name] for name in _FILE if name in columns), None)
-    if file is None or not any(name in columns for name in (*_CAPTION, "en", "zh")):
-        raise InputError(
-            f"{path} has the columns {', '.join(columns) or 'none'}; it needs one for the file (file) and one for the caption "
-            "(caption, or en and zh)."
-        )
-    return {
-        row[file].strip(): from_mapping({name: row.get(column) for name, column in columns.items()})
-        for row in reader
-        if row[file]
-    }

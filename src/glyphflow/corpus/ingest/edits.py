@@ -19,7 +19,7 @@ from typing import Any
 from glyphflow.core.errors import InputError
 from glyphflow.core.hashing import sha256_bytes, sha256_file
 from glyphflow.corpus.ingest.captions import from_mapping
-from glyphflow.corpus.ingest.pictures import (
+from glyphflow.corpus.ingest.shards import (
     PICTURES_PER_SHARD,
     Ingested,
     Item,
@@ -103,7 +103,7 @@ def _edit(number: int, line: bytes) -> _Edit:
     if not isinstance(references, list) or not references or not all(isinstance(each, str) and each for each in references):
         return _Edit(key, error='the line has no "references" (a list of paths)')
     said = value.get("instruction")
-    captions, licence = from_mapping({**value, **said} if isinstance(said, dict) else value)
+    captions, licence, *_ = from_mapping({**value, **said} if isinstance(said, dict) else value)
     if not captions:
         return _Edit(key, error='the line has no "instruction"')
     target, *others = (each.encode("utf-8", "replace").decode("utf-8") for each in (value["target"], *references))
@@ -120,7 +120,7 @@ def _target(folder: Path, source: str, edit: _Edit) -> Item:
             return Item(edit.key, None, f"the reference {path}: {error}", edit.captions, edit.licence)
         ids.append(record_id(source, path, sha256_bytes(data or b"")))
     data, error = _read(folder, edit.target)
-    return Item(edit.key, data, error, edit.captions, edit.licence, ids, extension_of(edit.target))
+    return Item(edit.key, data, error, edit.captions, edit.licence, references=ids, extension=extension_of(edit.target))
 
 
 def _read(folder: Path, path: str) -> tuple[bytes | None, str | None]:

@@ -16,9 +16,8 @@ from typing import Any
 
 from glyphflow.core.errors import InputError
 from glyphflow.core.hardware import require
-from glyphflow.corpus.ingest.captions import MAX_CAPTION_BYTES, Said, from_json, from_mapping, from_text
-from glyphflow.corpus.ingest.pictures import (
-    EXTENSIONS,
+from glyphflow.corpus.ingest.captions import MAX_CAPTION_BYTES, NOTHING, from_json, from_mapping, from_text
+from glyphflow.corpus.ingest.shards import (
     MAX_FILE_BYTES,
     PICTURES_PER_SHARD,
     Ingested,
@@ -30,6 +29,7 @@ from glyphflow.corpus.ingest.pictures import (
     save_plan,
     write_shards,
 )
+from glyphflow.corpus.ingest.tree import EXTENSIONS
 from glyphflow.corpus.store import Corpus, check_name
 
 _BYTES = ("image", "jpg", "jpeg", "png", "webp", "bytes", "image_bytes", "data")
@@ -161,12 +161,11 @@ def _read_tar(path: Path, scan: _Scan, first: int, count: int) -> Iterator[Item]
 def _from_sample(file: io.BufferedReader, size: int, sample: _Sample) -> Item:
     key = sample.key.encode("utf-8", "replace").decode("utf-8")
     picture = next((member for member in sample.members if extension_of(member.name) in EXTENSIONS), None)
-    said: Said = ({}, None)
+    said = NOTHING
     for suffix, parse in ((".txt", from_text), (".json", from_json)):  # a .json says more and goes over a .txt
         text = next((member for member in sample.members if extension_of(member.name) == suffix), None)
         if text is not None and text.size <= MAX_CAPTION_BYTES and text.offset_data + text.size <= size:
-            found = parse(_member(file, text))
-            said = ({**said[0], **found[0]}, found[1] or said[1])
+            said = parse(_member(file, text)).over(said)
     if picture is None or sample.error:
         return Item(key, None, sample.error or "the sample holds no picture", *said)
     if picture.size == 0 or picture.size > MAX_FILE_BYTES:
@@ -260,6 +259,7 @@ def _from_row(table: Path, key: str, row: dict[str, Any], column: str | None) ->
         inside = (table.parent / path).resolve()
         if not inside.is_relative_to(table.parent.resolve()):
             return Item(key, None, f"the path {path} leads out of the folder of the table", *said)
-        return Item(key, *read_picture(inside), *said, extension=extension_of(path) or ".jpg")
+        data, error = read_picture(inside)
+        return Item(key, data, error, *said, extension=extension_of(path) or ".jpg")
     told = row.get("error_message")
     return Item(key, None, str(told) if told else "the row holds no picture", *said)

@@ -25,7 +25,7 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from glyphflow.core.errors import MissingError
-from glyphflow.corpus.ingest.pictures import read_picture
+from glyphflow.corpus.ingest.shards import read_picture
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "chrome-headless-shell")
 PAGE_SECONDS = 30.0

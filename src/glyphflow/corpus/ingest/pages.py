@@ -19,7 +19,7 @@ from glyphflow.core.errors import InputError
 from glyphflow.corpus.ingest.captions import from_text
 from glyphflow.corpus.ingest.html import Browser, find_browser
 from glyphflow.corpus.ingest.pdf import PDFReader
-from glyphflow.corpus.ingest.pictures import Ingested, Item, extension_of, is_planned, open_plan, save_plan, write_shards
+from glyphflow.corpus.ingest.shards import Ingested, Item, extension_of, is_planned, open_plan, save_plan, write_shards
 from glyphflow.corpus.store import Corpus, check_name
 
 PAGES_PER_SHARD = 500  # a page of text has some 300 kB as PNG
@@ -149,7 +149,7 @@ class _Drawers:
             key = f"{key}/{number + 1:05d}"
             if error is None:
                 data, text, error = self._reader(PDFReader, self._dpi).page(path, number)
-        captions, _ = from_text(text.encode("utf-8", "replace"))
+        captions = from_text(text.encode("utf-8", "replace")).captions
         return Item(key, data, error, captions, extension=".png")
 
     def _reader(self, kind: Callable[..., Any], *options: Any) -> Any:
