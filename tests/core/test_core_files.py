@@ -1,15 +1,26 @@
 """Files appear whole or not at all; refusals of the disk are sentences; one process at a time."""
 
 import json
+import os
 import resource
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from glyphflow.core.errors import InputError, StorageError
-from glyphflow.core.files import atomic_path, exclusive, read_json, require_writable, write_bytes, write_json
+from glyphflow.core.files import (
+    atomic_path,
+    exclusive,
+    read_json,
+    read_json_object,
+    require_writable,
+    write_bytes,
+    write_json,
+)
 
 
 def test_a_failed_write_leaves_the_old_content_and_no_remains(tmp_path: Path) -> None:
@@ -29,6 +40,32 @@ def test_a_directory_can_be_built_and_replaced(tmp_path: Path) -> None:
             (temporary / "x").write_text(content)
     assert (tmp_path / "d" / "x").read_text() == "2"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_files_get_the_mode_that_the_umask_says_whoever_wrote_them(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        with atomic_path(tmp_path / "one.safetensors") as temporary:
+            save_file({"a": torch.zeros(1)}, temporary)  # makes files for their owner alone
+        with atomic_path(tmp_path / "many") as temporary:
+            (temporary / "below").mkdir(parents=True)
+            save_file({"a": torch.zeros(1)}, temporary / "below" / "a.safetensors")
+        write_bytes(tmp_path / "plain", b"")
+    finally:
+        os.umask(before)
+    for file in (tmp_path / "one.safetensors", tmp_path / "many" / "below" / "a.safetensors", tmp_path / "plain"):
+        assert file.stat().st_mode & 0o777 == 0o640
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["many", "one.safetensors", "plain"]
+
+
+def test_json_with_a_bom_is_read_and_what_is_no_mapping_is_named(tmp_path: Path) -> None:
+    (tmp_path / "v.json").write_bytes(b'\xef\xbb\xbf{"a": 1}')
+    assert read_json_object(tmp_path / "v.json") == {"a": 1}
+    (tmp_path / "v.json").write_text("[1]")
+    with pytest.raises(InputError, match=r"v\.json holds a list"):
+        read_json_object(tmp_path / "v.json")
+    with pytest.raises(InputError, match="cannot be read"):
+        read_json(tmp_path)
 
 
 def test_json_round_trip_and_damage(tmp_path: Path) -> None:

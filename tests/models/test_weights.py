@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from glyphflow.core.errors import InputError
 from glyphflow.models import VAE, MMDiT, MMDiTConfig, VAEConfig, load_weights, weights_hash
+from glyphflow.models.control import ControlNet
+from glyphflow.models.weights import open_parts
 
 CONFIG = MMDiTConfig(
     in_channels=16,
@@ -195,9 +198,46 @@ print(highest - before, sum(p.nbytes for p in model.parameters()), max(p.nbytes 
 def test_keys_of_a_writer_that_nothing_reads_are_said(model: MMDiT, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     path = tmp_path / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"pooled_projection_dim": 768}))
-    with pytest.warns(UserWarning, match="pooled_projection_dim"):
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"window_size": 768}))
+    with pytest.warns(UserWarning, match="window_size"):
         MMDiT.from_pretrained(tmp_path)
+    path.write_text(json.dumps(content | {"pooled_projection_dim": 768}))  # in the released file, and read by nothing
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        MMDiT.from_pretrained(tmp_path)
+
+
+def test_a_configuration_of_another_network_is_named_before_weights_are_opened(model: MMDiT, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"_class_name": "QwenImage21Transformer2DModel", "hidden_size": 8}))
+    with pytest.raises(InputError, match="class QwenImage21Transformer2DModel, and QwenImageTransformer2DModel is"):
+        MMDiT.from_pretrained(tmp_path)
+    with pytest.raises(InputError, match="AutoencoderKLQwenImage or AutoencoderKLWan is needed"):
+        VAE.from_pretrained(tmp_path)
+    with pytest.raises(InputError, match="QwenImageControlNetModel is needed"):
+        ControlNet.from_pretrained(tmp_path)
+    for content, words in (
+        ("[]", "holds a list"),
+        ('"a"', "holds a str"),
+        ('{"num_layers": "many"}', "num_layers = 'many' is refused"),
+        ('{"quantization_config": {"quant_method": "bitsandbytes"}}', "quantised by bitsandbytes, which is not read"),
+    ):
+        (tmp_path / "config.json").write_text(content)
+        with pytest.raises(InputError, match=words):
+            MMDiT.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused_by_name(model: MMDiT, tmp_path: Path, value: float) -> None:
+    with torch.no_grad():
+        model.transformer_blocks[1].attn.to_q.weight[3, 4] = value
+    model.save_pretrained(tmp_path)
+    words = r"blocks\.1\.attn\.to_q\.weight in .*model\.safetensors has 1 of 1024 values that are not finite"
+    with pytest.raises(InputError, match=words):
+        MMDiT.from_pretrained(tmp_path)
+    with pytest.raises(InputError, match=words):
+        read = open_parts(tmp_path, {name: tuple(p.shape) for name, p in model.named_parameters()})
+        read("transformer_blocks.1.attn.to_q.weight", (slice(0, 32),))
 
 
 def test_models_import_without_transformers() -> None:

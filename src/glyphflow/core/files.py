@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
+            give_usual_modes(temporary)
             if temporary.is_dir() and path.is_dir():
                 shutil.rmtree(path)
             temporary.replace(path)
@@ -127,6 +129,29 @@ def require_writable(path: Path) -> None:
         raise StorageError(f"{path} cannot be written: {why}; choose another place.") from error
 
 
+def give_usual_modes(made: Path) -> None:
+    """Give ``made``, or the files below it, the mode that any new file gets here.
+
+    safetensors and temporary files are made for their owner alone; a corpus or an adapter is shared with a group.
+    """
+    private = [file for file in (made.rglob("*") if made.is_dir() else [made]) if _is_private(file)]
+    if not private or os.name == "nt":
+        return
+    probe = made.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.mode")
+    try:
+        os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))  # the umask can only be read by changing it
+        mode = stat.S_IMODE(probe.stat().st_mode)
+    finally:
+        probe.unlink(missing_ok=True)
+    for file in private:
+        file.chmod(mode)
+
+
+def _is_private(file: Path) -> bool:
+    kind = file.lstat().st_mode
+    return stat.S_ISREG(kind) and stat.S_IMODE(kind) == 0o600
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path`` atomically, creating parent directories."""
     with atomic_path(path) as temporary, temporary.open("wb") as file:
@@ -146,13 +171,25 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON from ``path``; a missing or broken file is an :class:`InputError` that names it."""
+    """Read JSON from ``path`` (UTF-8, BOM or not); a missing or broken file is an :class:`InputError` that names it."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist; check the path.") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON ({error}); restore the file or make it again.") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror or error}); check the path and its permissions.") from error
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read JSON from ``path`` as :func:`read_json`, where names with values are expected; anything else is an InputError."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise InputError(
+            f"{path} holds a {type(content).__name__} and no names with values; restore the file or make it again."
+        )
+    return content
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from glyphflow.feed.records import Picture, Selection
 from glyphflow.feed.texts import COPY, COPY_EMPTY, EDIT_EMPTY, copy_instruction
 from glyphflow.models import VAE, VAEConfig, weights_hash
 from glyphflow.models.condition import TEMPLATES, ConditionEncoder
-from glyphflow.models.stored import open_checkpoint
+from glyphflow.models.stored import open_checkpoint, read_tensor
 from glyphflow.models.templates import PICTURE_TEMPLATES
 from glyphflow.models.weights import read_config
 
@@ -61,7 +61,7 @@ def _hash_of_vae_encoder(directory: Path) -> str:
     for name, stored in sorted(open_checkpoint(directory).tensors.items()):
         if name.startswith(("encoder.", "quant_conv.")):
             with safe_open(stored.path, framework="pt") as file:
-                tensor = file.get_tensor(stored.key)
+                tensor = file.get_tensor(stored.key) if stored.factor is None else read_tensor(file, stored, torch.float32)
             bits = tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes()
             found.append([name, str(tensor.dtype), list(tensor.shape), sha256_bytes(bits)])
     return fingerprint(found)

@@ -29,6 +29,7 @@ from glyphflow.feed.order import Interleave, Part, Serving, is_heldout, record_k
 from glyphflow.feed.records import open_selection
 from glyphflow.feed.settings import Source
 from glyphflow.feed.transport import FeedPlan
+from glyphflow.models.qwen_vl import open_tokenizer
 from glyphflow.models.templates import IMAGE_TOKEN, PICTURE, templated
 from glyphflow.models.vision import Picture, Preprocessing, expand, positions
 
@@ -359,9 +360,7 @@ def open_tokens(
 
 def open_conversations(root: Path, max_tokens: int) -> Conversations:
     """The tokenizer and the processor of ``root``; InputError when the tokenizer knows no pictures."""
-    from transformers import AutoTokenizer  # here because it takes seconds
-
-    tokenizer = AutoTokenizer.from_pretrained(root / "tokenizer", local_files_only=True)
+    tokenizer = open_tokenizer(root / "tokenizer")
     if tokenizer.convert_tokens_to_ids(IMAGE_TOKEN) in (None, tokenizer.unk_token_id):
         raise InputError(f"The tokenizer in {root} has no token {IMAGE_TOKEN}, so nothing can be said about pictures.")
     return Conversations(tokenizer, Preprocessing.from_directory(root / "processor") or Preprocessing(), max_tokens)

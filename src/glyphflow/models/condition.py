@@ -19,9 +19,10 @@ import torch
 from PIL import Image
 
 from glyphflow.core.errors import InputError, MissingError
+from glyphflow.core.files import give_usual_modes
 from glyphflow.core.hashing import fingerprint
-from glyphflow.core.pretrained import loading
 from glyphflow.core.progress import Progress
+from glyphflow.models.qwen_vl import open_qwen_vl, open_tokenizer
 from glyphflow.models.shared_prefix import Line, Recent, SharedPrefixModel
 from glyphflow.models.templates import CAPTION_TEMPLATES, IMAGE_TOKEN, PICTURE_TEMPLATES, T2I_TEMPLATE, TEMPLATES, templated
 from glyphflow.models.vision import Picture, Preprocessing, expand
@@ -78,18 +79,14 @@ class ConditionEncoder:
         for part in ("text_encoder", "tokenizer"):
             if not (root / part).is_dir():
                 raise MissingError(f"{root} has no directory {part!r}; give a model directory in the released layout.")
-        from transformers import AutoTokenizer  # here because it takes seconds
-        from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLForConditionalGeneration
-
-        try:
-            with loading():
-                model, report = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-                    root / "text_encoder", dtype=dtype, local_files_only=True, output_loading_info=True
-                )
-            tokenizer = AutoTokenizer.from_pretrained(root / "tokenizer", local_files_only=True)
-        except (OSError, RuntimeError, ValueError) as error:
-            raise InputError(f"{root}: the condition encoder cannot be read: {' '.join(str(error).split())[:300]}") from error
-        missing = set(report["missing_keys"]) - {"lm_head.weight"}
+        tokenizer = open_tokenizer(root / "tokenizer")
+        model, missing = open_qwen_vl(root / "text_encoder", dtype)
+        known = model.get_input_embeddings().num_embeddings
+        if len(tokenizer) > known:
+            raise InputError(
+                f"The tokenizer in {root / 'tokenizer'} has {len(tokenizer)} tokens and the text encoder knows {known}; take "
+                "both from one model."
+            )
         tower = {f"model.visual.{name}" for name in model.model.visual.state_dict()}
         if tower <= missing:
             model.model.visual = None
@@ -105,6 +102,7 @@ class ConditionEncoder:
         """Write ``text_encoder``, ``tokenizer`` and, where one was read, ``processor`` into ``directory`` (released layout)."""
         root = Path(directory)
         self.model.save_pretrained(root / "text_encoder")
+        give_usual_modes(root / "text_encoder")
         self.tokenizer.save_pretrained(root / "tokenizer")
         if self.preprocessing is not None:
             self.tokenizer.save_pretrained(root / "processor")  # the reference's processor holds both

@@ -24,6 +24,8 @@ from glyphflow.models.block import Block, TimeEmbedding
 from glyphflow.models.mmdit import StreamsConfig, flat_texts
 from glyphflow.models.msrope import ImageShape
 
+_CLASS = "QwenImageControlNetModel"
+
 
 class ControlNetConfig(StreamsConfig):
     """Sizes of the network, whose num_layers is a few of the 60; its width must be that of the MMDiT it steers.
@@ -120,8 +122,8 @@ class ControlNet(nn.Module):
         cls, directory: str | Path, dtype: torch.dtype = torch.bfloat16, device: str | torch.device = "cpu"
     ) -> ControlNet:
         """Read a released ControlNet directory straight to ``device``; gradients are off until asked for."""
-        return weights.build(cls, weights.read_config(Path(directory), ControlNetConfig), directory, dtype, device)
+        return weights.build(cls, weights.read_config(Path(directory), ControlNetConfig, (_CLASS,)), directory, dtype, device)
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write config.json and safetensors that diffusers' QwenImageControlNetModel opens, too."""
-        weights.save_weights(self, Path(directory), weights.released_config("QwenImageControlNetModel", self.config))
+        weights.save_weights(self, Path(directory), weights.released_config(_CLASS, self.config))

@@ -26,7 +26,8 @@ from torch import Tensor
 from glyphflow.core.errors import InputError, MissingError
 from glyphflow.core.files import atomic_path, read_json
 from glyphflow.core.hashing import sha256_file
-from glyphflow.models.stored import kind_of, read_header
+from glyphflow.models.header import read_header, refuse_ending
+from glyphflow.models.stored import kind_of
 
 METADATA = "lora_adapter_metadata"
 FILE_NAMES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
@@ -153,8 +154,7 @@ def _open(source: Path | Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[
             )
         return dict(source), {}, digest.hexdigest()[:16], "The given state dict"
     path = lora_path(source)
-    if path.suffix != ".safetensors":
-        raise InputError(f"{path} is not a .safetensors file; other formats are not read.")
+    refuse_ending(path, f"{path} is not a .safetensors file")
     metadata = read_header(path)[0].get("__metadata__", {})
     settings: dict[str, Any] = {}
     if METADATA in metadata:

@@ -58,6 +58,10 @@ class StreamsConfig(Config):
         return self
 
 
+CLASS = "QwenImageTransformer2DModel"
+"""What released files call this network."""
+
+
 class MMDiTConfig(StreamsConfig):
     """Sizes of the network (released: 20.4 B parameters) and what later releases added."""
 
@@ -271,7 +275,7 @@ class MMDiT(nn.Module):
         """
         source = Path(source)
         if source.is_dir():
-            config = config or weights.read_config(source, MMDiTConfig)
+            config = config or weights.read_config(source, MMDiTConfig, (CLASS,))
         else:
             known = None if config is None else config.model_dump()
             config = MMDiTConfig(**transformer_fields(open_checkpoint(source), known))
@@ -285,9 +289,7 @@ class MMDiT(nn.Module):
 
     def save_pretrained(self, directory: str | Path, max_shard_bytes: int = weights.MAX_SHARD_BYTES) -> None:
         """Write config.json and safetensors that diffusers' QwenImageTransformer2DModel opens, too."""
-        weights.save_weights(
-            self, Path(directory), weights.released_config("QwenImageTransformer2DModel", self.config), max_shard_bytes
-        )
+        weights.save_weights(self, Path(directory), weights.released_config(CLASS, self.config), max_shard_bytes)
 
     def _check(
         self,

@@ -17,16 +17,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
-from glyphflow.core.errors import InputError, MissingError
-from glyphflow.core.files import read_json
+from glyphflow.core.errors import InputError
+from glyphflow.models.header import read_header, refuse_ending, weight_files
 
 BASENAME = "diffusion_pytorch_model"
+MODEL_BASENAME = "model"
 ZERO_COND_MARK = "__index_timestep_zero__"  # an empty tensor by which other programs say zero_cond_t
 _PREFIXES = ("model.diffusion_model.", "diffusion_model.")
 _FACTORS = ("scale_weight", "weight_scale")
 _FOR_OTHERS = ("scale_input", "input_scale", "comfy_quant", "scaled_fp8")  # needed only by products in fp8
+_FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 _READABLE = ("float8_e4m3fn", "float8_e5m2", "int8_tensorwise")
 _KINDS = (
     (r"(^|\.)(lora_|lokr_|hada_|dora_)|lora_unet_", "a LoRA (give it to load_lora_weights)"),
@@ -44,13 +47,14 @@ _KINDS = (
 
 
 class Stored(NamedTuple):
-    """One tensor: its file, its name there, and the name of the factor (one number, or one a row) that multiplies it."""
+    """One tensor: its file, its name there, and the factor (one number, or one a row) that multiplies it."""
 
     path: Path
     key: str
     shape: tuple[int, ...]
     offset: int
-    factor: str | None = None
+    dtype: str
+    factor: Stored | None = None
 
 
 @dataclass(frozen=True)
@@ -76,99 +80,91 @@ def kind_of(names: Iterable[str]) -> str:
     return f"something unknown (names begin with {', '.join(names[:2]) or 'nothing'})"
 
 
-def open_checkpoint(source: Path) -> Checkpoint:
+def open_checkpoint(source: Path, basename: str = BASENAME) -> Checkpoint:
     """Read the headers of ``source``, a directory or a .safetensors file; no weight is read.
+
+    ``basename`` is what a directory's files are called: diffusers' name, or MODEL_BASENAME as transformers has it.
 
     Raises MissingError when there is no such thing, InputError for a missing, truncated or foreign file, with the bytes that
     were expected and found.
     """
-    files = _files(source)
+    files, index = _files(source, basename)
     tensors: dict[str, Stored] = {}
-    formats: dict[str, Any] = {}
     for path in files:
         header, start = read_header(path)
-        formats |= _formats(header, path)
+        for layer, how in _formats(header, path).items():
+            _check_format(source, layer, how)
         for key, entry in header.items():
-            if key != "__metadata__":
+            if key != "__metadata__" and index.get(key, path.name) == path.name:
                 shape, offset = tuple(entry["shape"]), start + entry["data_offsets"][0]
-                tensors[key] = Stored(path, key, shape, offset)
-                formats.setdefault(f"dtype {key}", entry["dtype"])
-    return _plain(source, tensors, formats)
-
-
-def read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """The JSON header of a safetensors file and the byte where its data begins; raises InputError unless the file is whole."""
-    try:
-        found = path.stat().st_size
-        with path.open("rb") as file:
-            start = file.read(8)
-            if start == b"version ":
-                raise InputError(f"{path} is a git-lfs pointer of {found} bytes and no weights; run: git lfs pull")
-            length = int.from_bytes(start, "little")
-            header = json.loads(file.read(length)) if 8 + length <= found else None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as safetensors ({error}); copy or download it again.") from error
-    if header is None:
-        raise InputError(f"{path} is {found} bytes, less than its header of {8 + length}; copy or download it again.")
-    ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
-    expected = 8 + length + max(ends, default=0)
-    if found != expected:
-        raise InputError(f"{path} is {found} bytes, but its header describes {expected}; copy or download it again.")
-    return header, 8 + length
+                tensors[key] = Stored(path, key, shape, offset, entry["dtype"])
+    if absent := sorted(index.keys() - tensors.keys()):
+        raise InputError(
+            f"The index of {source} says that {absent[0]} is in {index[absent[0]]}, which does not hold it ({len(absent)} of "
+            f"{len(index)} tensors); copy or download the index and its shards again."
+        )
+    return _plain(source, tensors)
 
 
 def read_tensor(file: Any, stored: Stored, dtype: torch.dtype) -> Tensor:
-    """The weight ``stored`` of an open ``file`` as ``dtype``; a factor is applied in float32 and rounded once."""
+    """The weight ``stored`` of an open ``file`` as ``dtype``; a factor is applied in float32 and rounded once.
+
+    Raises InputError for a factor, or a product of it, that is not finite.
+    """
     value: Tensor = file.get_tensor(stored.key)
     if stored.factor is None:
         return value.to(dtype)
-    factor = file.get_tensor(stored.factor).float()
+    factor = _factor(file, stored).float().to(value.device)
     rows = (-1, *(1 for _ in stored.shape[1:]))
-    product: Tensor = value.float() * (factor.reshape(rows) if factor.numel() > 1 else factor.reshape(()))
-    return product.to(dtype)
+    product = (value.float() * (factor.reshape(rows) if factor.numel() > 1 else factor.reshape(()))).to(dtype)
+    require_finite(product, stored.key, stored.path)
+    return product
 
 
-def _files(source: Path) -> list[Path]:
-    if not source.is_dir():
-        if source.suffix != ".safetensors":
-            raise InputError(f"{source} is neither a directory nor a .safetensors file; other formats are not read.")
-        if not source.exists():
-            raise MissingError(f"There is no file {source}; check the path.")
-        return [source]
-    index, single = source / f"{BASENAME}.safetensors.index.json", source / f"{BASENAME}.safetensors"
-    if not index.exists():
-        if not single.exists():
-            raise InputError(f"{source} holds neither {index.name} nor {single.name}; give a directory of released layout.")
-        return [single]
-    content = read_json(index)
-    files = sorted({source / name for name in content["weight_map"].values()})
-    absent = [path for path in files if not path.exists()]
-    if absent:
-        total = content.get("metadata", {}).get("total_size")
-        here = sum(path.stat().st_size for path in files if path.exists())
-        sizes = "" if total is None else f": {total} bytes are expected in all and {here} are here"
+def require_finite(value: Tensor, name: str, source: Path | str) -> None:
+    """Raise InputError unless all of ``value``, the tensor ``name`` of ``source``, are numbers."""
+    if not value.is_floating_point():
+        return
+    value = value.float() if value.dtype.itemsize == 1 else value  # fp8 has no arithmetic
+    if value.numel() and not torch.isfinite(value).all():
+        count = int((~torch.isfinite(value)).sum())
         raise InputError(
-            f"{absent[0].name} of {source} is missing ({len(absent)} of {len(files)} shards){sizes}; copy or download it again."
+            f"{name} in {source} has {count} of {value.numel()} values that are not finite (nan or inf); they "
+            "are damaged or come from a training that had failed: copy or download them again."
         )
-    return files
+
+
+def _factor(file: Any, stored: Stored) -> Tensor:
+    assert stored.factor is not None
+    factor: Tensor
+    if stored.factor.path == stored.path:
+        factor = file.get_tensor(stored.factor.key)
+    else:
+        with safe_open(stored.factor.path, framework="pt") as other:
+            factor = other.get_tensor(stored.factor.key)
+    return factor
+
+
+def _files(source: Path, basename: str) -> tuple[list[Path], dict[str, str]]:
+    if source.is_dir():
+        return weight_files(source, basename)
+    refuse_ending(source, f"{source} is neither a directory nor a .safetensors file")
+    return [source], {}
 
 
 def _formats(header: dict[str, Any], path: Path) -> dict[str, Any]:
     """Layer -> how it was quantised, where a file's metadata says so."""
     try:
         return dict(json.loads(header.get("__metadata__", {}).get("_quantization_metadata", "{}")).get("layers", {}))
-    except (ValueError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise InputError(f"The _quantization_metadata of {path} cannot be read ({error}).") from error
 
 
-def _plain(source: Path, tensors: dict[str, Stored], formats: dict[str, Any]) -> Checkpoint:
+def _plain(source: Path, tensors: dict[str, Stored]) -> Checkpoint:
     """Without prefixes; factors joined to their weights; what serves only other programs left out."""
-    for layer, how in formats.items():
-        if not layer.startswith("dtype "):
-            _check_format(source, layer, how)
     prefix = next((p for p in _PREFIXES if any(key.startswith(p) for key in tensors)), "")
     kept = {key.removeprefix(prefix): stored for key, stored in tensors.items() if key.startswith(prefix)}
-    result, marks = {}, set()
+    result, marks, used = {}, set(), set()
     for name, stored in kept.items():
         base, _, leaf = name.rpartition(".")
         if leaf == "comfy_quant":
@@ -178,18 +174,31 @@ def _plain(source: Path, tensors: dict[str, Stored], formats: dict[str, Any]) ->
         if name == ZERO_COND_MARK:
             marks.add(name)
             continue
-        factor = next((kept[f"{base}.{f}"] for f in _FACTORS if leaf == "weight" and f"{base}.{f}" in kept), None)
-        if factor is not None and math.prod(factor.shape) not in (1, stored.shape[0]):
-            raise InputError(
-                f"{name} in {source} has {math.prod(factor.shape)} factors for {stored.shape[0]} rows; only one for all or one "
-                "a row can be read."
-            )
-        if factor is None and formats[f"dtype {stored.key}"] in ("I8", "U8", "I32"):
-            raise InputError(
-                f"{name} in {source} holds integers of {kind_of(kept)}, which are not read; use bf16 or fp8 weights."
-            )
-        result[name] = stored._replace(factor=None if factor is None else factor.key)
+        factor = next((f"{base}.{f}" for f in _FACTORS if leaf == "weight" and f"{base}.{f}" in kept), None)
+        _check_numbers(source, name, stored, kept, factor)
+        used.add(factor)
+        result[name] = stored._replace(factor=None if factor is None else kept[factor])
+    alone = sorted(name for name in kept if name.rpartition(".")[2] in _FACTORS and name not in used)
+    if alone:
+        raise InputError(
+            f"{source} has the factor {alone[0]} and not the weight that it belongs to; {len(alone)} factors are of no use, so "
+            "the file is damaged or of a form that is not read."
+        )
     return Checkpoint(source, result, frozenset(marks))
+
+
+def _check_numbers(source: Path, name: str, stored: Stored, kept: dict[str, Stored], factor: str | None) -> None:
+    """Raise InputError for a weight whose numbers mean something that is not known here."""
+    count = 1 if factor is None else math.prod(kept[factor].shape)
+    if count not in (1, stored.shape[0] if stored.shape else 1):
+        raise InputError(
+            f"{name} in {source} has {count} factors for {stored.shape[0]} rows; only one for all or one a row can be read."
+        )
+    if stored.dtype in _FLOATS or (stored.dtype == "I8" and factor is not None):
+        return
+    if stored.dtype.startswith(("I", "U", "BOOL")):
+        raise InputError(f"{name} in {source} holds integers of {kind_of(kept)}, which are not read; use bf16 or fp8 weights.")
+    raise InputError(f"{name} in {source} is of the type {stored.dtype}, which is not read; use bf16 or fp8 weights.")
 
 
 def _check_format(source: Path, layer: str, how: Any) -> None:

@@ -14,30 +14,47 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from glyphflow.core.config import Config, load_config, to_dict
-from glyphflow.core.errors import InputError
-from glyphflow.core.files import atomic_path, read_json, write_json
+from glyphflow.core.errors import ConfigError, InputError
+from glyphflow.core.files import atomic_path, read_json_object, write_json
 from glyphflow.core.hashing import fingerprint, sha256_file
 from glyphflow.models.quantize import QuantLinear
-from glyphflow.models.stored import BASENAME, Checkpoint, open_checkpoint, read_tensor
+from glyphflow.models.stored import BASENAME, Checkpoint, open_checkpoint, read_tensor, require_finite
 
 MAX_SHARD_BYTES = 5 * 10**9
+_IDLE = frozenset({"pooled_projection_dim", "quantization_config"})  # in released files, and read by nothing
+_CHECKED_VIEWS = 1 << 22  # values; larger tensors that are views of the file are read when they are first used
 C = TypeVar("C", bound=Config)
 M = TypeVar("M", bound=nn.Module)
 
 
-def read_config(directory: Path, cls: type[C]) -> C:
+def read_config(directory: Path, cls: type[C], classes: tuple[str, ...] = ()) -> C:
     """``directory``/config.json as ``cls``.
 
     Released files carry keys of their writers (``_class_name``, fields that nothing reads any more): names with a leading
-    underscore are skipped silently, other unknown ones with a warning, since a new key may mean a new computation.
+    underscore and those of _IDLE are skipped silently, other unknown ones with a warning, since a new key may mean a new
+    computation. Raises InputError where the file names a class that is not of ``classes``, or weights in a form of others.
     """
     path = directory / "config.json"
-    data = read_json(path)
+    data = read_json_object(path)
+    name = data.get("_class_name")
+    if classes and name is not None and name not in classes:
+        raise InputError(f"{path} is of the class {name}, and {' or '.join(classes)} is needed; give the directory of one.")
+    if how := data.get("quantization_config"):
+        raise InputError(f"{path} says that its weights are {quantised_by(how)}, which is not read; use bf16 or fp8 weights.")
     known = {key: value for key, value in data.items() if key in cls.model_fields}
-    strange = sorted(key for key in data if key not in known and not key.startswith("_"))
+    strange = sorted(key for key in data if key not in known and key not in _IDLE and not key.startswith("_"))
     if strange:
         warnings.warn(f"{path}: {cls.__name__} does not know {', '.join(strange)}; ignored.", stacklevel=2)
-    return load_config(cls, known)
+    try:
+        return load_config(cls, known)
+    except (ConfigError, InputError) as error:
+        raise InputError(f"{path} cannot be used: {error}") from error
+
+
+def quantised_by(how: Any) -> str:
+    """What a config's ``quantization_config`` says, in words."""
+    method = how.get("quant_method") if isinstance(how, dict) else how
+    return f"quantised by {method or 'an unnamed method'}"
 
 
 def released_config(class_name: str, config: Config) -> dict[str, Any]:
@@ -72,7 +89,8 @@ def load_weights(
     Parameters on the meta device are created as ``dtype`` on ``device``; existing ones are overwritten in place and keep their
     own. ``placed(module, name)`` is called after each tensor and may put something smaller in its place. On the CPU a tensor
     that is stored as ``dtype`` is a view of the file, read when it is first used. Raises InputError (before anything is
-    changed) when names or shapes differ, naming the first and both values.
+    changed) when names or shapes differ, naming the first and both values, and for weights that are not finite: all of them
+    on a card, those of the usual small sizes on the CPU, where to look at the large ones would read the whole file.
     """
     checkpoint = open_checkpoint(source)
     targets = module.state_dict(keep_vars=True)
@@ -83,11 +101,21 @@ def load_weights(
             with safe_open(path, framework="pt", device=str(device)) as file:
                 for name, stored in entries:
                     target = targets.pop(name)
-                    _place(module, name, target, read_tensor(file, stored, dtype if target.is_meta else target.dtype))
+                    value = read_tensor(file, stored, dtype if target.is_meta else target.dtype)
+                    if value.is_cuda or value.numel() <= _CHECKED_VIEWS:
+                        require_finite(value, stored.key, stored.path)
+                    _place(module, name, target, value)
                     if placed is not None:
                         placed(module, name)
     except (SafetensorError, OSError) as error:
         raise InputError(f"The weights in {source} cannot be read ({error}); copy or download them again.") from error
+
+
+def check_module(module: nn.Module, source: str) -> None:
+    """Raise InputError where a weight of ``module``, which was read from ``source``, is not finite; sizes as for loading."""
+    for name, value in module.state_dict().items():
+        if not value.is_meta and (value.is_cuda or value.numel() <= _CHECKED_VIEWS):
+            require_finite(value, name, source)
 
 
 def open_parts(source: Path, wanted: Mapping[str, tuple[int, ...]]) -> Callable[[str, tuple[slice, ...]], Tensor]:
@@ -104,8 +132,9 @@ def open_parts(source: Path, wanted: Mapping[str, tuple[int, ...]]) -> Callable[
         try:
             with safe_open(stored.path, framework="pt") as file:
                 if stored.factor is None:
-                    view: Tensor = file.get_tensor(stored.key)
-                    return view[window]
+                    part: Tensor = file.get_tensor(stored.key)[window]
+                    require_finite(part, stored.key, stored.path)
+                    return part
                 return read_tensor(file, stored, torch.float32)[window]
         except (SafetensorError, OSError) as error:
             raise InputError(f"The weights in {source} cannot be read ({error}); copy or download them again.") from error

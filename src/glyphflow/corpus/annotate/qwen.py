@@ -16,7 +16,6 @@ from PIL import Image
 from glyphflow.core.errors import InputError, MissingError
 from glyphflow.core.hardware import default_dtype, pick_device
 from glyphflow.core.hashing import fingerprint, sha256_file
-from glyphflow.core.pretrained import loading
 from glyphflow.perception.chat import EMPTY, answer_of
 from glyphflow.perception.server import Reply
 
@@ -35,25 +34,16 @@ class QwenVL:
     """
 
     def __init__(self, directory: Path, device: str | None = None) -> None:
-        import torch  # here because they take seconds
-        from safetensors import SafetensorError
-        from transformers import AutoTokenizer
-        from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLForConditionalGeneration
+        import torch  # here because it takes seconds
 
+        from glyphflow.models.qwen_vl import open_qwen_vl, open_tokenizer
         from glyphflow.models.templates import IMAGE_TOKEN
         from glyphflow.models.vision import Preprocessing
 
         weights, tokenizer, processor = _parts(Path(directory))
         place = pick_device(device)
-        try:
-            with loading():
-                model, report = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-                    weights, dtype=default_dtype(place), local_files_only=True, output_loading_info=True
-                )
-            self._tokenizer = AutoTokenizer.from_pretrained(tokenizer, local_files_only=True)
-        except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-            raise InputError(f"{directory}: Qwen2.5-VL cannot be read: {' '.join(str(error).split())[:300]}") from error
-        lacking = set(report["missing_keys"]) - {"lm_head.weight"}
+        self._tokenizer = open_tokenizer(tokenizer)
+        model, lacking = open_qwen_vl(weights, default_dtype(place))
         if lacking:
             raise InputError(
                 f"{weights} lacks {len(lacking)} of the weights that its config.json asks for, the first is {min(lacking)}; a "
