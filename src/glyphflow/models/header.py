@@ -38,10 +38,10 @@ def read_header(path: Path) -> tuple[dict[str, Any], int]:
             start = file.read(64)
             _refuse_foreign(path, start, found)
             length = int.from_bytes(start[:8], "little")
-            if 8 + length > found:
-                raise InputError(f"{path} is {found} bytes, less than its header of {8 + length}; {_AGAIN}.")
             if length > _LONGEST_HEADER:
                 raise ValueError(f"a header of {length} bytes is too long to be one")
+            if 8 + length > found:
+                raise InputError(f"{path} is {found} bytes, less than its header of {8 + length}; {_AGAIN}.")
             file.seek(8)
             header: dict[str, Any] = json.loads(file.read(length))
     except FileNotFoundError as error:
