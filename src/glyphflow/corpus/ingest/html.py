@@ -12,6 +12,7 @@ import contextlib
 import json
 import mimetypes
 import os
+import re
 import select
 import shutil
 import signal
@@ -25,12 +26,17 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from glyphflow.core.errors import MissingError
+from glyphflow.core.text import TextError, decode_text
 from glyphflow.corpus.ingest.shards import read_picture
+from glyphflow.corpus.ingest.visible import VISIBLE_TEXT
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "chrome-headless-shell")
 PAGE_SECONDS = 30.0
 SETTLED = 2000  # milliseconds of the page's own clock, which runs as fast as it can and waits for files: animations are over
 _ORIGIN = "http://pages.invalid/"  # a name that can never be anybody's
+_TEXTS = ("application/javascript", "application/json")
+_CHARSET = re.compile(rb"<meta[^>]+charset", re.IGNORECASE)
+_CHARSET_WITHIN = 1024  # bytes of a page in which a browser looks for it
 _FLAGS = (
     "--headless",
     "--remote-debugging-pipe",
@@ -59,69 +65,6 @@ os.dup2(w, 4)
 os.execv(sys.argv[3], sys.argv[3:])
 """
 
-# The lines of text that can be seen whole in the window, as they are shown: runs of characters of one line, in the order of the
-# document, that are not hidden, clipped or covered. What stands in fields counts, icon fonts do not.
-_VISIBLE_TEXT = """(() => {
-  const lines = [], range = document.createRange();
-  let count = 0;
-  const shown = (element, box) => {
-    if (box.left < -1 || box.top < -1 || box.right > innerWidth + 1 || box.bottom > innerHeight + 1) return false;
-    if (box.right - box.left < 1 || box.bottom - box.top < 4) return false;
-    const hit = document.elementFromPoint((box.left + box.right) / 2, (box.top + box.bottom) / 2);
-    return hit !== null && hit.contains(element);
-  };
-  const add = (element, text, box) => {
-    text = text.replace(/[\\ue000-\\uf8ff\\u00ad\\u200b]/g, "").replace(/\\s+/g, " ");
-    if (!text.trim() || !shown(element, box)) return;
-    const last = lines[lines.length - 1], height = box.bottom - box.top;
-    const over = last ? Math.min(last.box.bottom, box.bottom) - Math.max(last.box.top, box.top) : 0;
-    const gap = last ? box.left - last.box.right : 0;
-    if (last && over > Math.min(height, last.box.bottom - last.box.top) / 2 && gap > -2 && gap < height) {
-      const space = gap > height / 6 && !/\\s$/.test(last.text) && !/^\\s/.test(text);
-      last.text += (space ? " " : "") + text;
-      last.box = {left: last.box.left, top: Math.min(last.box.top, box.top), right: box.right,
-                  bottom: Math.max(last.box.bottom, box.bottom)};
-    } else lines.push({text, box});
-  };
-  const say = (text, transform) => transform === "uppercase" ? text.toUpperCase()
-    : transform === "lowercase" ? text.toLowerCase()
-    : transform === "capitalize" ? text.replace(/(^|\\s)(\\S)/g, (_, a, b) => a + b.toUpperCase()) : text;
-  const walker = document.createTreeWalker(document.body || document, NodeFilter.SHOW_TEXT | NodeFilter.SHOW_ELEMENT);
-  for (let node = walker.nextNode(); node && count < 200000; node = walker.nextNode()) {
-    const element = node.nodeType === 1 ? node : node.parentElement;
-    if (!element || /^(SCRIPT|STYLE|NOSCRIPT|TEMPLATE|OPTION|TEXTAREA)$/.test(element.tagName) && node.nodeType === 3) continue;
-    if (!element.checkVisibility({opacityProperty: true, visibilityProperty: true})) continue;
-    if (node.nodeType === 1) {
-      if (!/^(INPUT|TEXTAREA|SELECT)$/.test(node.tagName)) continue;
-      if (/^(hidden|checkbox|radio|range|color|file|password|image)$/.test(node.type)) continue;
-      const text = node.tagName === "SELECT" ? (node.selectedOptions[0] || {}).text : node.value || node.placeholder;
-      if (text && node.scrollWidth <= node.clientWidth + 1) add(node, text, node.getBoundingClientRect());
-      continue;
-    }
-    if (!node.data.trim()) continue;
-    const text = say(node.data, getComputedStyle(element).textTransform);
-    const same = text.length === node.data.length;
-    let run = "", box = null;
-    for (let i = 0; i < node.data.length; i++, count++) {
-      range.setStart(node, i);
-      range.setEnd(node, i + 1);
-      const at = range.getClientRects()[0], char = same ? text[i] : node.data[i];
-      if (!at || (!at.width && !char.trim())) { run += /\\s/.test(char) && run ? " " : ""; continue; }
-      if (box && (Math.abs(at.top - box.top) > at.height / 2 || at.left < box.left - 1)) {
-        add(element, run, box);
-        run = "";
-        box = null;
-      }
-      run += char;
-      box = box ? {left: Math.min(box.left, at.left), top: Math.min(box.top, at.top), right: Math.max(box.right, at.right),
-                   bottom: Math.max(box.bottom, at.bottom)}
-                : {left: at.left, top: at.top, right: at.right, bottom: at.bottom};
-    }
-    if (box) add(element, run, box);
-  }
-  return lines.map(line => line.text.trim()).filter(line => line).join("\\n");
-})()"""
-
 
 def find_browser() -> str:
     """The path of a Chromium; without one a :class:`MissingError`."""
@@ -136,6 +79,14 @@ def find_browser() -> str:
 
 class _Failed(Exception):
     """Why a page gives no picture."""
+
+
+class _BadXML(_Failed):
+    """XHTML that the browser's XML parser refuses, and would show its own complaint about."""
+
+
+class _LeavesEarly(_Failed):
+    """A script forwards to another place while the page is read, of which the browser then shows the beginning alone."""
 
 
 class Browser:
@@ -158,7 +109,14 @@ class Browser:
         try:
             if self._process is None or self._process.poll() is not None:
                 self._start()
-            return *self._draw(folder.resolve(), name), None
+            lenient, scripts = False, True
+            while True:  # at most three times: each of the two gives way once
+                try:
+                    return *self._draw(folder.resolve(), name, lenient, scripts), None
+                except _BadXML:
+                    lenient = True
+                except _LeavesEarly:
+                    scripts = False
         except TimeoutError:
             self._end()
             return None, "", f"the page took over {self._seconds:g} s"
@@ -170,23 +128,29 @@ class Browser:
 
     # -- one page -----------------------------------------------------------------------------------------------------
 
-    def _draw(self, folder: Path, name: str) -> tuple[bytes, str]:
+    def _draw(self, folder: Path, name: str, lenient: bool, scripts: bool) -> tuple[bytes, str]:
         target = self._call("Target.createTarget", url="about:blank")["targetId"]
         try:
             session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-            page = _Page(self, session, folder)
+            page = _Page(self, session, folder, lenient, scripts)
             width, height = self._size
             page.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
             page.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-reduced-motion", "value": "reduce"}])
             page.call("Fetch.enable", patterns=[{"urlPattern": "*"}])
+            page.call("Emulation.setScriptExecutionDisabled", value=not scripts)
             page.call("Page.enable")
             page.call("Inspector.enable")
             answer = page.call("Page.navigate", url=_ORIGIN + quote(name))
             if answer.get("errorText"):
                 raise _Failed(f"the page cannot be opened: {answer['errorText']}")
             page.wait()
-            text = page.call("Runtime.evaluate", expression=_VISIBLE_TEXT, returnByValue=True)["result"].get("value", "")
-            return base64.b64decode(page.call("Page.captureScreenshot", format="png")["data"]), str(text)
+            where = page.value("location.href")
+            if not where.startswith(_ORIGIN):
+                raise _Failed(f"the page left for {where[:200]}")
+            if not lenient and page.value("String(document.querySelector('parsererror') !== null)") == "true":
+                raise _BadXML("the page is no XML")
+            text = page.value(VISIBLE_TEXT)
+            return base64.b64decode(page.call("Page.captureScreenshot", format="png")["data"]), text
         finally:
             if self._process is not None and self._process.poll() is None:
                 self._send("Target.closeTarget", {"targetId": target}, None)
@@ -271,12 +235,18 @@ class Browser:
 class _Page:
     """One open page: its commands, and the answers to its requests."""
 
-    def __init__(self, browser: Browser, session: str, folder: Path) -> None:
+    def __init__(self, browser: Browser, session: str, folder: Path, lenient: bool, scripts: bool) -> None:
         self._browser, self._session, self._folder = browser, session, folder
+        self._lenient, self._scripts = lenient, scripts
         self._loaded = self._settled = False
+        self._main: str | None = None  # the frame of the page, once it was asked for
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         return self._browser._call(method, self._session, self._event, **params)
+
+    def value(self, expression: str) -> str:
+        """What a script gives in the page."""
+        return str(self.call("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value", ""))
 
     def wait(self) -> None:
         """Until the page has loaded and its clock has then run for SETTLED."""
@@ -307,21 +277,36 @@ class _Page:
             raise EOFError
 
     def _answer(self, params: Mapping[str, Any]) -> None:
-        """Give a file of the folder, or refuse."""
-        which = {"requestId": params["requestId"]}
-        url = params["request"]["url"]
-        file = self._file(url)
-        data = read_picture(file)[0] if file is not None else None
-        if data is None and (file is None or not file.is_file()):
-            self._browser._send("Fetch.failRequest", which | {"errorReason": "BlockedByClient"}, self._session)
+        """Give a file of the folder, or refuse; the page itself stays, wherever it wants to go."""
+        frame, document = params.get("frameId"), params.get("resourceType") == "Document"
+        if document and self._main is None:
+            self._main = frame
+        elif document and frame == self._main:  # a forward to its site; it stays where it is
+            self._refuse(params, "Aborted")
+            if not self._loaded and self._scripts:
+                raise _LeavesEarly("the page leaves before it has loaded")
+            self._loaded = True
             return
-        kind = mimetypes.guess_type(str(file))[0] or "application/octet-stream"
-        if file is not None and file.suffix.lower() in (".html", ".htm"):
-            kind = "text/html"  # without a charset the page's own counts
-        body = base64.b64encode(data or b"").decode("ascii")
+        file = self._file(params["request"]["url"])
+        data = read_picture(file)[0] if file is not None else None
+        if data is not None and file is not None:
+            self._fulfil(params, 200, content_type(file, data, self._lenient and frame == self._main), data)
+        elif (document and frame != self._main) or (
+            file is not None and file.is_file()
+        ):  # in a frame the browser would draw its own words on a refusal
+            self._fulfil(params, 200, "text/html", b"")
+        else:
+            self._refuse(params, "BlockedByClient")
+
+    def _refuse(self, params: Mapping[str, Any], why: str) -> None:
+        refusal = {"requestId": params["requestId"], "errorReason": why}
+        self._browser._send("Fetch.failRequest", refusal, self._session)
+
+    def _fulfil(self, params: Mapping[str, Any], code: int, kind: str, data: bytes) -> None:
         headers = [{"name": "Content-Type", "value": kind}, {"name": "Access-Control-Allow-Origin", "value": "*"}]
-        answer = {"responseCode": 200, "responseHeaders": headers, "body": body}
-        self._browser._send("Fetch.fulfillRequest", which | answer, self._session)
+        body = base64.b64encode(data).decode("ascii")
+        answer = {"requestId": params["requestId"], "responseCode": code, "responseHeaders": headers, "body": body}
+        self._browser._send("Fetch.fulfillRequest", answer, self._session)
 
     def _file(self, url: str) -> Path | None:
         """The file in the folder that ``url`` names; None for every other place."""
@@ -333,6 +318,24 @@ class _Page:
         except (OSError, ValueError):
             return None
         return path if path.is_relative_to(self._folder) else None
+
+
+def content_type(file: Path, data: bytes, lenient: bool = False) -> str:
+    """The type that a server would name for ``file``: with a charset where its text names none itself.
+
+    A page loses the charset of its HTTP header when it is saved. ``lenient`` serves XHTML as HTML.
+    """
+    kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
+    if file.suffix.lower() in (".html", ".htm") or (lenient and kind == "application/xhtml+xml"):
+        kind = "text/html"
+    if kind == "application/xhtml+xml" or not (kind.startswith("text/") or kind in _TEXTS):
+        return kind  # XML says its encoding, or it is UTF-8
+    if kind == "text/html" and _CHARSET.search(data[:_CHARSET_WITHIN]):
+        return kind  # the page's own counts
+    try:
+        return f"{kind}; charset={decode_text(data).encoding}"
+    except TextError:
+        return kind
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:

@@ -22,11 +22,14 @@ from pathlib import Path
 from typing import IO, Any
 
 from glyphflow.core.hardware import require
+from glyphflow.core.text import split_lines
 from glyphflow.corpus.decode import MAX_PIXELS, MAX_SIDE
 
 PAGE_SECONDS = 60.0
 MEMORY = 4 << 30  # bytes of address space of the drawing process
 MAX_PAGES = 20_000  # of one document
+MAX_FIELDS = 500  # of one page, whose values stand in its text
+_SECRET = 1 << 13  # the flag of a field that shows dots instead of its text
 _PASSWORD = 4  # pdfium's number for a document that wants one
 
 
@@ -148,6 +151,8 @@ def _limit_memory() -> None:
 
 def _open(path: str) -> Any:
     document = require("pypdfium2", "curate").PdfDocument(path)
+    with contextlib.suppress(Exception):  # a damaged form costs the form, not the page
+        document.init_forms()  # before the first page is opened: from now on fields are drawn with their values
     if len(document) > MAX_PAGES:
         raise ValueError(f"the document has {len(document)} pages, over the guard of {MAX_PAGES}")
     if not len(document):
@@ -169,18 +174,52 @@ def _draw(document: Any, number: int, dpi: int) -> tuple[dict[str, Any], bytes]:
         picture = red
     file = io.BytesIO()
     picture.save(file, "PNG")
-    return {"text": _text(page)}, file.getvalue()
+    return {"text": _text(document, page)}, file.getvalue()
 
 
-def _text(page: Any) -> str:
+def _text(document: Any, page: Any) -> str:
+    """The lines of a page, with the values of form fields below what is written beside or above them."""
     read = page.get_textpage()
     try:
-        text: str = read.get_text_bounded()
+        lines = _lines(read.get_text_bounded())
+        fields = _fields(document, page) if document.formenv is not None else []
+        above = [(len(_lines(read.get_text_bounded(bottom=bottom))), value) for bottom, value in fields[:MAX_FIELDS]]
     finally:
         read.close()
+    for number, (line, value) in enumerate(sorted(above, key=lambda each: each[0])):
+        lines.insert(line + number, value)
+    return "\n".join(lines).strip()
+
+
+def _lines(text: str) -> list[str]:
     # pdfium marks a hyphen at a line's end as U+FFFE or U+0002; what a font cannot map to characters is U+FFFD or 0.
-    text = text.replace("\r\n", "\n").replace("\ufffe", "-").replace("\x02", "-").replace("\x00", "")
-    return "\n".join(line.rstrip() for line in text.splitlines()).strip()
+    text = text.replace("\ufffe", "-").replace("\x02", "-").replace("\x00", "")
+    return [line.rstrip() for line in split_lines(text)]
+
+
+def _fields(document: Any, page: Any) -> list[tuple[float, str]]:
+    """(lower edge, value) of the fields of ``page`` that show a text, from the top down."""
+    raw = require("pypdfium2.raw", "curate")
+    found = []
+    for number in range(raw.FPDFPage_GetAnnotCount(page.raw)):
+        field = raw.FPDFPage_GetAnnot(page.raw, number)
+        try:
+            hidden = raw.FPDFAnnot_GetFlags(field) & (raw.FPDF_ANNOT_FLAG_HIDDEN | raw.FPDF_ANNOT_FLAG_NOVIEW)
+            kind = raw.FPDFAnnot_GetFormFieldType(document.formenv.raw, field)
+            shown = kind in (raw.FPDF_FORMFIELD_TEXTFIELD, raw.FPDF_FORMFIELD_COMBOBOX, raw.FPDF_FORMFIELD_LISTBOX)
+            secret = kind == raw.FPDF_FORMFIELD_TEXTFIELD and (
+                raw.FPDFAnnot_GetFormFieldFlags(document.formenv.raw, field) & _SECRET
+            )
+            place = raw.FS_RECTF()
+            if shown and not hidden and not secret and raw.FPDFAnnot_GetRect(field, place):
+                size = raw.FPDFAnnot_GetFormFieldValue(document.formenv.raw, field, None, 0)
+                buffer = (raw.FPDF_WCHAR * (size // 2 + 1))()
+                raw.FPDFAnnot_GetFormFieldValue(document.formenv.raw, field, buffer, size)
+                value = bytes(buffer).decode("utf-16-le", "replace").partition("\0")[0]
+                found += [(place.bottom, " ".join(value.split()))] if value.strip() else []
+        finally:
+            raw.FPDFPage_CloseAnnot(field)
+    return sorted(found, key=lambda each: -each[0])
 
 
 def _reason(error: Exception) -> str:
