@@ -42,19 +42,26 @@ def ingest(
     corpus: Annotated[Path, _CORPUS],
     place: Annotated[
         Path,
-        typer.Argument(help="Folder of pictures, or .tar, .parquet, .pdf, .html (or a folder of them), or a .jsonl of edits."),
+        typer.Argument(
+            help="Folder of pictures, or .tar, .parquet, .zip, .tar.gz, .pdf, .html or a folder of them, or a .jsonl of edits"
+        ),
     ],
     source: Annotated[str, typer.Option(help="Name of this source in the corpus.")],
     licence: Annotated[str, typer.Option(help="Licence of pictures that do not state their own.")] = "unknown",
     captions: Annotated[
-        Path | None, typer.Option(help="CSV with the columns file and caption (or en, zh), for a folder of pictures.")
+        Path | None,
+        typer.Option(
+            help="CSV, JSON or JSON lines with file and caption (or en, zh) of each picture, for a folder of pictures."
+        ),
     ] = None,
 ) -> None:
     """Store pictures in the corpus, with the captions beside them; what is damaged becomes a row with a reason.
 
-    A folder may hold pictures (captions in .txt or .json beside them), WebDataset tars, the output of img2dataset, or Parquet
-    tables with the bytes. PDF and HTML files below a folder without pictures at its top become a picture a page, with their
-    text as captions. A .jsonl holds edits: {"references": [...], "instruction": "...", "target": "..."} on every line.
+    A folder may hold pictures (captions in .txt, .caption or .json beside them, in metadata.jsonl or .csv, or in lists of COCO
+    and LLaVA), WebDataset tars, the output of img2dataset, Parquet tables with the bytes, or archives. PDF and HTML files below
+    a folder without pictures at its top become a picture a page, with their text as captions. A .jsonl holds edits:
+    {"references": [...], "instruction": "...", "target": "..."} on every line. It ends with a count of what was taken, what has
+    no caption, and what was left out.
     """
     from glyphflow.corpus import Corpus
     from glyphflow.corpus.ingest.any import ingest as run

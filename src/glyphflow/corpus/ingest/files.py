@@ -29,7 +29,7 @@ from glyphflow.corpus.ingest.shards import (
     save_plan,
     write_shards,
 )
-from glyphflow.corpus.ingest.tree import EXTENSIONS
+from glyphflow.corpus.ingest.tree import EXTENSIONS, find_files
 from glyphflow.corpus.store import Corpus, check_name
 
 _BYTES = ("image", "jpg", "jpeg", "png", "webp", "bytes", "image_bytes", "data")
@@ -68,31 +68,31 @@ def has_pictures(table: Path) -> bool:
 def _ingest_files(corpus: Corpus, place: Path, source: str, licence: str, per_shard: int, kind: str) -> Ingested:
     check_name(source, "source")
     folder = place if place.is_dir() else place.parent
-    files = sorted(path for path in place.glob(f"*.{kind}") if not path.name.startswith(".")) if place.is_dir() else [place]
-    if not place.exists() or not files:
+    names = find_files(place, (f".{kind}",))
+    if not names:
         raise InputError(f"{place} holds no .{kind} files; give such a file or a folder of them.")
     with corpus.writing(f"ingesting {source!r}"):
         plan = open_plan(corpus, source, kind, place)
         scans: dict[str, _Scan] = {}
-        for path in files:
-            if not is_planned(plan, path, path.name):
-                total = _count(scans, path, kind)
-                plan["shards"] += [[path.name, start, min(per_shard, total - start)] for start in range(0, total, per_shard)]
+        for each in names:
+            if not is_planned(plan, folder / each, each):
+                total = _count(scans, folder, each, kind)
+                plan["shards"] += [[each, start, min(per_shard, total - start)] for start in range(0, total, per_shard)]
         save_plan(corpus, source, plan)
 
         def read(part: Part) -> Iterator[Item]:
             name, first, count = part
             if kind == "parquet":
-                return _read_table(folder / name, first, count)
-            return _read_tar(folder / name, _scanned(scans, folder / name), first, count)
+                return _read_table(folder / name, name, first, count)
+            return _read_tar(folder / name, _scanned(scans, folder, name), first, count)
 
         return write_shards(corpus, source, licence, plan["shards"], lambda part: part[2], read)
 
 
-def _count(scans: dict[str, _Scan], path: Path, kind: str) -> int:
+def _count(scans: dict[str, _Scan], folder: Path, name: str, kind: str) -> int:
     if kind == "tar":
-        return len(_scanned(scans, path).samples)
-    table = _table(path)
+        return len(_scanned(scans, folder, name).samples)
+    table = _table(folder / name)
     return 1 if isinstance(table, str) else int(table.metadata.num_rows)
 
 
@@ -112,15 +112,15 @@ class _Scan:
     samples: list[_Sample]
 
 
-def _scanned(scans: dict[str, _Scan], path: Path) -> _Scan:
+def _scanned(scans: dict[str, _Scan], folder: Path, name: str) -> _Scan:
     """The samples of a tar, from its headers alone; only the last one is remembered."""
-    if path.name not in scans:
+    if name not in scans:
         scans.clear()
-        scans[path.name] = _Scan(path.stat().st_size, _samples(path))
-    return scans[path.name]
+        scans[name] = _Scan((folder / name).stat().st_size, _samples(folder / name, name))
+    return scans[name]
 
 
-def _samples(path: Path) -> list[_Sample]:
+def _samples(path: Path, name: str) -> list[_Sample]:
     samples: list[_Sample] = []
     seen: set[str] = set()
     group: str | None = None
@@ -134,7 +134,7 @@ def _samples(path: Path) -> list[_Sample]:
                     group = stem
                     number = f"#{len(samples)}" if stem in seen else ""  # a name that came before would be no name
                     seen.add(stem)
-                    samples.append(_Sample(f"{path.name}/{stem}{number}"))
+                    samples.append(_Sample(f"{name}/{stem}{number}"))
                 samples[-1].members.append(member)
             end = tar.offset
         with path.open("rb") as file:  # tarfile takes a header that it cannot read for the end
@@ -143,7 +143,7 @@ def _samples(path: Path) -> list[_Sample]:
                 raise tarfile.ReadError(f"no member begins at byte {end}")
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         told = " ".join(str(error).split()) or "it ends too early"
-        samples.append(_Sample(f"{path.name}#{len(samples)}", error=f"the archive is damaged here: {told}"))
+        samples.append(_Sample(f"{name}#{len(samples)}", error=f"the archive is damaged here: {told}"))
     return samples
 
 
@@ -196,10 +196,10 @@ def _picture_column(names: Sequence[str]) -> str | None:
     return next((name for name in (*_BYTES, *_PATHS) if name in names), None)
 
 
-def _read_table(path: Path, first: int, count: int) -> Iterator[Item]:
+def _read_table(path: Path, told: str, first: int, count: int) -> Iterator[Item]:
     table = _table(path)
     if isinstance(table, str):
-        yield Item(path.name, None, table)
+        yield Item(told, None, table)
         return
     column = _picture_column(table.schema_arrow.names)
     key_column = next((name for name in _KEYS if name in table.schema_arrow.names), None)
@@ -213,12 +213,12 @@ def _read_table(path: Path, first: int, count: int) -> Iterator[Item]:
     try:
         for number, row in _rows(table, first, count, wanted):
             name = row.get(key_column) if key_column else None
-            yield _from_row(path, f"{path.name}/{number}" + (f"/{name}" if name is not None else ""), row, column)
+            yield _from_row(path, f"{told}/{number}" + (f"/{name}" if name is not None else ""), row, column)
             done += 1
     except (OSError, ValueError, require("pyarrow", "corpus").ArrowException) as error:
-        told = " ".join(str(error).split())[:200]
+        why = " ".join(str(error).split())[:200]
         for number in range(first + done, first + count):  # a damaged page costs the rows after it in this slice
-            yield Item(f"{path.name}/{number}", None, f"the table is damaged here: {told}")
+            yield Item(f"{told}/{number}", None, f"the table is damaged here: {why}")
 
 
 def _rows(table: Any, first: int, count: int, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -11,7 +11,16 @@ from glyphflow.corpus.ingest.captions import NOTHING, Said, language_of
 from glyphflow.corpus.ingest.follow import follow
 from glyphflow.corpus.ingest.listing import ENDINGS as LISTS
 from glyphflow.corpus.ingest.listing import MAX_LIST_BYTES, Listing, Names, NoList, read_captions, read_list
-from glyphflow.corpus.ingest.shards import PICTURES_PER_SHARD, Ingested, Item, extension_of, open_plan, save_plan, write_shards
+from glyphflow.corpus.ingest.shards import (
+    PICTURES_PER_SHARD,
+    Ingested,
+    Item,
+    extension_of,
+    is_planned,
+    open_plan,
+    save_plan,
+    write_shards,
+)
 from glyphflow.corpus.ingest.sidecars import Sidecars
 from glyphflow.corpus.ingest.tally import Kinds, advice
 from glyphflow.corpus.ingest.tree import Folder, Tree, key_of, pictures
@@ -62,6 +71,8 @@ def ingest_tree(
     with corpus.writing(f"ingesting {source!r}"):
         plan = open_plan(corpus, source, kind, place)
         shards: list[list[str]] = plan["shards"]
+        for path, name in tree.packed:
+            is_planned(plan, path, name)
         if not texts.pictures and not shards:
             raise nothing_taken(place, tree)
         changed = follow(corpus, source, plan, tree, texts)

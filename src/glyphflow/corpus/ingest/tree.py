@@ -42,6 +42,10 @@ class Tree(Protocol):
     def head(self, name: str) -> bytes:
         """Its first bytes; none where it cannot be read."""
 
+    @property
+    def packed(self) -> Sequence[tuple[Path, str]]:
+        """Archives that the tree was read from, with their names: they may not change once they were ingested."""
+
     def stat(self, name: str) -> tuple[int, int] | None:
         """Its size and when it last changed, in nanoseconds; None where nothing is known of that."""
 
@@ -52,6 +56,8 @@ class Folder:
     def __init__(self, place: Path) -> None:
         self.place = place
         self.loops: list[str] = []  # links that were not followed, for what they lead to is read already
+
+    packed = ()
 
     @cached_property
     def names(self) -> list[str]:
@@ -89,6 +95,13 @@ class Folder:
         except OSError:
             return None
         return told.st_size, max(told.st_mtime_ns, told.st_ctime_ns)
+
+
+def find_files(place: Path, endings: Sequence[str]) -> list[str]:
+    """The files below a folder whose names end so, at any depth; the file itself where ``place`` is one."""
+    if not place.is_dir():
+        return [place.name] if place.exists() else []
+    return [name for name in Folder(place).names if name.lower().endswith(tuple(endings))]
 
 
 def _identity(folder: Path) -> tuple[int, int]:
