@@ -124,7 +124,7 @@ def test_switches_reach_the_picture(here: Path) -> None:
     assert not any(speed.values())
     glyphflow(*base, "--transformer", "t2i/transformer/diffusion_pytorch_model.safetensors")
     other = read_metadata(Path("out.png"))
-    assert (other.transformer or "").startswith("t2i/transformer") and other.speed != speed
+    assert other.transformer == "diffusion_pytorch_model.safetensors" and other.speed != speed
 
 
 def test_one_of_several_loras_is_found_again(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +153,7 @@ def test_lines_of_a_file(here: Path) -> None:
     )
     assert done.code == 0, done.err
     one, two, three = (read_metadata(Path(f"many/00{n}.png")) for n in (1, 2, 3))
-    assert one.sources == {"image": "data/../a.png"} and (one.seed, one.settings) == (7, {"strength": 1.0})
+    assert one.sources == {"image": "a.png"} and (one.seed, one.settings) == (7, {"strength": 1.0})
     assert (one.width, one.height, two.width, two.height) == (64, 64, 32, 48)
     assert (two.negative_prompt, two.num_inference_steps, two.true_cfg_scale) == ("dull", 3, 1.5)
     assert two.sources == {"image": "b.png"} and [two.seed, three.seed] == [0, 1]
@@ -242,7 +242,7 @@ MISTAKES: dict[str, tuple[list[object], str]] = {
     "a file in the way": (["generate", "x", "-o", "a.png/x/y.png"], "a.png is a file and no directory"),
     "one file for two": (["generate", "x", "y", "-o", "x.webp"], "2 pictures need a directory, and -o is x.webp"),
     "count": (["generate", "x", "--count", 0], "--count is 0; it must be at least 1"),
-    "from and more": (["generate", "--from", "a.png", "--lora", "l", "--compile"], "--compile, --lora was given"),
+    "from and more": (["generate", "--from", "a.png", "--seed", 1, "--compile"], "--compile, --seed was given"),
     "from a plain picture": (["generate", "--from", "a.png"], "a.png carries no GlyphFlow metadata"),
     "misspelt key": (["generate", "--prompts", "misspelt.jsonl"], "misspelt.jsonl, line 2: unknown key 'promt'; did you mean"),
     "broken line": (["generate", "--prompts", "broken.jsonl"], "broken.jsonl, line 1: this is no JSON ("),

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from glyphflow.cli.options import Mask, Network, Output, Prompts, Request, Size, Where, command
-from glyphflow.cli.pictures import Asked, Take, Verb, run
+from glyphflow.cli.pictures import run
+from glyphflow.cli.verb import Asked, Take, Verb
 from glyphflow.core.errors import InputError
+from glyphflow.core.numbers import checked
 
 if TYPE_CHECKING:
-    from glyphflow.cli.pictures import Pictures
+    from glyphflow.cli.verb import Pictures
     from glyphflow.generate import Pipeline
 
 
@@ -30,11 +32,17 @@ class Steering:
 
     def settings(self) -> dict[str, Any]:
         """As the metadata keep them."""
-        scale = self.scale or [1.0]
+        scale = [checked(each, "--scale", -100, 100) for each in self.scale or [1.0]]
+        begin, end = (
+            checked(default if given is None else given, name, 0, 1)
+            for name, given, default in (("--begin", self.begin, 0.0), ("--end", self.end, 1.0))
+        )
+        if begin >= end:
+            raise InputError(f"--begin is {begin:g} and --end is {end:g}; it must begin before it ends.")
         return {
             "controlnet_conditioning_scale": scale if len(scale) > 1 else scale[0],
-            "control_guidance_start": 0.0 if self.begin is None else self.begin,
-            "control_guidance_end": 1.0 if self.end is None else self.end,
+            "control_guidance_start": begin,
+            "control_guidance_end": end,
         }
 
 
@@ -88,7 +96,7 @@ def register(app: typer.Typer) -> None:
             request,
             size,
             network,
-            pictures={"control": images or [], "mask": [mask] if mask else []},
+            pictures={"control": images or [], "mask": mask or []},
             settings=steering.settings(),
             own=[steering],
             controlnet=steering.controlnet,

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from glyphflow.cli.options import Network, Output, Prompts, Request, Size, Where, command
-from glyphflow.cli.pictures import Asked, Verb, run
+from glyphflow.cli.pictures import run
+from glyphflow.cli.verb import Asked, Verb
 
 if TYPE_CHECKING:
-    from glyphflow.cli.pictures import Pictures
+    from glyphflow.cli.verb import Pictures
     from glyphflow.generate import Pipeline
 
 

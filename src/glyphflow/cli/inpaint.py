@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from glyphflow.cli.options import Image, Mask, Network, Output, Prompts, Request, Size, Start, Where, command
-from glyphflow.cli.pictures import Asked, Take, Verb, run
+from glyphflow.cli.pictures import run
+from glyphflow.cli.verb import Asked, Take, Verb
+from glyphflow.core.numbers import whole
 
 if TYPE_CHECKING:
-    from glyphflow.cli.pictures import Pictures
+    from glyphflow.cli.verb import Pictures
     from glyphflow.generate import Pipeline
 
 
@@ -23,6 +25,12 @@ class Crop:
         int | None,
         typer.Option(help="Make only the mask's surroundings, so many pixels wide, and paste them into the picture."),
     ] = None
+
+    def settings(self) -> dict[str, Any]:
+        """As the metadata keep them."""
+        if self.crop is None:
+            return {}
+        return {"padding_mask_crop": whole(self.crop, "--crop", 0, 100_000, "so many pixels around the mask are made, too")}
 
 
 def _make(pipeline: Pipeline, request: dict[str, Any], pictures: Pictures) -> Any:
@@ -62,8 +70,8 @@ def register(app: typer.Typer) -> None:
             request,
             size,
             network,
-            pictures={"image": [image] if image else [], "mask": [mask] if mask else []},
-            settings={**start.settings(), **({} if crop.crop is None else {"padding_mask_crop": crop.crop})},
+            pictures={"image": image or [], "mask": mask or []},
+            settings={**start.settings(), **crop.settings()},
             own=[start, crop],
         )
         run(VERB, asked)

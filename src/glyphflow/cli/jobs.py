@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import JsonValue
 
+from glyphflow.cli.lines import Line, Numbered, argument, argument_line, check_no_dash, files, read_lines
 from glyphflow.cli.options import Output, parse_size
-from glyphflow.cli.pictures import Asked, Verb
-from glyphflow.core.config import Config, load_config
-from glyphflow.core.errors import ConfigError, InputError, StorageError
+from glyphflow.cli.verb import Asked, Verb
+from glyphflow.core.errors import InputError, StorageError
+from glyphflow.core.files import existing, kind_of, require_writable
+from glyphflow.core.numbers import checked, whole
 from glyphflow.core.pictures import read_picture
-from glyphflow.core.text import read_text, split_lines
+from glyphflow.flow import LIGHTNING, choose_schedule
+from glyphflow.generate.batch import check_strength
 from glyphflow.generate.directory import check_size
+from glyphflow.generate.inputs import MOST_GUIDANCE, MOST_STEPS, check_text
 
-
-class Line(Config):
-    """What a line of a .jsonl file may hold; what it leaves out is as on the command line. Files are relative to its folder."""
-
-    prompt: str = ""
-    negative: str | None = None
-    seed: int | None = None
-    count: int | None = None
-    steps: int | None = None
-    cfg: float | None = None
-    size: str | None = None
-    aspect: str | None = None
-    strength: float | None = None
-    image: str | list[str] | None = None
-    mask: str | None = None
-    control: str | list[str] | None = None
+_MOST_COUNT = 100_000
 
 
 @dataclass(frozen=True)
@@ -43,7 +31,7 @@ class Job:
 
     path: Path
     prompt: str
-    negative: str
+    negative: str | None
     seed: int
     steps: int | None
     cfg: float | None
@@ -53,33 +41,42 @@ class Job:
     inputs: dict[str, Path]
 
 
-def jobs(verb: Verb, asked: Asked) -> list[Job]:
-    """Every job of the command line, in order. Mistakes raise :class:`InputError` before anything is opened or written."""
-    found = [("", Line(prompt=line) if isinstance(line, str) else Line(**line)) for line in asked.lines]
+def jobs(verb: Verb, asked: Asked) -> tuple[list[Job], dict[Path, str]]:
+    """Every job of the command line, in order, and what is wrong with the pictures of some, by their file.
+
+    Mistakes in the command line or in a line's words raise :class:`InputError` before anything is opened or written, and so do
+    pictures that cannot be read where no job is left without them.
+    """
+    check_no_dash(asked.output.out)
+    found: Numbered = [("", _argument(line, n)) for n, line in enumerate(asked.lines, 1)]
     if asked.request.prompts is not None:
-        found += _read(asked.request.prompts)
+        found += read_lines(asked.request.prompts)
     _check_lines(verb, asked, found)
     wanted = [(where, line, n) for where, line in found for n in range(_count(asked, line, where))]
     paths = _paths(verb, asked.output, len(wanted))
     made = [_job(verb, asked, *each, path) for each, path in zip(wanted, paths, strict=True)]
-    for inputs in {tuple(job.inputs.items()) for job in made}:
-        check_inputs(dict(inputs))
-    return made
+    check_destinations(paths, [path for job in made for path in job.inputs.values()])
+    return made, _unreadable(made)
 
 
 def roles(verb: Verb, given: Mapping[str, list[Path]]) -> dict[str, Path]:
     """The files of ``given``, by the option's name, under the roles they play: "image", and "image 2" for a second one."""
     found: dict[str, Path] = {}
     for take in verb.takes:
-        files = given.get(take.option, [])
-        if len(files) > 1 and not take.several:
-            raise InputError(f"glyphflow {verb.task} takes one {take.option} and there are {len(files)}; leave out the others.")
-        found |= {take.role if n == 0 else f"{take.role} {n + 1}": path for n, path in enumerate(files)}
+        paths = given.get(take.option, [])
+        if len(paths) > 1 and not take.several:
+            raise InputError(
+                f"glyphflow {verb.task} takes one {take.option} and there are {len(paths)}; leave out the others, or give each "
+                'a line of its own in a .jsonl for --prompts: {"prompt": "…", "image": "…"}.'
+            )
+        found |= {take.role if n == 0 else f"{take.role} {n + 1}": existing(path) for n, path in enumerate(paths)}
     return found
 
 
 def check_inputs(inputs: Mapping[str, Path]) -> None:
-    """Refuse pictures that cannot be read, and a mask of another size than its picture."""
+    """Refuse pictures that cannot be read, and a mask of another size than its picture or without anything to paint."""
+    from glyphflow.generate.images import binary_mask
+
     pictures = {role: read_picture(path) for role, path in inputs.items()}
     for mask, image in (("mask_image", "image"), ("control_mask", "control_image")):
         if mask in pictures and image in pictures and pictures[mask].size != pictures[image].size:
@@ -87,49 +84,67 @@ def check_inputs(inputs: Mapping[str, Path]) -> None:
             raise InputError(
                 f"The mask {inputs[mask]} is {mask_size} and the picture {inputs[image]} is {size}; make them the same size."
             )
+        if mask in pictures:
+            binary_mask(pictures[mask])
 
 
-def check_writable(path: Path) -> None:
-    """Refuse a place where no file can be made, without making one."""
-    there = next(folder for folder in path.absolute().parents if folder.exists())
-    if not there.is_dir():
-        raise StorageError(f"{path} cannot be written: {there} is a file and no directory; choose another place with -o.")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise StorageError(f"{path} cannot be written: {there} may not be written to; choose another place with -o.")
+def check_destinations(paths: Sequence[Path], inputs: Sequence[Path]) -> None:
+    """Refuse places where no file can be made, without making one, and files that the run reads."""
+    require_writable(paths[0])
+    known = {identity: path for path in inputs if (identity := _identity(path)) is not None}
+    for path in paths:
+        if not os.path.lexists(path):
+            continue
+        same = known.get(_identity(path) or (0, 0))
+        if same is not None:
+            raise InputError(f"{path} would be written over {same}, which this run reads; choose another place with -o.")
+        if path.is_dir():
+            inside = next((each for each in inputs if os.path.realpath(each.parent) == os.path.realpath(path)), None)
+            if inside is not None:
+                raise InputError(f"{path} would be replaced, and {inside} in it is read by this run; choose another with -o.")
+            if path.suffix:
+                raise StorageError(f"{path} cannot be written: a directory is in its place; choose another place with -o.")
 
 
-def _read(path: Path) -> list[tuple[str, Line]]:
-    """The lines of a file of prompts, each with its place."""
-    lines = split_lines(read_text(path))
-    numbered = [(f"{path}, line {n}: ", line.strip()) for n, line in enumerate(lines, 1) if line.strip()]
-    if not numbered:
-        raise InputError(f"{path} holds no prompt; write one on each line.")
-    if path.suffix.lower() != ".jsonl":
-        return [(where, Line(prompt=text)) for where, text in numbered]
-    return [(where, _parse(where, text, path.parent)) for where, text in numbered]
-
-
-def _parse(where: str, text: str, folder: Path) -> Line:
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What is the same for all names of a file, whatever their case where that makes no difference."""
     try:
-        content = json.loads(text)
-        if not isinstance(content, dict):
-            raise InputError(f'{where}this is no JSON object; write one such as {{"prompt": "a sign", "seed": 3}}.')
-        line = load_config(Line, content)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{where}this is no JSON ({error}).") from error
-    except ConfigError as error:
-        raise InputError(f"{where}{str(error).removeprefix('Line: ')}") from error
-    inside = {name: [str(folder / file) for file in _files(line, name)] for name in ("image", "control") if _files(line, name)}
-    mask = {} if line.mask is None else {"mask": str(folder / line.mask)}
-    return line.model_copy(update={**inside, **mask})
+        state = path.stat()
+    except (OSError, ValueError):
+        return None
+    return state.st_dev, state.st_ino
 
 
-def _files(line: Line, option: str) -> list[str]:
-    given: str | list[str] | None = getattr(line, option)
-    return [] if given is None else [given] if isinstance(given, str) else given
+def _unreadable(made: Sequence[Job]) -> dict[Path, str]:
+    """What is wrong with the pictures of jobs, by the job's file; raises where nothing would be left to make."""
+    known: dict[tuple[tuple[str, Path], ...], InputError | None] = {}
+    wrong: dict[Path, str] = {}
+    for job in made:
+        key = tuple(job.inputs.items())
+        if key not in known:
+            known[key] = _mistake(job.inputs)
+        mistake = known[key]
+        if mistake is not None:
+            wrong[job.path] = str(mistake)
+            if len(wrong) == len(made):
+                raise mistake
+    return wrong
 
 
-def _check_lines(verb: Verb, asked: Asked, lines: list[tuple[str, Line]]) -> None:
+def _mistake(inputs: Mapping[str, Path]) -> InputError | None:
+    try:
+        check_inputs(inputs)
+    except InputError as error:
+        return error
+    return None
+
+
+def _argument(line: str | Mapping[str, Any], n: int) -> Line:
+    # Not checked: a file's name may hold bytes that are no text.
+    return argument_line(line, n) if isinstance(line, str) else Line.model_construct(**line)
+
+
+def _check_lines(verb: Verb, asked: Asked, lines: Numbered) -> None:
     if not lines:
         raise InputError(f"There is {'no prompt' if verb.prompted else 'no picture'}; try: {verb.example}")
     known = {take.option for take in verb.takes} | asked.settings.keys() | ({"size", "aspect"} if verb.size is None else set())
@@ -145,16 +160,37 @@ def _count(asked: Asked, line: Line, where: str) -> int:
     count: int = _first(line.count, asked.request.count, 1)
     if count < 1:
         raise InputError(f"{where}--count is {count}; it must be at least 1.")
-    return count
+    return whole(count, f"{where}--count", 1, _MOST_COUNT)
 
 
 def _job(verb: Verb, asked: Asked, where: str, line: Line, n: int, path: Path) -> Job:
     request = asked.request
     seed, steps = _first(line.seed, request.seed, 0) + n, _first(line.steps, request.steps, None)
+    cfg, negative = _first(line.cfg, request.cfg, None), line.negative
+    if negative is None and request.negative is not None:
+        negative = argument(request.negative, "--negative")
     if not 0 <= seed < 2**63:
         raise InputError(f"{where}--seed is {seed}; it must be between 0 and {2**63 - 1}.")
     if steps is not None and steps < 1:
         raise InputError(f"{where}--steps is {steps}; it must be at least 1.")
+    if steps is not None:
+        whole(steps, f"{where}--steps", 1, MOST_STEPS)
+    if cfg is not None:
+        checked(cfg, f"{where}--cfg", 0, MOST_GUIDANCE, "1 or less turns guidance off")
+    check_text(line.prompt, f"{where}The prompt")
+    check_text(negative or "", f"{where}The negative prompt")
+    pixels, aspect = _size(asked, line, where)
+    extra: dict[str, JsonValue] = {} if request.schedule is None else {"schedule": request.schedule}
+    choose_schedule(request.schedule, LIGHTNING)  # an unknown name is refused here
+    extra |= {} if line.strength is None else {"strength": line.strength}
+    settings = {**asked.settings, **extra}
+    if "strength" in settings:
+        check_strength(settings["strength"])
+    return Job(path, line.prompt, negative, seed, steps, cfg, pixels, aspect, settings, _inputs(verb, asked, line, where))
+
+
+def _size(asked: Asked, line: Line, where: str) -> tuple[tuple[int, int] | None, str | None]:
+    """(width, height) and the aspect ratio, at most one of them given: the line's, else the command line's."""
     own = line.size is not None or line.aspect is not None
     size, aspect = (line.size, line.aspect) if own else (asked.size.size, asked.size.aspect)
     if size is not None and aspect is not None:
@@ -162,24 +198,11 @@ def _job(verb: Verb, asked: Asked, where: str, line: Line, n: int, path: Path) -
     pixels = None if size is None else parse_size(size)
     if pixels is not None:
         check_size(pixels[1], pixels[0])
-    extra: dict[str, JsonValue] = {} if request.schedule is None else {"schedule": request.schedule}
-    extra |= {} if line.strength is None else {"strength": line.strength}
-    return Job(
-        path,
-        line.prompt,
-        _first(line.negative, request.negative, ""),
-        seed,
-        steps,
-        _first(line.cfg, request.cfg, None),
-        pixels,
-        aspect,
-        {**asked.settings, **extra},
-        _inputs(verb, asked, line, where),
-    )
+    return pixels, aspect
 
 
 def _inputs(verb: Verb, asked: Asked, line: Line, where: str) -> dict[str, Path]:
-    given = {name: [Path(file) for file in _files(line, name)] or asked.pictures.get(name, []) for name in _options(verb)}
+    given = {name: [Path(file) for file in files(line, name)] or asked.pictures.get(name, []) for name in _options(verb)}
     for take in verb.takes:
         if not (given[take.option] or take.optional):
             raise InputError(f"{where}glyphflow {verb.task} needs a picture; give it as {verb.named(take)}.")
@@ -192,7 +215,7 @@ def _options(verb: Verb) -> Iterator[str]:
 
 def _paths(verb: Verb, output: Output, count: int) -> list[Path]:
     """The file of every job: the one that -o names, or numbered ones in a directory."""
-    ending = verb.formats.get(output.format or next(iter(verb.formats)))
+    ending = verb.formats.get((output.format or next(iter(verb.formats))).lower())
     if ending is None:
         raise InputError(f"--format is {output.format}; it can be {', '.join(verb.formats)}.")
     out = output.out or Path("out" if count > 1 else f"out{ending}")
@@ -200,19 +223,16 @@ def _paths(verb: Verb, output: Output, count: int) -> list[Path]:
         verb.check(out, "RGB")
         if output.format is not None and out.suffix.lower() != ending:
             raise InputError(f"--format is {output.format} and -o is {out}; leave one of the two out.")
-        paths = [out]
-    else:
-        if out.suffix.lower() in set(verb.formats.values()) - {""} or out.is_file():
-            raise InputError(f"{count} pictures need a directory, and -o is {out}; name a directory.")
-        digits = max(3, len(str(count)))
-        paths = [out / f"{n:0{digits}d}{ending}" for n in range(1, count + 1)]
-    check_writable(paths[0])
-    return paths
+        return [out]
+    if out.suffix.lower() in set(verb.formats.values()) - {""} or kind_of(out) == "file":
+        raise InputError(f"{count} pictures need a directory, and -o is {out}; name a directory.")
+    digits = max(3, len(str(count)))
+    return [out / f"{n:0{digits}d}{ending}" for n in range(1, count + 1)]
 
 
 def _is_folder(verb: Verb, out: Path) -> bool:
     """Whether ``out`` means a directory for pictures; layers may be a directory themselves."""
-    return "" not in verb.formats.values() and (out.is_dir() or not out.suffix)
+    return "" not in verb.formats.values() and (kind_of(out) == "directory" or not out.suffix)
 
 
 def _first(*values: Any) -> Any:

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from glyphflow.cli.options import Network, Output, Request, Size, Where, command
-from glyphflow.cli.pictures import Asked, Take, Verb, run
+from glyphflow.cli.options import Network, Output, Request, Size, Where, command, matching
+from glyphflow.cli.pictures import run
+from glyphflow.cli.verb import Asked, Take, Verb
+from glyphflow.core.errors import InputError
+from glyphflow.core.numbers import whole
 
 if TYPE_CHECKING:
-    from glyphflow.cli.pictures import Pictures
+    from glyphflow.cli.verb import Pictures
     from glyphflow.generate import Metadata, Pipeline
 
 
@@ -35,9 +38,14 @@ class Apart:
 
     def settings(self) -> dict[str, Any]:
         """As the metadata keep them."""
+        resolution = whole(640 if self.resolution is None else self.resolution, "--resolution", 32, 8192)
+        if resolution % 32:
+            raise InputError(
+                f"--resolution is {resolution}; it must be a multiple of 32, and released models know 640 and 1024."
+            )
         return {
-            "layers": 4 if self.layers is None else self.layers,
-            "resolution": 640 if self.resolution is None else self.resolution,
+            "layers": whole(4 if self.layers is None else self.layers, "--layers", 1, 100),
+            "resolution": resolution,
             "cfg_normalize": self.normalize is not False,
             "use_en_prompt": not self.chinese,
         }
@@ -60,7 +68,7 @@ def _check(path: Path, mode: str) -> None:
     check_layers_path(path)
 
 
-def _write(made: Any, path: Path, metadata: Metadata) -> None:
+def _write(made: Any, path: Path, metadata: Metadata | None) -> None:
     from glyphflow.generate import write_layers
 
     write_layers(made, path, metadata=metadata)
@@ -93,9 +101,12 @@ def register(app: typer.Typer) -> None:
         network: Network,
     ) -> None:
         """Take pictures apart into transparent layers, with a layered model: a .psd, a .zip, or a folder of PNGs."""
+        from glyphflow.cli.lines import argument
+
         again = output.source is not None
+        said = argument(apart.prompt or "", "--prompt")
         asked = Asked(
-            [] if again else [{"image": str(path), "prompt": apart.prompt or ""} for path in images or ()],
+            [] if again else [{"image": file, "prompt": said} for path in images or () for file in matching(str(path))],
             output,
             where,
             request,

@@ -6,7 +6,9 @@ Verb modules import their rooms inside the functions, so that ``glyphflow --help
 from __future__ import annotations
 
 import errno
+import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -34,9 +36,12 @@ from glyphflow.cli import (
 )
 from glyphflow.core.errors import GlyphFlowError, InterruptedRun, StorageError
 from glyphflow.core.files import storage_errors
+from glyphflow.core.text import utf8_stream
 
 EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+_NO_MEMORY = "There is not enough memory for this; ask for less at once: a smaller --size, --batch, or --memory streamed."
 _NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS)
 
 app = typer.Typer(
@@ -75,6 +80,15 @@ def main() -> None:
     A :class:`GlyphFlowError`, or the disk's refusal to take a file, is one sentence on standard error and exit code 1; Ctrl-C
     is one sentence and 130. Any other exception is a bug of ours and keeps its traceback.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            utf8_stream(stream)
+    with warnings.catch_warnings():
+        warnings.showwarning = _say  # one sentence, without the line of ours that it came from
+        _run()
+
+
+def _run() -> None:
     try:
         app()
     except InterruptedRun as error:
@@ -84,13 +98,23 @@ def main() -> None:
     except GlyphFlowError as error:
         _leave(str(error), EXIT_ERROR)
     except OSError as error:
-        if error.errno not in _NO_ROOM:
+        if error.errno not in _NO_ROOM and error.filename is None:
             raise
         _leave(_storage_sentence(error), EXIT_ERROR)
+    except MemoryError:
+        _leave(_NO_MEMORY, EXIT_ERROR)
+    except RuntimeError as error:  # PyTorch's refusals of memory, which is not imported for their sake
+        if not any(words in str(error) for words in _OUT_OF_MEMORY):
+            raise
+        _leave(_NO_MEMORY, EXIT_ERROR)
     except SystemExit as stop:  # typer turns Ctrl-C into this exit
         if stop.code != EXIT_INTERRUPTED:
             raise
         _leave("", EXIT_INTERRUPTED)
+
+
+def _say(message: Warning | str, *_: object, **__: object) -> None:
+    print(f"Warning: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
 
 
 def _leave(sentence: str, code: int) -> None:
@@ -99,9 +123,11 @@ def _leave(sentence: str, code: int) -> None:
 
 
 def _storage_sentence(error: OSError) -> str:
-    """The sentence for a full disk met outside core.files, for example by a library that writes its own file."""
+    """The sentence for a disk's refusal met outside core.files, for example by a library that writes its own file."""
     try:
-        with storage_errors(Path(error.filename or Path.cwd())):
+        with storage_errors(Path(os.fsdecode(error.filename or Path.cwd()))):
             raise error
     except StorageError as sentence:
         return str(sentence)
+    except OSError:
+        return f"{os.fsdecode(error.filename)}: {error.strerror or error}; check the path."

@@ -2,141 +2,147 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
-from glyphflow.cli.options import DTYPES, Network, Output, Request, Size, Where, chosen
-from glyphflow.core.errors import GlyphFlowError, InputError, InterruptedRun
+from glyphflow.cli.options import DTYPES, Network, chosen, shared, weighted
+from glyphflow.cli.verb import Asked, Verb
+from glyphflow.core.errors import InputError, InterruptedRun
+from glyphflow.core.files import kind_of
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from glyphflow.cli.jobs import Job
+    from glyphflow.cli.verb import Pictures
     from glyphflow.generate import Metadata, Pipeline
 
-    Pictures = Mapping[str, Image.Image]  # by role
-
-PICTURE_FORMATS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "jpeg": ".jpeg"}
-
-
-@dataclass(frozen=True)
-class Take:
-    """A picture that a verb takes: its option, and the role under which the metadata know it."""
-
-    option: str
-    role: str
-    optional: bool = False
-    several: bool = False
-
-
-def _check(path: Path, mode: str = "RGB") -> None:
-    from glyphflow.generate.files import check_ending
-
-    check_ending(path, mode)
-
-
-def _write(made: Any, path: Path, metadata: Metadata) -> None:
-    from glyphflow.generate import write_picture
-
-    write_picture(made, path, metadata)
-
-
-@dataclass(frozen=True)
-class Verb:
-    """What is special about a verb.
-
-    ``make(pipeline, request, pictures)`` calls the pipeline with the keywords of ``request`` and the input pictures by role.
-    ``size(settings, pictures)`` is the (height, width) of what comes out, where that cannot be chosen. ``formats`` are the
-    endings by name, the default first; ``check(path, mode)`` refuses files that cannot hold pictures of a mode (RGB or RGBA)
-    and ``write`` writes. ``told`` is said behind the name of a written file.
-    """
-
-    task: str
-    make: Callable[[Pipeline, dict[str, Any], Pictures], Any]
-    example: str
-    takes: Sequence[Take] = ()
-    prompted: bool = True
-    size: Callable[[Mapping[str, Any], Pictures], tuple[int, int]] | None = None
-    formats: Mapping[str, str] = field(default_factory=lambda: PICTURE_FORMATS)
-    check: Callable[[Path, str], None] = _check
-    write: Callable[[Any, Path, Metadata], None] = _write
-    told: Callable[[Any, Pictures], str] = lambda made, pictures: ""
-
-    def named(self, take: Take) -> str:
-        """How ``take`` is given on the command line."""
-        return f"--{take.option}" if self.prompted else "PICTURE"
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What the command line asks: prompts or ``lines`` as in a .jsonl file, pictures by option, the verb's own ``settings``.
-
-    ``own`` is the group of options that ``settings`` come from.
-    """
-
-    lines: Sequence[str | Mapping[str, Any]]
-    output: Output
-    where: Where
-    request: Request
-    size: Size
-    network: Network
-    pictures: Mapping[str, list[Path]] = field(default_factory=dict)
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    own: Sequence[object] = ()
-    controlnet: str | None = None
+_SAME_AT_FIRST = 3  # pictures that fail for one reason before any was made: so would all
 
 
 def run(verb: Verb, asked: Asked) -> None:
     """Make everything that ``asked`` says, or make its ``--from`` again."""
     if asked.output.source is not None:
-        _again(verb, asked, asked.output.source)
+        from glyphflow.cli.again import again
+
+        again(verb, asked, asked.output.source, _make)
         return
     from glyphflow.cli.jobs import jobs
 
-    work = jobs(verb, asked)
-    _make_all(verb, _open(asked), asked.where.model or "nano", work)
+    work, wrong = jobs(verb, asked)
+    if asked.network.lora and asked.request.schedule is None:
+        _hint_at_few_steps(asked.network.lora)
+    pipeline = _open(asked)
+    verb.check(work[0].path, "RGBA" if pipeline.vae.config.input_channels == 4 else "RGB")
+    Run(verb, pipeline, asked.where.model or "nano", work, asked.output.no_metadata).all(wrong)
 
 
-def _make_all(verb: Verb, pipeline: Pipeline, model: str, jobs: Sequence[Job]) -> None:
-    verb.check(jobs[0].path, "RGBA" if pipeline.vae.config.input_channels == 4 else "RGB")
-    made: set[Path] = set()
-    kept: set[Path] = set()
-    begun: tuple[Path, Metadata] | None = None
-    started = time.monotonic()
-    try:
-        for n, job in enumerate(jobs, 1):
-            with _named(job.path, len(jobs)):
-                pictures, metadata = _described(verb, pipeline, model, job)
-                if _made_before(job.path, metadata):
-                    kept.add(job.path)
-                    if pipeline.leads:
-                        typer.echo(str(job.path))
-                    continue
-                begun = job.path, metadata
-                label = _label(verb, n, len(jobs), (time.monotonic() - started) / len(made) if made else None)
-                _make(verb, pipeline, metadata, pictures, job.path, label)
-                made.add(job.path)
-    except KeyboardInterrupt as stop:
-        # Ctrl-C may come between the file and its count, so the last one is looked for on the disk.
-        finished = made | kept | ({begun[0]} if begun and _made_before(*begun) else set())
-        done = f"; the finished ones are in {jobs[0].path.parent}, the same command continues" if finished else ""
-        raise InterruptedRun(f"Stopped after {len(finished)} of {len(jobs)} pictures{done}.") from stop
-    if kept and pipeline.leads:
-        typer.echo(f"{len(kept)} of {len(jobs)} pictures were there from the same request and were left as they are.", err=True)
+class Run:
+    """The jobs of one command line, made one after another; what fails costs its own picture and is told."""
+
+    def __init__(self, verb: Verb, pipeline: Pipeline, model: str, work: Sequence[Job], no_metadata: bool) -> None:
+        self._verb, self._pipeline, self._model, self._jobs, self._bare = verb, pipeline, model, work, no_metadata
+        self._made: set[Path] = set()
+        self._kept: set[Path] = set()
+        self._failed: dict[Path, str] = {}
+        self._begun: tuple[Path, Metadata] | None = None
+        self._started = time.monotonic()
+
+    def all(self, wrong: dict[Path, str]) -> None:
+        """Make every job but those of ``wrong``, which cannot be made for the reasons given."""
+        for job in self._jobs:  # before the first picture is made
+            reason = wrong.get(job.path) or _too_long(self._verb, self._pipeline, job)
+            if reason is not None:
+                self._fail(job, InputError(reason))
+        try:
+            for n, job in enumerate(self._jobs, 1):
+                if job.path not in self._failed:
+                    self._one(n, job)
+        except KeyboardInterrupt as stop:
+            # Ctrl-C may come between the file and its count, so the last one is looked for on the disk.
+            last = {self._begun[0]} if self._begun and _made_before(*self._begun) else set()
+            finished = self._made | self._kept | last
+            done = f"; the finished ones are in {self._jobs[0].path.parent}, the same command continues" if finished else ""
+            raise InterruptedRun(f"Stopped after {len(finished)} of {len(self._jobs)} pictures{done}.") from stop
+        self._count()
+
+    def _one(self, n: int, job: Job) -> None:
+        try:
+            pictures, metadata = _described(self._verb, self._pipeline, self._model, job)
+            if not self._bare and _made_before(job.path, metadata):
+                self._kept.add(job.path)
+                if self._pipeline.leads:
+                    typer.echo(str(job.path))
+                return
+            self._begun = job.path, metadata
+            each = (time.monotonic() - self._started) / len(self._made) if self._made else None
+            label = _label(self._verb, n, len(self._jobs), each)
+            _make(self._verb, self._pipeline, metadata, pictures, job.path, label, self._bare)
+            self._made.add(job.path)
+        except InputError as error:
+            self._fail(job, error)
+
+    def _fail(self, job: Job, error: InputError) -> None:
+        """Note what is wrong with ``job``; raises where nothing else is asked for, or everything fails for the same reason."""
+        self._failed[job.path] = str(error)
+        same = list(self._failed.values())[-_SAME_AT_FIRST:] == [str(error)] * _SAME_AT_FIRST
+        if len(self._jobs) == 1 or (same and self._begun is not None and not self._made and not self._kept):
+            raise error
+        if self._pipeline.leads:
+            typer.echo(f"{job.path} was not made: {error}", err=True)
+
+    def _count(self) -> None:
+        if self._kept and self._pipeline.leads:
+            there = f"{len(self._kept)} of {len(self._jobs)} pictures were there"
+            typer.echo(f"{there} from the same request and were left as they are.", err=True)
+        if self._failed:
+            shown = ", ".join(path.name for path in list(self._failed)[:5]) + (", …" if len(self._failed) > 5 else "")
+            raise InputError(
+                f"{len(self._made)} of {len(self._jobs)} pictures were made and {len(self._kept)} were there; "
+                f"{len(self._failed)} could not be made ({shown}): the reasons are above."
+            )
+
+
+def _too_long(verb: Verb, pipeline: Pipeline, job: Job) -> str | None:
+    """What is wrong with the length of the prompts of ``job``."""
+    from glyphflow.generate.inputs import MOST_TOKENS
+
+    encoder = pipeline.condition_encoder
+    if encoder is None or verb.task == "reconstruct":
+        return None
+    seen = pipeline.kind != "t2i" and verb.task in ("edit", "inpaint")
+    shown = len([role for role in job.inputs if role.startswith("image")]) if seen else 0
+    for name, text in (("prompt", job.prompt), ("negative prompt", job.negative or "")):
+        tokens = 0 if not text else encoder.prompt_tokens(text, pipeline.kind if seen else "t2i", shown)
+        if tokens > MOST_TOKENS:
+            return f"The {name} {text[:40] + '…'!r} has {tokens} tokens and the limit is {MOST_TOKENS}; shorten it."
+    return None
+
+
+def _hint_at_few_steps(loras: Sequence[str]) -> None:
+    """A few-step distillation is known by its file's name alone; with the model's own schedule its pictures are burnt."""
+    distilled = [name for name in loras if "lightning" in name.lower()]
+    if distilled:
+        typer.echo(
+            f"Warning: {distilled[0]} sounds like a few-step distillation; those are used with --schedule lightning --steps 4 "
+            "(or 8) --cfg 1.",
+            err=True,
+        )
 
 
 def _described(verb: Verb, pipeline: Pipeline, model: str, job: Job) -> tuple[Pictures, Metadata]:
     """The pictures that ``job`` is made from, and what its file will say."""
     from glyphflow.core.pictures import read_picture
     from glyphflow.generate import describe
+    from glyphflow.generate.batch import defaults
 
+    steps, scale = defaults(pipeline, job.settings.get("schedule"))  # type: ignore[arg-type]
+    scale = float(scale if job.cfg is None else job.cfg)
+    negative = job.negative
+    if negative is None:
+        negative = pipeline.facts.default_negative_prompt if scale > 1 else ""
     pictures = {role: read_picture(path) for role, path in job.inputs.items()}
     height, width = _size(verb, pipeline, job, pictures)
     metadata = describe(
@@ -144,16 +150,17 @@ def _described(verb: Verb, pipeline: Pipeline, model: str, job: Job) -> tuple[Pi
         model,
         task=verb.task,
         prompt=job.prompt,
-        negative_prompt=job.negative,
+        negative_prompt=negative,
         seed=job.seed,
-        num_inference_steps=pipeline.facts.default_steps if job.steps is None else job.steps,
-        true_cfg_scale=float(pipeline.facts.default_true_cfg_scale if job.cfg is None else job.cfg),
+        num_inference_steps=steps if job.steps is None else job.steps,
+        true_cfg_scale=scale,
         width=width,
         height=height,
         settings=job.settings,
         inputs=pictures,
         sources={role: str(path) for role, path in job.inputs.items()},
     )
+    verb.fits(job.path, metadata)
     return pictures, metadata
 
 
@@ -173,7 +180,10 @@ def _size(verb: Verb, pipeline: Pipeline, job: Job, pictures: Pictures) -> tuple
     return area_size(own[-1].size, area) if own else (pipeline.facts.native_side,) * 2
 
 
-def _make(verb: Verb, pipeline: Pipeline, metadata: Metadata, pictures: Pictures, path: Path, label: str) -> None:
+def _make(
+    verb: Verb, pipeline: Pipeline, metadata: Metadata, pictures: Pictures, path: Path, label: str, bare: bool = False
+) -> None:
+    """Make the picture of ``metadata`` and write it to ``path``, ``bare`` of how it was made."""
     import torch
 
     request = {
@@ -189,7 +199,7 @@ def _make(verb: Verb, pipeline: Pipeline, metadata: Metadata, pictures: Pictures
     }
     made = verb.make(pipeline, request, pictures)
     if pipeline.leads:
-        verb.write(made, path, metadata)
+        verb.write(made, path, None if bare else metadata)
         typer.echo(f"{path}{verb.told(made, pictures)}")
 
 
@@ -198,60 +208,9 @@ def _made_before(path: Path, metadata: Metadata) -> bool:
     from glyphflow.generate import read_metadata
 
     try:
-        return path.exists() and read_metadata(path) == metadata
+        return kind_of(path) is not None and read_metadata(path) == metadata.shared()
     except InputError:
         return False
-
-
-def _again(verb: Verb, asked: Asked, source: Path) -> None:
-    """Make the picture ``source`` again, with the model, device and memory of the command line where they are given."""
-    from glyphflow.cli.jobs import check_writable
-    from glyphflow.generate import describe_again, open_again, read_metadata
-
-    where = asked.where
-    given = chosen(asked.request, asked.size, asked.network, *asked.own, Output(format=asked.output.format))
-    given += chosen(Where(dtype=where.dtype)) + (["PROMPT"] if asked.lines else [])
-    if given:
-        raise InputError(
-            f"--from takes everything from the picture, and {', '.join(sorted(given))} was given, too; leave one out."
-        )
-    wanted = read_metadata(source)
-    if wanted.task != verb.task:
-        raise InputError(f"{source} was made by glyphflow {wanted.task}; write: glyphflow {wanted.task} --from {source}")
-    path = asked.output.out or source.with_name(f"{source.stem}-again{source.suffix}")
-    verb.check(path, "RGB")
-    check_writable(path)
-    pictures = _pictures_again(verb, asked, source, wanted)
-    pipeline = open_again(wanted, where.model, where.device, where.memory or "auto", _shared(where))
-    metadata = describe_again(pipeline, wanted, pictures)
-    for name, (now, then) in metadata.differences(wanted).items() if pipeline.leads else ():
-        typer.echo(f"{name} is {now} and was {then} for {source}; the picture may differ slightly.", err=True)
-    _make(verb, pipeline, metadata, pictures, path, verb.task)
-
-
-def _pictures_again(verb: Verb, asked: Asked, source: Path, wanted: Metadata) -> Pictures:
-    """The pictures that ``source`` was made from: those given now, else where they were, else beside ``source``."""
-    from glyphflow.cli.jobs import roles
-    from glyphflow.core.pictures import read_picture
-    from glyphflow.generate import picture_hash
-
-    given = roles(verb, asked.pictures)
-    pictures = {}
-    for role, then in wanted.inputs.items():
-        known = Path(wanted.sources.get(role, ""))
-        places = [given[role]] if role in given else [known, source.parent / known.name]
-        path = next((place for place in places if place.is_file()), places[0])
-        option = next((verb.named(take) for take in verb.takes if role.startswith(take.role)), role)
-        if not path.is_file():
-            was = f"was {known} and is not there" if role in wanted.sources else "came from no file"
-            raise InputError(f"The {role} of {source} {was}; give it as {option}.")
-        pictures[role] = read_picture(path)
-        now = picture_hash(pictures[role])
-        if now != then:
-            raise InputError(
-                f"{source} was made from another {role}: {path} is {now} now and was {then}; give the original as {option}."
-            )
-    return pictures
 
 
 def _open(asked: Asked) -> Pipeline:
@@ -263,7 +222,7 @@ def _open(asked: Asked) -> Pipeline:
     where, network = asked.where, asked.network
     if where.dtype is not None and where.dtype not in DTYPES:
         raise InputError(f"--dtype is {where.dtype}; it can be {', '.join(DTYPES)}.")
-    adapters = [_weighted(text) for text in network.lora or ()]
+    adapters = [weighted(text) for text in network.lora or ()]
     faster = Network(step_cache=network.step_cache, compile=network.compile, fused=network.fused)
     if network.reference and chosen(faster):
         raise InputError(f"--reference switches every shortcut off, and {', '.join(chosen(faster))} was given; choose one.")
@@ -277,31 +236,11 @@ def _open(asked: Asked) -> Pipeline:
         controlnet=asked.controlnet,
         quantize=None if network.quantize is None else check_kind(network.quantize),
         speed=Speed.reference() if network.reference else fast,
-        parallel=_shared(where),
+        parallel=shared(where),
     )
     for source, weight in adapters:
-        pipeline.load_lora_weights(source, weight=weight)
+        pipeline.load_lora_weights(source, weight=1.0 if weight is None else weight)
     return pipeline
-
-
-def _shared(where: Where) -> str | None:
-    """How the processes of torchrun share pictures; several that were not told would all make and write the same."""
-    started = int(os.environ.get("WORLD_SIZE", "1"))
-    if where.parallel is None and started > 1:
-        raise InputError(
-            f"{started} processes were started and --parallel was not given; say how they share a picture, for example "
-            f"--parallel ulysses={started}."
-        )
-    return where.parallel
-
-
-def _weighted(text: str) -> tuple[str, float]:
-    """ "FILE:0.8" as the file and its weight; 1 where there is none."""
-    source, separator, weight = text.rpartition(":")
-    try:
-        return (source, float(weight)) if separator and source else (text, 1.0)
-    except ValueError:
-        return text, 1.0  # the colon is part of the name
 
 
 def _label(verb: Verb, n: int, count: int, seconds_each: float | None) -> str:
@@ -312,14 +251,3 @@ def _label(verb: Verb, n: int, count: int, seconds_each: float | None) -> str:
         return f"picture {n} of {count}"
     left = round(seconds_each * (count - n + 1))
     return f"picture {n} of {count} ({left // 60}:{left % 60:02d} for the rest)"
-
-
-@contextmanager
-def _named(path: Path, count: int) -> Iterator[None]:
-    """Errors of one picture among several say which it was."""
-    try:
-        yield
-    except GlyphFlowError as error:
-        if count == 1:
-            raise
-        raise type(error)(f"{path} was not made: {error}") from error

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from glyphflow.cli.options import Network, Output, Request, Size, Where, command
-from glyphflow.cli.pictures import Asked, Take, Verb, run
+from glyphflow.cli.options import Network, Output, Request, Size, Where, command, matching
+from glyphflow.cli.pictures import run
+from glyphflow.cli.verb import Asked, Take, Verb
 
 if TYPE_CHECKING:
-    from glyphflow.cli.pictures import Pictures
+    from glyphflow.cli.verb import Pictures
     from glyphflow.generate import Pipeline
 
 
@@ -60,7 +61,7 @@ def register(app: typer.Typer) -> None:
         """Send pictures through the VAE and back, and print how close they stay (PSNR in dB)."""
         again = output.source is not None
         asked = Asked(
-            [] if again else [{"image": str(path)} for path in images or ()],
+            [] if again else [{"image": file} for path in images or () for file in matching(str(path))],
             output,
             where,
             Request() if again else Request(steps=1, cfg=1.0),  # nothing is sampled, and the metadata say so

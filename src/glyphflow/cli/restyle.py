@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from glyphflow.cli.options import Image, Network, Output, Prompts, Request, Size, Start, Where, command
-from glyphflow.cli.pictures import Asked, Take, Verb, run
+from glyphflow.cli.pictures import run
+from glyphflow.cli.verb import Asked, Take, Verb
 
 if TYPE_CHECKING:
-    from glyphflow.cli.pictures import Pictures
+    from glyphflow.cli.verb import Pictures
     from glyphflow.generate import Pipeline
 
 
@@ -49,7 +50,7 @@ def register(app: typer.Typer) -> None:
             request,
             size,
             network,
-            pictures={"image": [image] if image else []},
+            pictures={"image": image or []},
             settings=start.settings(),
             own=[start],
         )

@@ -10,9 +10,10 @@ import re
 import secrets
 import shutil
 import stat
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from glyphflow.core.errors import GlyphFlowError, InputError, InUseError, StorageError
 
@@ -150,6 +151,23 @@ def give_usual_modes(made: Path) -> None:
 def _is_private(file: Path) -> bool:
     kind = file.lstat().st_mode
     return stat.S_ISREG(kind) and stat.S_IMODE(kind) == 0o600
+
+
+def kind_of(path: str | Path) -> Literal["file", "directory"] | None:
+    """What lies at ``path``; None for nothing, and for what may not be looked at or can be no name at all."""
+    try:
+        mode = Path(path).stat().st_mode
+    except (OSError, ValueError):
+        return None
+    return "directory" if stat.S_ISDIR(mode) else "file"
+
+
+def existing(path: Path) -> Path:
+    """``path``, or the file beside it whose name differs only in how its accents are coded, as other systems store them."""
+    if os.path.lexists(path) or path.name.isascii() or kind_of(path.parent) != "directory":
+        return path
+    wanted = unicodedata.normalize("NFC", path.name)
+    return next((each for each in path.parent.iterdir() if unicodedata.normalize("NFC", each.name) == wanted), path)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

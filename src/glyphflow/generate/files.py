@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 from xml.sax.saxutils import escape, unescape
 
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, PngImagePlugin
 
 from glyphflow.core.config import load_config
 from glyphflow.core.errors import ConfigError, InputError
@@ -30,6 +31,8 @@ _FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
     ".webp": ("WEBP", {"lossless": True, "exact": True}),
 }
+_WRITTEN = ("PNG", "JPEG", "WEBP", "PSD")
+_JPEG_PACKET = 65_000  # bytes
 ENDINGS = tuple(_FORMATS)
 _PACKET = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
@@ -48,21 +51,31 @@ def check_ending(path: Path, mode: str = "RGB") -> None:
         raise InputError(f"{path}: the picture is transparent (RGBA) and JPEG holds no transparency; use .png or .webp.")
 
 
-def write_picture(image: Image.Image, path: Path, metadata: Metadata) -> None:
-    """Write ``image`` with ``metadata`` to ``path``, atomically, in the format of its ending.
+def check_metadata(path: Path, metadata: Metadata) -> None:
+    """Refuse metadata that a file of this ending cannot hold: those of a JPEG are one segment."""
+    if path.suffix.lower() in (".jpg", ".jpeg") and len(_packet(metadata.shared())) > _JPEG_PACKET:
+        raise InputError(f"{path}: the prompts are too long for the metadata of a JPEG; use .png or .webp.")
+
+
+def write_picture(image: Image.Image, path: Path, metadata: Metadata | None) -> None:
+    """Write ``image`` with ``metadata`` (None: without any) to ``path``, atomically, in the format of its ending.
 
     PNG and WebP keep every pixel, JPEG is written at quality 95. Equal pixels and metadata give equal bytes. An RGBA picture as
     JPEG and other endings raise :class:`InputError`.
     """
     check_ending(path, image.mode)
     kind, how = _FORMATS[path.suffix.lower()]
-    how = how | ({"pnginfo": png_texts(metadata)} if kind == "PNG" else {"xmp": xmp_packet(metadata)})
+    if metadata is not None:
+        how = how | ({"pnginfo": png_texts(metadata)} if kind == "PNG" else {"xmp": xmp_packet(metadata)})
+    bare = image.copy()
+    bare.info.clear()  # comments and resolutions of a photograph that was painted on are not ours to pass on
     with atomic_path(path) as temporary:
-        image.save(temporary, format=kind, **how)
+        bare.save(temporary, format=kind, **how)
 
 
 def png_texts(metadata: Metadata) -> PngImagePlugin.PngInfo:
     """``metadata`` as the texts of a PNG."""
+    metadata = _passed_on(metadata)
     info = PngImagePlugin.PngInfo()
     info.add_itxt("Description", metadata.prompt)  # shown by ordinary viewers
     info.add_itxt("Software", _software(metadata))
@@ -72,6 +85,10 @@ def png_texts(metadata: Metadata) -> PngImagePlugin.PngInfo:
 
 def xmp_packet(metadata: Metadata) -> bytes:
     """``metadata`` as an XMP packet, in UTF-8."""
+    return _packet(_passed_on(metadata))
+
+
+def _packet(metadata: Metadata) -> bytes:
     content = json.dumps(metadata.model_dump(), sort_keys=True)  # in ASCII, because XML has no place for control characters
     prompt = _NOT_IN_XML.sub(" ", metadata.prompt)
     return _PACKET.format(prompt=escape(prompt), software=_software(metadata), content=escape(content)).encode()
@@ -80,9 +97,14 @@ def xmp_packet(metadata: Metadata) -> bytes:
 def read_metadata(path: Path) -> Metadata:
     """The metadata of a file (or a directory of layers) written here; anything else raises :class:`InputError`."""
     try:
-        with _opened(path) as file, Image.open(file) as image:
-            text = _metadata_text(image)
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, KeyError, zipfile.BadZipFile) as error:
+        with warnings.catch_warnings(), _opened(path) as file:
+            warnings.simplefilter("ignore")  # Pillow's words on large pictures
+            Image.init()
+            with Image.open(file, formats=_WRITTEN) as image:
+                text = _metadata_text(image)
+    except Exception as error:  # codecs and archives raise what they like on damaged input
+        if isinstance(error, MemoryError):
+            raise
         reason = "does not exist" if isinstance(error, FileNotFoundError) else "is not a picture that can be read"
         raise InputError(f"{path} {reason}; give a picture that glyphflow wrote.") from error
     if text is None:
@@ -91,7 +113,7 @@ def read_metadata(path: Path) -> Metadata:
         )
     try:
         return load_config(Metadata, json.loads(text))
-    except (ConfigError, ValueError, TypeError) as error:
+    except (ConfigError, ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: its GlyphFlow metadata is damaged or of another version ({error}).") from error
 
 
@@ -115,6 +137,12 @@ def _metadata_text(image: Image.Image) -> str | None:
         packet = data if number == XMP_IN_PSD else packet
     found = re.search(rb"<glyphflow:metadata>(.*?)</glyphflow:metadata>", packet, re.DOTALL)
     return None if found is None else unescape(found[1].decode())
+
+
+def _passed_on(metadata: Metadata) -> Metadata:
+    """What the file says; this machine alone remembers the directories that it leaves out."""
+    metadata.remember()
+    return metadata.shared()
 
 
 def _software(metadata: Metadata) -> str:

@@ -25,7 +25,7 @@ Generators = torch.Generator | Sequence[torch.Generator] | None
 Callback = Callable[["Pipeline", int, torch.Tensor, dict[str, Any]], dict[str, Any] | None]
 Rows = tuple[list[torch.Tensor], torch.Tensor | None]  # (L_i, D) per picture, and a mask only where it has holes
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
-MOST_STEPS, MOST_GUIDANCE = 1000, 100
+MOST_STEPS, MOST_GUIDANCE, MOST_TOKENS = 1000, 100, 1024
 
 
 class Options(TypedDict, total=False):
@@ -89,7 +89,7 @@ class Call:
     negative_prompt_embeds_mask: torch.Tensor | None = None
     output_type: str = "pil"
     callback_on_step_end: Callback | None = None
-    max_sequence_length: int = 1024
+    max_sequence_length: int = MOST_TOKENS
     progress: bool | str = True
     default_negative_prompt: str = ""
 
@@ -241,7 +241,7 @@ def check_text(text: str, name: str) -> None:
     half = next((character for character in text if "\ud800" <= character <= "\udfff"), None)
     if half is not None:
         raise InputError(
-            f"The {name} holds U+{ord(half):04X}, which is half of a character; it was read in the wrong encoding: give UTF-8."
+            f"{name} holds U+{ord(half):04X}, which is half of a character; it was read in the wrong encoding: give UTF-8."
         )
 
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib.metadata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from pydantic import Field, JsonValue
 
 from glyphflow.core.config import Config
-from glyphflow.core.errors import InputError
+from glyphflow.core.errors import InputError, MissingError
+from glyphflow.core.files import kind_of
+from glyphflow.core.text import whole_characters
 from glyphflow.generate.adapters import FROM_TENSORS
 from glyphflow.generate.images import Picture, rgba
+from glyphflow.generate.places import recall, remember
 from glyphflow.generate.speed import Speed
 from glyphflow.models.quantize import quantised_as
 
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
     from glyphflow.generate.pipeline import Pipeline
 
 _REQUEST = {"task", "prompt", "negative_prompt", "seed", "num_inference_steps", "true_cfg_scale", "width", "height", "settings"}
+_PLACES = ("model", "transformer", "controlnet")
 _POINTED_AT = ("weights_hash", "controlnet_hash", "adapters", "quantize", "approximate")
 
 
@@ -69,6 +74,26 @@ class Metadata(Config):
     device: str
     versions: dict[str, str]
 
+    def shared(self) -> Metadata:
+        """As files keep it, because files are passed on: names of files and directories without those that they lie in.
+
+        Hub names stay whole. What is named is known by its hash.
+        """
+        adapters = tuple(used.model_copy(update={"source": place_name(used.source)}) for used in self.adapters)
+        places = {name: None if (place := getattr(self, name)) is None else place_name(place) for name in _PLACES}
+        sources = {role: whole_characters(Path(source).name) for role, source in self.sources.items()}
+        return self.model_copy(update={**places, "sources": sources, "adapters": adapters})
+
+    def remember(self) -> None:
+        """Keep on this machine where the things lie that :meth:`shared` names."""
+        hashes = {"model": self.weights_hash, "transformer": self.weights_hash, "controlnet": self.controlnet_hash}
+        for what, identity in hashes.items():
+            remember(what, identity, getattr(self, what))
+        for used in self.adapters:
+            remember("lora", used.identity, used.source)
+        for role, source in self.sources.items():
+            remember("picture", self.inputs.get(role), source)
+
     def differences(self, other: Metadata) -> dict[str, tuple[str, str]]:
         """What differs, by name: this value and the other's."""
         mine, theirs = ({**m.model_dump(exclude={"versions"}), **m.versions} for m in (self, other))
@@ -77,6 +102,17 @@ class Metadata(Config):
             for key in sorted(mine.keys() | theirs.keys())
             if mine.get(key) != theirs.get(key)
         }
+
+
+def place_name(source: str) -> str:
+    """``source`` of weights as a shared file may say it: a hub name whole, of a path the last name alone."""
+    path = Path(source)
+    there = kind_of(path) is not None
+    if not there and not path.is_absolute() and len(path.parts) > 1 and not source.startswith((".", "~")):
+        hub_file = len(path.parts) > 2 or path.suffix != ".safetensors"
+        if hub_file:
+            return source
+    return whole_characters(path.name or path.resolve().name or "model")
 
 
 def describe(
@@ -110,14 +146,14 @@ def describe(
         height=height,
         settings=dict(settings or {}),
         inputs={role: picture_hash(picture) for role, picture in (inputs or {}).items()},
-        sources=dict(sources or {}),
-        model=model,
+        sources={role: whole_characters(source) for role, source in (sources or {}).items()},
+        model=whole_characters(model),
         weights_hash=pipeline.weights_hash,
-        transformer=None if pipeline.transformer_source is None else str(pipeline.transformer_source),
-        controlnet=str(pipeline.controlnet_source) if task == "control" else None,
+        transformer=None if pipeline.transformer_source is None else whole_characters(str(pipeline.transformer_source)),
+        controlnet=whole_characters(str(pipeline.controlnet_source)) if task == "control" else None,
         controlnet_hash=pipeline.controlnet_hash if task == "control" else None,
         adapters=tuple(
-            UsedAdapter(name=name, source=known.source, identity=known.identity, weight=known.weight)
+            UsedAdapter(name=name, source=whole_characters(known.source), identity=known.identity, weight=known.weight)
             for name, known in pipeline.adapters.items()
             if known.weight
         ),
@@ -136,10 +172,17 @@ def open_again(
     device: str | None = None,
     memory: str | int = "auto",
     parallel: Parallel | str | None = None,
+    *,
+    beside: Path | None = None,
+    transformer: str | Path | None = None,
+    controlnet: str | Path | None = None,
+    adapters: Sequence[tuple[str, float | None]] = (),
 ) -> Pipeline:
     """The pipeline that a picture was made with: its model (or ``model``, where that lies now), dtype, switches and adapters.
 
-    Raises :class:`InputError` for what cannot be opened again.
+    ``transformer``, ``controlnet`` and ``adapters`` (file and strength, None: as it was) also say where things lie now; what
+    is not said is looked for under its name here and in ``beside``, the picture's directory. Raises :class:`InputError` or
+    :class:`MissingError` for what cannot be opened again.
     """
     from glyphflow.generate.pipeline import Pipeline
 
@@ -150,20 +193,61 @@ def open_again(
         raise InputError(f"The picture was made with switches that this version does not have ({error}).") from error
     if device is None and wanted.device != "cuda":
         device = wanted.device
+    loras = _places(wanted.adapters, adapters, beside)
     pipeline = Pipeline.from_pretrained(
-        model or wanted.model,
+        model or _found(wanted.model, "model", beside, wanted.weights_hash),
         device=device,
         memory=memory,
-        transformer=wanted.transformer,
-        controlnet=wanted.controlnet,
+        transformer=transformer or _found(wanted.transformer, "transformer", beside, wanted.weights_hash),
+        controlnet=controlnet or _found(wanted.controlnet, "controlnet", beside, wanted.controlnet_hash),
         parallel=parallel,
         **how,
     )
-    for used in wanted.adapters:
-        if used.source == FROM_TENSORS:
-            raise InputError(f"The adapter {used.name} was given as tensors, which no file holds; load those again.")
-        pipeline.load_lora_weights(used.source, adapter_name=used.name, weight=used.weight)
+    for used, place in zip(wanted.adapters, loras, strict=True):
+        pipeline.load_lora_weights(place, adapter_name=used.name, weight=used.weight)
     return pipeline
+
+
+def _places(wanted: Sequence[UsedAdapter], given: Sequence[tuple[str, float | None]], beside: Path | None) -> list[str]:
+    """Where each of ``wanted`` lies: the given file of its name, else the next given one, else under its name."""
+    free = list(given)
+    chosen: dict[int, tuple[str, float | None]] = {}
+    for n, used in enumerate(wanted):
+        same = next((each for each in free if Path(each[0]).name == Path(used.source).name), None)
+        if same is not None:
+            chosen[n] = same
+            free.remove(same)
+    for n in range(len(wanted)):
+        if free and n not in chosen:
+            chosen[n] = free.pop(0)
+    if free:
+        raise InputError(f"The picture was made with {len(wanted)} LoRAs and {len(given)} are given; leave out {free[0][0]}.")
+    places = []
+    for n, used in enumerate(wanted):
+        place, weight = chosen.get(n, (None, None))
+        if weight is not None and weight != used.weight:
+            raise InputError(f"The picture was made with {used.source} at {used.weight:g}, and {place} is given at {weight:g}.")
+        if place is None and used.source == FROM_TENSORS:
+            raise InputError(f"The adapter {used.name} was given as tensors, which no file holds; load those again.")
+        places.append(place or _found(used.source, "lora", beside, used.identity) or used.source)
+    return places
+
+
+def _found(name: str | None, what: str, beside: Path | None, identity: str | None) -> str | None:
+    """The place of what a file calls ``name``: where it was, else here, else in ``beside``; hub names are their own place."""
+    if name is None or name == "nano":
+        return name
+    place = recall(what, identity) if len(Path(name).parts) == 1 or Path(name).is_absolute() else None
+    if place is not None:
+        return str(place)
+    if kind_of(name) is not None:
+        return name
+    for place in () if beside is None else (beside / name, beside / Path(name).name):
+        if kind_of(place) is not None:
+            return str(place)
+    if place_name(name) == name and len(Path(name).parts) > 1:
+        return name
+    raise MissingError(f"The {what} {name} is neither here nor beside the picture; say where it lies now (--{what}).")
 
 
 def describe_again(pipeline: Pipeline, wanted: Metadata, inputs: Mapping[str, Picture] | None = None) -> Metadata:
@@ -180,12 +264,20 @@ def describe_again(pipeline: Pipeline, wanted: Metadata, inputs: Mapping[str, Pi
     again = describe(pipeline, wanted.model, inputs=inputs, sources=wanted.sources, **content)
     for name in _POINTED_AT:
         now, then = getattr(again, name), getattr(wanted, name)
-        if now != then:
+        if _content(now) != _content(then):
             raise InputError(
                 f"The picture was made with {name} {_plain(then)} and this pipeline has {_plain(now)}; open the original "
                 f"{wanted.model} in the same way (--model)."
             )
-    return again
+    # Where things lie now is no difference.
+    return again.model_copy(update={name: getattr(wanted, name) for name in ("transformer", "controlnet", "adapters")})
+
+
+def _content(value: object) -> object:
+    """``value`` without names and places: of adapters the hash of the content and the strength."""
+    if isinstance(value, tuple):
+        return tuple((each.identity, each.weight) if isinstance(each, UsedAdapter) else each for each in value)
+    return value
 
 
 def picture_hash(picture: Picture) -> str:

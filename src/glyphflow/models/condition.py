@@ -190,6 +190,13 @@ class ConditionEncoder:
             self._remembered[key] = known[key].cpu()
         return [known[key].to(self.device) for key in wanted]
 
+    def prompt_tokens(self, prompt: str, template: str = "t2i", pictures: int = 0) -> int:
+        """How many tokens :meth:`encode` counts ``prompt`` as, the template's closing ones included and pictures' not."""
+        before, after = templated(template, prompt, pictures)
+        encoded = self.tokenizer(before + after, return_offsets_mapping=True)
+        spoken: int = sum(start >= len(before) for start, _ in encoded["offset_mapping"])
+        return spoken - pictures
+
     def remembers(
         self, prompts: Sequence[str], *, template: str = "t2i", images: Sequence[Sequence[Image.Image]] | None = None
     ) -> bool:
