@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -304,7 +305,20 @@ def test_what_does_not_fit_is_one_sentence(shapes: dict[str, tuple[int, int]], t
     refused(good | {f"transformer.{TO_Q}.oft_blocks": down}, "OFT")
     refused(good | {f"transformer.{TO_Q}.lora_B.bias": down}, "LoRA with biases")
     refused(good | {f"transformer.{TO_Q}.strange": down}, "no key of a LoRA that is known")
-    refused(good | {f"transformer.{TO_Q}.dora_scale": torch.ones(1, 64)}, r"DoRA magnitudes of shape \(1, 64\)")
+    refused(good | {f"transformer.{TO_Q}.dora_scale": torch.ones(1, 63)}, r"DoRA magnitudes of shape \(1, 63\)")
+    refused(good | {f"transformer.{TO_Q}.alpha": torch.ones(2)}, "has 2 values, and an alpha is one")
+    refused(good | {f"diffusion_model.{TO_Q}.lora_down.weight": down}, "says down of .*to_q twice")
+    refused(in_family("diffusers", {TO_Q: (down.to(torch.int8), up)}), r"holds torch\.int8, and only floating")
+    refused(in_family("diffusers", {TO_Q: (down[:0], up[:, :0])}), r"is empty, of shape \(0, 64\)")
+    refused(in_family("diffusers", {TO_Q: (down[0], up)}), r"a part of shape \(64,\), and a linear layer's is a matrix")
+    refused(in_family("diffusers", {TO_Q: (down[..., None, None].expand(-1, -1, 3, 3), up)}), "is a matrix")
+    refused({f"{TO_Q}.lokr_w1_a": torch.ones(2, 3), f"{TO_Q}.lokr_w1_b": torch.ones(2, 2)}, "do not fit each other")
+    refused({f"{TO_Q}.weight": down, "txt_norm.weight": down}, "holds a Qwen-Image transformer and no LoRA")
+    for value in (float("nan"), float("inf"), -float("inf")):
+        for key, tensor in good.items():
+            wrong = tensor.clone()
+            wrong.view(-1)[0] = value
+            refused(good | {key: wrong}, rf"{key} in .* has 1 of \d+ values that are not finite")
     refused({f"{TO_Q}.lokr_w1": torch.ones(2, 2)}, "LoKr without lokr_w2")
     with pytest.raises(MissingError, match="no LoRA file"):
         lora.read_lora(tmp_path / "a.safetensors", shapes)
@@ -328,10 +342,140 @@ def test_saved_and_read_again(model: MMDiT, shapes: dict[str, tuple[int, int]], 
     back = lora.read_lora(tmp_path / "a.safetensors", shapes)
     assert back.layers.keys() == layers.keys() and len(back.identity) == 16
     for name, layer in back.layers.items():
-        for mine, theirs in zip(layer, layers[name], strict=True):
-            assert torch.equal(mine, theirs) if isinstance(mine, Tensor) else mine == theirs, name
+        then = layers[name]
+        assert isinstance(layer, LowRank) and isinstance(then, LowRank)
+        assert layer.scale == 1 and torch.equal(layer.up, then.up * then.scale) and torch.equal(layer.down, then.down)
+        assert (layer.magnitude is None) == (then.magnitude is None)
+    assert torch.equal(back.layers[TO_Q].magnitude, layers[TO_Q].magnitude)
     with pytest.raises(InputError, match="is a LoKr layer"):
         lora.save_lora(tmp_path / "b.safetensors", LoRA({TO_Q: Kronecker(torch.ones(2, 2), torch.ones(32, 32), 1.0)}, ""))
+    with pytest.raises(InputError, match="magnitudes along its input"):
+        layers[TO_Q] = layers[TO_Q]._replace(magnitude=torch.rand(1, 64))
+        lora.save_lora(tmp_path / "b.safetensors", LoRA(layers, ""))
+
+
+@pytest.mark.parametrize("scale", [0.25, 3.0])
+def test_every_program_reads_the_same_strength_from_what_is_saved(
+    shapes: dict[str, tuple[int, int]], tmp_path: Path, scale: float
+) -> None:
+    """ComfyUI takes alpha from tensors, and 1 without; peft takes it from the metadata."""
+    layers: dict[str, LowRank | Kronecker] = {
+        name: LowRank(down[: 1 + n % RANK], up[:, : 1 + n % RANK], scale)
+        for n, (name, (down, up)) in enumerate(factors(shapes).items())
+    }
+    lora.save_lora(tmp_path / "a.safetensors", LoRA(layers, ""))
+    tensors = load_file(tmp_path / "a.safetensors")
+    with safe_open(tmp_path / "a.safetensors", "pt") as file:
+        told = {k.removeprefix("transformer."): v for k, v in json.loads(file.metadata()["lora_adapter_metadata"]).items()}
+    for name, layer in layers.items():
+        down, up = (tensors[f"transformer.{name}.lora_{side}.weight"] for side in "AB")
+        rank = told["rank_pattern"].get(name, told["r"])
+        assert f"transformer.{name}.alpha" not in tensors and rank == len(down)
+        assert told["alpha_pattern"].get(name, told["lora_alpha"]) == rank
+        torch.testing.assert_close(up @ down, scale * layer.up @ layer.down)
+
+
+PREFIXES = [
+    "pipe.dit.{}.lora_A.default.weight",
+    "pipe.dit.{}.lora_A.weight",
+    "dit.{}.lora_down.weight",
+    "model.{}.lora_A.weight",
+    "unet.{}.lora_A.weight",
+    "model.diffusion_model.{}.lora_A.weight",
+    "base_model.model.transformer.{}.lora_A.weight",
+    "transformer.{}.lora_A.my_style.weight",
+    "transformer.{}.lora.down.weight",
+    "transformer.transformer_blocks.0._orig_mod.attn.to_q.lora_A.weight",
+    "_fsdp_wrapped_module.{}.lora_A.weight",
+    "lycoris_{flat}.lora_down.weight",
+    "lora_transformer_{flat}.lora_down.weight",
+]
+
+
+@pytest.mark.parametrize("key", PREFIXES)
+def test_prefixes_of_all_writers(shapes: dict[str, tuple[int, int]], key: str) -> None:
+    down, up = factors({TO_Q: shapes[TO_Q]})[TO_Q]
+    name = key.format(TO_Q, flat=TO_Q.replace(".", "_"))
+    other = name.replace("lora_A", "lora_B").replace("down", "up")
+    layer = lora.read_lora({name: down, other: up}, shapes).layers[TO_Q]
+    assert torch.equal(layer.down, down) and torch.equal(layer.up, up) and layer.scale == 1
+
+
+OTHERS = {
+    "a Wan transformer": [
+        "lora_unet_blocks_0_cross_attn_q",
+        "diffusion_model.blocks.3.ffn.0",
+        "transformer.blocks.0.attn1.to_q",
+    ],
+    "a FLUX or HunyuanVideo": ["lora_unet_double_blocks_0_img_attn_qkv", "transformer.single_transformer_blocks.0.attn.to_q"],
+    "a Stable Diffusion UNet": ["lora_unet_down_blocks_1_attentions_0_proj_in", "lora_unet_input_blocks_4_1_proj_in"],
+    "a Stable Diffusion 3": ["lora_unet_joint_blocks_0_context_block_attn_qkv"],
+    "a HiDream": ["diffusion_model.double_stream_blocks.0.block.attn1.to_q"],
+    "a Lumina or Z-Image": ["diffusion_model.layers.0.attention.to_q", "lora_unet_layers_0_attention_qkv"],
+    "an LTX-Video": ["diffusion_model.transformer_blocks.0.attn1.to_q"],
+    "a Qwen-Image transformer of another size": ["transformer.transformer_blocks.59.img_mlp.net.2"],
+}
+
+
+@pytest.mark.parametrize(("kind", "module"), [(kind, module) for kind, modules in OTHERS.items() for module in modules])
+def test_adapters_of_other_models_are_named(shapes: dict[str, tuple[int, int]], kind: str, module: str) -> None:
+    tensors = {f"{module}.lora_down.weight": torch.zeros(4, 8), f"{module}.lora_up.weight": torch.zeros(8, 4)}
+    with pytest.raises(InputError, match=f"does not fit this model.*seems to be made for {kind}"):
+        lora.read_lora(tensors | {f"{module}.alpha": torch.tensor(4.0)}, shapes)
+
+
+def test_adapters_of_text_encoders_are_named(shapes: dict[str, tuple[int, int]]) -> None:
+    encoder = {f"lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_{part}.weight": torch.zeros(4, 4) for part in ("down", "up")}
+    with pytest.raises(InputError, match=r"adapts a text encoder \(2 of its 2 keys"):
+        lora.read_lora(encoder, shapes)
+    with pytest.raises(InputError, match=r"adapts a text encoder \(2 of its 5 keys"):
+        lora.read_lora(encoder | in_family("diffusers", factors({TO_Q: shapes[TO_Q]})), shapes)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ("{", "cannot be read"),
+        ("3", "cannot be read"),
+        ('{"transformer.alpha_pattern": {"(": 4}}', "say no alpha"),
+        ('{"transformer.alpha_pattern": 3}', "say no alpha"),
+        ('{"transformer.lora_alpha": "many"}', "say no alpha"),
+        ('{"transformer.lora_alpha": NaN}', "is nan, which is no number"),
+        ('{"transformer.init_lora_weights": "pissa_niter_16"}', "pissa_niter_16.*changes the model's own weights"),
+        ('{"transformer.peft_type": "LOHA"}', "of the kind LOHA"),
+    ],
+)
+def test_settings_that_cannot_be_used(shapes: dict[str, tuple[int, int]], tmp_path: Path, settings: str, words: str) -> None:
+    tensors = in_family("diffusers", factors({TO_Q: shapes[TO_Q]}), alpha=None)
+    save_file(tensors, tmp_path / "a.safetensors", {"lora_adapter_metadata": settings})
+    with pytest.raises(InputError, match=words):
+        lora.read_lora(tmp_path / "a.safetensors", shapes)
+
+
+@pytest.mark.parametrize("kind", ["lora", "lokr"])
+@pytest.mark.parametrize("axis", ["rows", "columns"])
+@pytest.mark.parametrize("name", [TO_Q, PROJ])
+def test_dora_along_either_axis(model: MMDiT, shapes: dict[str, tuple[int, int]], kind: str, axis: str, name: str) -> None:
+    """W' = (W + D) times what brings its rows, or its columns (LyCORIS, OneTrainer), to the lengths that the file says."""
+    model = model.double()
+    out, into = shapes[name]
+    weight = model.get_submodule(name).weight
+    down, up = (t.double() for t in factors({name: (out, into)})[name])
+    generator = torch.Generator().manual_seed(2)
+    left, right = (torch.randn(*size, generator=generator).double() for size in ((2, 4), (out // 2, into // 4)))
+    parts = {"lora_down.weight": down, "lora_up.weight": up} if kind == "lora" else {"lokr_w1": left, "lokr_w2": right}
+    delta = 0.6 * (up @ down if kind == "lora" else torch.kron(left, right))
+    dim = 1 if axis == "rows" else 0
+    scale = 1.3 * weight.norm(dim=dim, keepdim=True)
+    whole = weight + delta
+    wanted = whole * scale / whole.norm(dim=dim, keepdim=True)
+    expected = call(with_deltas(model, {name: wanted - weight}))
+    tensors = {f"lycoris_{name.replace('.', '_')}.{part}": tensor for part, tensor in parts.items()}
+    tensors[f"lycoris_{name.replace('.', '_')}.dora_scale"] = scale
+    lora.attach(model, "a", lora.read_lora(tensors, shapes), 0.6)
+    torch.testing.assert_close(call(model), expected, atol=1e-6, rtol=0)
+    lora.fuse(model)
+    torch.testing.assert_close(model.get_submodule(name).weight, wanted, atol=1e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize("family", ["comfy", "bare", "default", "default before", "kohya"])

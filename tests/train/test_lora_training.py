@@ -113,7 +113,7 @@ def test_the_file_gives_the_trained_model_to_us_and_to_diffusers(tmp_path: Path)
     with safe_open(tmp_path / "adapter" / FILE, framework="pt") as file:
         settings = json.loads(file.metadata()["lora_adapter_metadata"])
         names = list(file.keys())
-    assert (settings["transformer.r"], settings["transformer.lora_alpha"]) == (4, 6)
+    assert (settings["transformer.r"], settings["transformer.lora_alpha"]) == (4, 4)  # 6 / 4 is in lora_B
     assert len(names) == 2 * 2 * (8 + 4 + 2)
 
 

@@ -7,7 +7,7 @@ of the model's state dict: saving the model saves the model.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any, cast
 
@@ -49,15 +49,27 @@ class Branch(nn.Module):
         pair = (layer.down, layer.up) if isinstance(layer, LowRank) else (layer.left, layer.right)
         self.kronecker = isinstance(layer, Kronecker)
         self.first, self.second = (nn.Parameter(t.to(like), requires_grad=False) for t in pair)
-        magnitude = layer.magnitude if isinstance(layer, LowRank) else None
+        magnitude = layer.magnitude
         self.magnitude = None if magnitude is None else nn.Parameter(magnitude.to(like), requires_grad=False)
         self.register_buffer("gain", None, persistent=False)
 
-    def forward(self, x: Tensor, base: Tensor) -> Tensor:
+    @property
+    def by_columns(self) -> bool:
+        """Whether ``gain`` multiplies what the linear takes, and not what it gives."""
+        return self.gain is not None and self.gain.ndim > 1
+
+    def forward(self, x: Tensor, base: Tensor, product: Callable[[Tensor], Tensor]) -> Tensor:
         """x (..., in) and the linear's product without bias (..., out) -> what is added to it, in the dtype of ``base``.
 
-        That is wider than x where a linear hands on more than float16 can hold.
+        That is wider than x where a linear hands on more than float16 can hold. ``product`` is the linear without bias.
         """
+        if self.by_columns and self.gain is not None:
+            gain = self.gain[0]
+            return product(x * (gain - 1)) + self._pair(x * gain, base)
+        out = self._pair(x, base)
+        return out if self.gain is None else (self.gain - 1) * base + self.gain * out
+
+    def _pair(self, x: Tensor, base: Tensor) -> Tensor:
         scale = self.scale * self.weight
         x, first, second = (t.to(base.dtype) for t in (x, self.first, self.second))
         if self.kronecker:
@@ -65,16 +77,21 @@ class Branch(nn.Module):
             out = torch.einsum("cd,...bd,ab->...ac", second, folded, first).flatten(-2)
         else:
             out = F.linear(F.linear(x, first), second)
-        if self.gain is None:
-            return out * scale
-        return (self.gain - 1) * base + self.gain * out * scale
+        return out * scale
 
     def set_weight(self, weight: float, linear: AnyLinear) -> None:
-        """Set the adapter's strength; the row lengths of DoRA depend on it."""
+        """Set the adapter's strength; the lengths of DoRA depend on it."""
         self.weight = weight
         if self.magnitude is not None:
-            whole = _dense(linear).float() + self.delta()
-            self.gain = (self.magnitude.float() / whole.norm(dim=1)).to(self.magnitude.dtype) if weight else None
+            self.gain = self._gain(_dense(linear)).to(self.magnitude.dtype) if weight else None
+
+    def _gain(self, weight_OI: Tensor) -> Tensor:
+        """float32 (out,) or (1, in): what brings the rows or columns of the sum to the length that DoRA says."""
+        assert self.magnitude is not None
+        columns = self.magnitude.ndim > 1
+        lengths = (weight_OI.float() + self.delta()).norm(dim=0 if columns else 1, keepdim=columns)
+        gain: Tensor = self.magnitude.float() / lengths.clamp_min(torch.finfo(torch.float32).tiny)
+        return gain
 
     def delta(self) -> Tensor:
         """float32 (out, in): what is added to the weight, before DoRA's lengths."""
@@ -87,16 +104,14 @@ class Branch(nn.Module):
         """float32 (out, in): what fusing adds to ``weight_OI``."""
         if self.gain is None:
             return self.delta()
-        whole = weight_OI.float() + self.delta()
-        assert self.magnitude is not None
-        change: Tensor = whole * (self.magnitude.float() / whole.norm(dim=1))[:, None] - weight_OI.float()
+        gain = self._gain(weight_OI)
+        change: Tensor = (weight_OI.float() + self.delta()) * (gain if self.by_columns else gain[:, None]) - weight_OI.float()
         return change
 
     def layer(self) -> LowRank | Kronecker:
         """As it came, in the working dtype."""
-        if self.kronecker:
-            return Kronecker(self.first.data, self.second.data, self.scale)
-        return LowRank(self.first.data, self.second.data, self.scale, None if self.magnitude is None else self.magnitude.data)
+        magnitude = None if self.magnitude is None else self.magnitude.data
+        return (Kronecker if self.kronecker else LowRank)(self.first.data, self.second.data, self.scale, magnitude)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         """Nothing: see the module's docstring."""
@@ -116,14 +131,18 @@ class Branches(nn.Module):
     def __iter__(self) -> Iterator[Branch]:
         return cast(Iterator[Branch], iter(self.all))
 
-    def forward(self, x: Tensor, out: Tensor, bias: Tensor | None) -> Tensor:
-        """The linear's input (..., in) and output (..., out) -> its output with the branches."""
+    def forward(self, x: Tensor, out: Tensor, bias: Tensor | None, linear: Callable[[Tensor], Tensor]) -> Tensor:
+        """The linear's input (..., in) and output (..., out) -> its output with the branches; ``linear`` makes the second."""
         if self.original is not None:
             return out
+
+        def product(x: Tensor) -> Tensor:
+            return linear(x) if bias is None else linear(x) - bias
+
         active = [branch for branch in self if branch.weight]
         base = out - bias if bias is not None and any(branch.gain is not None for branch in active) else out
         for branch in active:
-            out = out + branch(x, base)
+            out = out + branch(x, base, product)
         return out
 
 
@@ -132,7 +151,7 @@ def _adapted(kind: type[nn.Module]) -> type[nn.Module]:
     """The class of a linear of class ``kind`` that has branches."""
 
     def forward(self: Any, x: Tensor) -> Tensor:
-        return cast(Tensor, self.lora(x, kind.forward(self, x), self.bias))
+        return cast(Tensor, self.lora(x, kind.forward(self, x), self.bias, lambda other: kind.forward(self, other)))
 
     return type(f"Adapted{kind.__name__}", (kind,), {"forward": forward, "plain": kind})
 

@@ -163,7 +163,8 @@ def whole_shape(name: str, part: tuple[int, int], group: ProcessGroup) -> tuple[
 def part_of_lora(lora: LoRA, group: ProcessGroup) -> LoRA:
     """What this process adds to its parts of the weights, split as they are.
 
-    Raises InputError for DoRA beside "rows", whose lengths no process knows, and for LoKr beside any weight that is split.
+    Raises InputError for DoRA beside "rows" or with lengths along the input, which no process knows, and for LoKr beside any
+    weight that is split.
     """
     ranks = group.size()
     layers = dict(lora.layers)
@@ -171,7 +172,8 @@ def part_of_lora(lora: LoRA, group: ProcessGroup) -> LoRA:
         split = split_of(name)
         if split is None or ranks == 1:
             continue
-        if not isinstance(layer, LowRank) or (split == "rows" and layer.magnitude is not None):
+        by_columns = layer.magnitude is not None and layer.magnitude.ndim > 1
+        if not isinstance(layer, LowRank) or by_columns or (split == "rows" and layer.magnitude is not None):
             kind = "DoRA" if isinstance(layer, LowRank) else "LoKr"
             raise InputError(f"The adapter has {kind} for {name}, which tensor={ranks} splits; use ulysses or cfg instead.")
         if split == "rows":

@@ -37,12 +37,16 @@ _KINDS = (
     (r"\.(absmax|quant_map)$", "a bitsandbytes checkpoint"),
     (r"^controlnet_", "a ControlNet"),
     (r"^txt_norm\.weight$", "a Qwen-Image transformer"),
-    (r"^(double_blocks|single_blocks|single_transformer_blocks)\.", "a FLUX or HunyuanVideo transformer"),
-    (r"^(joint_blocks|pos_embed\.proj)", "a Stable Diffusion 3 transformer"),
-    (r"^(input_blocks|down_blocks)\.", "a Stable Diffusion UNet"),
-    (r"^blocks\.0\.(self_attn|cross_attn)", "a Wan transformer"),
+    (r"^(double|single)_stream_blocks[._]", "a HiDream transformer"),
+    (r"^(double_blocks|single_blocks|single_transformer_blocks)[._]", "a FLUX or HunyuanVideo transformer"),
+    (r"^(joint_blocks[._]|pos_embed\.proj)", "a Stable Diffusion 3 transformer"),
+    (r"^(input|output|down|up)_blocks[._]|^(middle|mid)_block[._]", "a Stable Diffusion UNet (SDXL or earlier)"),
+    (r"^blocks[._]\d+[._](self_attn|cross_attn|attn1|attn2|ffn)", "a Wan transformer"),
+    (r"^(noise_refiner|context_refiner)|^layers[._]\d+[._](attention|feed_forward|adaLN)", "a Lumina or Z-Image transformer"),
+    (r"^transformer_blocks[._]\d+[._]attn[12][._]", "an LTX-Video or PixArt transformer"),
     (r"^(encoder|decoder|first_stage_model|vae)\.", "a VAE"),
     (r"^(model\.)?(visual|layers|language_model|embed_tokens)\.|^text_model\.", "a text encoder"),
+    (r"^transformer_blocks[._]\d+[._](img|txt)_(mlp|mod)|[._]add_q_proj", "a Qwen-Image transformer of another size"),
 )
 
 
