@@ -178,6 +178,43 @@ def test_a_mistake_in_an_operator_is_no_rows_error(corpus: Corpus, install: Inst
     assert not list(corpus.directory.rglob("*.claim")) and not list(corpus.directory.rglob("*.tmp"))
 
 
+@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("prepared", [False, True])
+def test_a_picture_at_which_an_operator_fails_costs_its_row(
+    corpus: Corpus, install: Install, batch: int, prepared: bool
+) -> None:
+    def fragile(row: Row) -> Any:
+        if row["key"] in ("picture-001.jpg", "picture-006.jpg"):
+            raise ValueError("a matrix is\nsingular")
+
+    def compute(rows: Sequence[Row]) -> list[dict[str, Any]]:
+        return [{"value": 1.0} for row in rows if prepared or fragile(row) is None]
+
+    install(Operator("fragile", {}, {"value": "float"}, compute, batch=batch, prepare=fragile if prepared else None))
+    assert run(corpus, "fragile") == 10
+    found = [corpus.columns("fragile", shard) or {} for shard in corpus.shards()]
+    errors = [error for each in found for error in each["error"]]
+    told = "fragile cannot measure it: ValueError: a matrix is singular"
+    assert [number for number, error in enumerate(errors) if error] == [1, 6] and {errors[1], errors[6]} == {told}
+    assert [value for each in found for value in each["value"]].count(1.0) == 8
+
+
+def test_an_operator_that_always_fails_or_lacks_something_ends_the_run(
+    corpus: Corpus, install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(error: Exception) -> Callable[[Sequence[Row]], list[dict[str, Any]]]:
+        def compute(rows: Sequence[Row]) -> list[dict[str, Any]]:
+            raise error
+
+        return compute
+
+    monkeypatch.setattr("glyphflow.corpus.runner.pools.FAILED", 2)
+    for number, error in enumerate((InputError("no model"), OSError("no disk"), MemoryError(), ValueError("a mistake"))):
+        install(Operator(f"never{number}", {}, {"value": "float"}, fails(error), batch=2))
+        with pytest.raises(type(error)):
+            run(corpus, f"never{number}")
+
+
 def test_a_claim_holds_while_its_process_lives(tmp_path: Path) -> None:
     target = tmp_path / "stage@1" / "shard.parquet"
     with claimed(target) as ours, claimed(target) as again:

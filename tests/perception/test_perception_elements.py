@@ -111,6 +111,8 @@ def test_a_tiled_mark_stands_out_by_its_repetition(name: str) -> None:
 def test_pictures_without_room_for_repetition_have_none() -> None:
     assert repetition(np.zeros((60, 2000, 3), np.uint8)) == 0
     assert repetition(np.full((300, 300, 3), 128, np.uint8)) < 0.02
+    for shape in ((1, 3000, 3), (3000, 1, 3), (1, 1, 3), (9000, 30, 3)):
+        assert repetition(np.zeros(shape, np.uint8)) == 0
 
 
 @pytest.mark.parametrize(

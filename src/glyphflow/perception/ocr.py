@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from glyphflow.core.errors import InputError, MissingError
 from glyphflow.core.hardware import require
 from glyphflow.core.hashing import sha256_file
+from glyphflow.perception.strips import find_boxes, is_strip
 
 MODELS = {
     "Det": "PP-OCRv6_det_small.onnx",
@@ -38,6 +39,8 @@ LINE_HEIGHT = 48  # px of a line before the recogniser, which is given
 GROUP = 6  # lines of a picture that the package reads together
 LINE_WIDTH = 320  # px; shorter lines are padded to it
 INK = 48  # of 255, in any channel
+LEAST = 6  # px: no letter stands in less
+LONGEST_LINE = 100  # width of a line by its height; ink beyond it is a rule, not a glyph
 BATCH_WIDTH = 6 * LINE_WIDTH  # px of lines in one call of the recogniser; more do not fit a core's cache
 
 _Picture = NDArray[np.uint8]
@@ -113,7 +116,7 @@ class OCR:
         if not self._identity:
             files = "+".join(f"{section.lower()}-{sha256_file(path)[:8]}" for section, path in self._files.items())
             mode = f"fast{FAST_SIDE}" if self._fast else "page"
-            self._identity = f"rapidocr-{metadata.version('rapidocr')}+{files}/{mode}+ink2"
+            self._identity = f"rapidocr-{metadata.version('rapidocr')}+{files}/{mode}+ink2+strips1"
         return self._identity
 
     def read(self, images: Sequence[_Picture]) -> list[list[OCRLine]]:
@@ -139,7 +142,11 @@ class OCR:
         from rapidocr.main import RapidOCRError
         from rapidocr.utils.process_img import map_boxes_to_original
 
+        if min(image.shape[:2]) < LEAST:
+            return _Found([], [], [], whole=False)
         bgr = np.ascontiguousarray(image[..., ::-1])
+        if is_strip(*bgr.shape[:2]):
+            return self._detect_strip(bgr)
         factor = math.ceil(FAST_SIDE / min(image.shape[:2])) if self._fast else 1
         if factor > 1:
             bgr = _enlarge(bgr, factor)
@@ -152,6 +159,27 @@ class OCR:
             crops, _ = self._engine.cls_and_rotate(crops)
         boxes = map_boxes_to_original(detected.boxes, record, *bgr.shape[:2]) / factor
         return _Found(list(crops), _padded_widths(crops), list(boxes), whole=False)
+
+    def _detect_strip(self, bgr: _Picture) -> _Found:
+        """The same of a strip; its lines are cut out of the picture as it is."""
+        from rapidocr.main import RapidOCRError
+        from rapidocr.utils.process_img import map_boxes_to_original
+
+        def find(tile: _Picture) -> NDArray[np.float32]:
+            bounded, record = self._engine.preprocess_img(tile)
+            try:
+                _, detected = self._engine.detect_and_crop(bounded, record)
+            except RapidOCRError:
+                return np.empty((0, 4, 2), np.float32)
+            return np.asarray(map_boxes_to_original(detected.boxes, record, *tile.shape[:2]), np.float32)
+
+        boxes = [box for box in find_boxes(bgr, find) if np.ptp(box, axis=0).min() >= 2]
+        if not boxes:
+            return _Found([], [], [], whole=False)
+        crops = [_bounded(crop) for crop in self._engine.crop_text_regions(bgr, np.array(boxes))]
+        if not self._fast:
+            crops, _ = self._engine.cls_and_rotate(crops)
+        return _Found(list(crops), _padded_widths(crops), boxes, whole=False)
 
     def _read_found(self, found: Sequence[_Found], pool: ThreadPoolExecutor) -> list[list[OCRLine]]:
         """Recognise the lines of all pictures in batches of one width."""
@@ -186,6 +214,15 @@ def _enlarge(bgr: _Picture, factor: int) -> _Picture:
     cv2 = require("cv2", "corpus")
     larger: _Picture = cv2.resize(bgr, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
     return larger
+
+
+def _bounded(crop: _Picture) -> _Picture:
+    """A line of a strip, squeezed where it is longer than the recogniser's memory should follow."""
+    height, width = crop.shape[:2]
+    if width <= LONGEST_LINE * height:
+        return crop
+    squeezed: _Picture = require("cv2", "corpus").resize(crop, (LONGEST_LINE * height, height))
+    return squeezed
 
 
 def _padded_widths(crops: Sequence[_Picture]) -> list[int]:
@@ -233,7 +270,7 @@ def _all_ink(image: _Picture) -> _Found:
     """All ink of ``image`` as one line: a single large glyph often escapes the detector.
 
     Ink is what differs from the border's median colour. A picture without ink has no line; one whose ink is everywhere (a
-    photograph) is taken whole.
+    photograph) is taken whole, unless it is a rule: its height would be taken for a letter's.
     """
     border = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
     ink = (np.abs(image.astype(np.int16) - np.median(border, axis=0)) > INK).any(axis=2)
@@ -243,6 +280,8 @@ def _all_ink(image: _Picture) -> _Found:
     margin = max(2, round(0.1 * max(rows[-1] - rows[0], columns[-1] - columns[0])))
     top, bottom = max(0, rows[0] - margin), min(image.shape[0], rows[-1] + 1 + margin)
     left, right = max(0, columns[0] - margin), min(image.shape[1], columns[-1] + 1 + margin)
+    if right - left > LONGEST_LINE * (bottom - top):
+        return _Found([], [], [], whole=True)
     box = np.array([(left, top), (right, top), (right, bottom), (left, bottom)], np.float32)
     crop = np.ascontiguousarray(image[top:bottom, left:right, ::-1])
     return _Found([crop], _padded_widths([crop]), [box], whole=True)

@@ -74,8 +74,10 @@ def repetition(image: NDArray[np.uint8]) -> float:
     """
     check_picture(image)
     cv2 = require("cv2", "corpus")
+    scale = LONG_SIDE / max(image.shape[:2])
+    if int(min(image.shape[:2]) * min(1.0, scale) * FARTHEST) < 2 * NEAREST:
+        return 0.0  # too narrow for two marks side by side; a rule of 1 px would be shrunk to nothing
     gray = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY).astype(np.float32)
-    scale = LONG_SIDE / max(gray.shape)
     if scale < 1:
         gray = cv2.resize(gray, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     height, width = gray.shape

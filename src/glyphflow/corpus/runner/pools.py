@@ -13,12 +13,13 @@ from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-from glyphflow.core.errors import InputError
+from glyphflow.core.errors import GlyphFlowError, InputError
 from glyphflow.core.pictures import PictureError
 from glyphflow.corpus.operator import Operator, Row, Shard
 from glyphflow.corpus.specs import Renderer
 from glyphflow.corpus.store import Corpus
 
+FAILED = 8  # rows of one call at all of which an operator fails, after which it counts as broken
 MAX_DEATHS = 3  # of worker processes at one slice
 
 Values = Mapping[str, Any]
@@ -26,32 +27,47 @@ Results = Iterator[tuple[Sequence[int], list[Values]]]  # row numbers, what each
 
 
 def compute(operator: Operator, rows: Sequence[Row], alone: Any = None) -> list[Values]:
-    """What ``operator`` says of ``rows``; a damaged picture costs its own row and no other.
+    """What ``operator`` says of ``rows``; a picture that is damaged, or at which it fails, costs its own row and no other.
 
-    ``alone`` is held while the operator computes (its ``prepare`` runs outside).
+    An operator that fails at each of FAILED rows or more is broken itself, and the error is raised. ``alone`` is held while the
+    operator computes (its ``prepare`` runs outside).
     """
     errors: dict[int, Values] = {}
+    failures: list[Exception] = []
     for row in rows if operator.prepare is not None else ():
         try:
             row.prepared = operator.prepare(row) if operator.prepare else None
-        except PictureError as error:
-            errors[row.number] = {"error": str(error)}
+        except Exception as error:
+            errors[row.number] = _error(operator, error, failures)
     good = [row for row in rows if row.number not in errors]
     with alone or contextlib.nullcontext():
-        found = iter(list(_compute(operator, good)))
+        found = iter(list(_compute(operator, good, failures)))
+    if len(failures) == len(rows) >= FAILED:
+        raise failures[0]
     return [errors.get(row.number) or next(found) for row in rows]
 
 
-def _compute(operator: Operator, rows: Sequence[Row]) -> Iterator[Values]:
+def _error(operator: Operator, error: Exception, failures: list[Exception]) -> Values:
+    """The error of the row that raised ``error``, which is added to ``failures`` when it is no fault of the picture's bytes.
+
+    What every row would meet (a missing package, a disk, a wrong recipe, no memory) is raised again.
+    """
+    if isinstance(error, PictureError):
+        return {"error": str(error)}
+    if isinstance(error, GlyphFlowError | OSError | ImportError | MemoryError):
+        raise error
+    failures.append(error)
+    return {"error": f"{operator.stage} cannot measure it: {type(error).__name__}: {' '.join(str(error).split())[:200]}"}
+
+
+def _compute(operator: Operator, rows: Sequence[Row], failures: list[Exception]) -> Iterator[Values]:
     for start in range(0, len(rows), operator.batch):
         batch = rows[start : start + operator.batch]
         try:
             found: Sequence[Values] = operator.compute(batch)
-        except PictureError as error:
-            if len(batch) == 1:
-                found = [{"error": str(error)}]
-            else:
-                found = [each for row in batch for each in _compute(operator, [row])]
+        except Exception as error:
+            told = _error(operator, error, failures if len(batch) == 1 else [])
+            found = [told] if len(batch) == 1 else [each for row in batch for each in _compute(operator, [row], failures)]
         if len(found) != len(batch):
             raise ValueError(f"the operator {operator.stage!r} gave {len(found)} results for {len(batch)} rows")
         for row in batch:
