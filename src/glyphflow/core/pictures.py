@@ -20,7 +20,7 @@ from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
 from glyphflow.core.errors import InputError
 
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM", "TGA", "ICO", "HEIF")
-"""What is opened; HEIF where a plugin of Pillow that reads it was registered."""
+"""What is opened; HEIF where pillow-heif is installed."""
 
 _PLAIN = ("L", "LA", "RGB", "RGBA")
 _TEXT_CHUNKS = (b"iTXt", b"zTXt", b"tEXt", b"iCCP")
@@ -126,6 +126,12 @@ def _why(error: Exception) -> str:
 @functools.cache
 def _formats() -> tuple[str, ...]:
     Image.init()
+    try:
+        import pillow_heif  # type: ignore[import-not-found,unused-ignore]
+    except ImportError:
+        pass
+    else:
+        pillow_heif.register_heif_opener()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from glyphflow.core.text import split_lines
+
 # variant -> its columns, and what such a column holds beside null when there is no caption
 VARIANT_COLUMNS: Mapping[str, Mapping[str, str]] = {
     "raw": {"index.captions": "{}"},
@@ -22,7 +24,7 @@ def text_level(text: str) -> str:
     """How much is written: "none"; "word", one line of one word or of up to four Chinese characters; "line", up to two lines
     and 16 tokens; "paragraph", more. ``text`` holds the lines joined by line breaks.
     """
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [line for line in split_lines(text) if line.strip()]
     tokens = TOKEN.findall(text)
     if not lines:
         return "none"

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from glyphflow.core.errors import InputError
+from glyphflow.core.text import split_lines
 from glyphflow.render import captions
 from glyphflow.render.canvas import Canvas
 from glyphflow.render.edit_phrases import INSTRUCTIONS
@@ -129,7 +130,7 @@ class _Maker:
         self.rng: random.Random = scene.rng
         self.palette = colours(scene.params.palette)
         text = scene.params.text
-        self.given = None if text is None else [line.strip() for line in text.splitlines() if line.strip()]
+        self.given = None if text is None else [line.strip() for line in split_lines(text) if line.strip()]
         if self.given is not None and len(self.given) != (2 if task == "text" else 1):
             wanted = "two lines of text, before and after" if task == "text" else "one line of text"
             raise InputError(f"The edit {task!r} takes {wanted}, and params.text has {len(self.given)}.")

@@ -10,6 +10,7 @@ from typing import Any
 
 from glyphflow.core.errors import InputError
 from glyphflow.core.hashing import derive_seed
+from glyphflow.core.text import split_lines
 from glyphflow.render.canvas import Canvas
 from glyphflow.render.emojis import Emoji, drawable, drawable_emoji, find_emoji
 from glyphflow.render.fonts import Font, FontLibrary
@@ -58,7 +59,7 @@ class Scene:
         """
         rng, params = self.rng, self.params
         if params.text is not None:
-            lines = [line.strip() for line in params.text.splitlines() if line.strip()]
+            lines = [line.strip() for line in split_lines(params.text) if line.strip()]
             return lines, self._require(lines)
         language = rng.choice(params.languages)
         lines = []

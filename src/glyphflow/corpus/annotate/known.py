@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from glyphflow.core.text import split_lines
 from glyphflow.corpus.ingest.captions import language_of
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def page_type(key: str) -> str | None:
 
 def page_lines(row: Row) -> list[str]:
     """The lines of the text that a page came with."""
-    return [line.strip() for text in raw_captions(row).values() for line in text.splitlines() if line.strip()]
+    return [line.strip() for text in raw_captions(row).values() for line in split_lines(text) if line.strip()]
 
 
 def captions_by_kind(kind: str) -> Mapping[str, str]:

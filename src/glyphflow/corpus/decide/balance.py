@@ -11,6 +11,7 @@ import numpy as np
 from glyphflow.core.config import parse_yaml
 from glyphflow.core.errors import ConfigError
 from glyphflow.core.hardware import require
+from glyphflow.core.text import read_text
 from glyphflow.corpus.decide.scan import Failing, Scan
 from glyphflow.corpus.recipe import Balance, Best, Patch, Resample
 from glyphflow.corpus.store import PHOTO
@@ -84,7 +85,7 @@ def _read_scores(path: Path | None) -> dict[str, float]:
         return {}
     if not path.is_file():
         raise ConfigError(f"The file of scores {path} does not exist; check the path or leave patch.scores out.")
-    found = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    found = parse_yaml(read_text(path), str(path))
     if not isinstance(found, dict) or not all(isinstance(value, int | float) and 0 <= value <= 1 for value in found.values()):
         raise ConfigError(f"{path} must map branches to scores from 0 to 1, such as nature/food: 0.4.")
     return {str(branch): float(value) for branch, value in found.items()}

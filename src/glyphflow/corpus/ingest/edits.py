@@ -11,14 +11,17 @@ row of a target has the instruction as its caption and names the rows of its ref
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import unicodedata
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from glyphflow.core.errors import InputError
 from glyphflow.core.hashing import sha256_bytes, sha256_file
-from glyphflow.corpus.ingest.captions import from_mapping
+from glyphflow.core.text import split_lines
+from glyphflow.corpus.ingest.captions import NOTHING, Said, from_mapping
+from glyphflow.corpus.ingest.csv_rows import decode_damaged
 from glyphflow.corpus.ingest.shards import (
     PICTURES_PER_SHARD,
     Ingested,
@@ -29,6 +32,7 @@ from glyphflow.corpus.ingest.shards import (
     save_plan,
     write_shards,
 )
+from glyphflow.corpus.ingest.tree import same
 from glyphflow.corpus.store import Corpus, check_name, record_id
 
 
@@ -39,8 +43,7 @@ class _Edit:
     key: str
     target: str = ""
     references: tuple[str, ...] = ()
-    captions: Mapping[str, str] | None = None
-    licence: str | None = None
+    said: Said = NOTHING
     error: str | None = None
 
 
@@ -81,7 +84,7 @@ def _items(file: Path) -> list[str | _Edit]:
     """The rows in order: the path of each reference where it is first used, and the edits."""
     items: list[str | _Edit] = []
     known: set[str] = set()
-    for number, line in enumerate(file.read_bytes().splitlines(), 1):
+    for number, line in enumerate(split_lines(decode_damaged(file.read_bytes())[0]), 1):
         if not line.strip():
             continue
         edit = _edit(number, line)
@@ -91,10 +94,10 @@ def _items(file: Path) -> list[str | _Edit]:
     return items
 
 
-def _edit(number: int, line: bytes) -> _Edit:
+def _edit(number: int, line: str) -> _Edit:
     key = f"line-{number:06d}"
     try:
-        value: Any = json.loads(line.decode("utf-8", "replace"))
+        value: Any = json.loads(line)
     except (ValueError, RecursionError):
         return _Edit(key, error="the line is not JSON")
     if not isinstance(value, dict) or not isinstance(value.get("target"), str) or not value["target"]:
@@ -103,11 +106,12 @@ def _edit(number: int, line: bytes) -> _Edit:
     if not isinstance(references, list) or not references or not all(isinstance(each, str) and each for each in references):
         return _Edit(key, error='the line has no "references" (a list of paths)')
     said = value.get("instruction")
-    captions, licence, *_ = from_mapping({**value, **said} if isinstance(said, dict) else value)
-    if not captions:
+    without = ("target", "references", *(("instruction",) if isinstance(said, dict) else ()))
+    found = from_mapping({**value, **said} if isinstance(said, dict) else value, without)
+    if not found.captions:
         return _Edit(key, error='the line has no "instruction"')
-    target, *others = (each.encode("utf-8", "replace").decode("utf-8") for each in (value["target"], *references))
-    return _Edit(f"{key}/{target}", target, tuple(others), captions, licence)
+    target, *others = (same(each).encode("utf-8", "replace").decode("utf-8") for each in (value["target"], *references))
+    return _Edit(f"{key}/{target}", target, tuple(others), found)
 
 
 def _target(folder: Path, source: str, edit: _Edit) -> Item:
@@ -117,14 +121,18 @@ def _target(folder: Path, source: str, edit: _Edit) -> Item:
     for path in edit.references:
         data, error = _read(folder, path)
         if error:
-            return Item(edit.key, None, f"the reference {path}: {error}", edit.captions, edit.licence)
+            return Item(edit.key, None, f"the reference {path}: {error}", *edit.said)
         ids.append(record_id(source, path, sha256_bytes(data or b"")))
     data, error = _read(folder, edit.target)
-    return Item(edit.key, data, error, edit.captions, edit.licence, references=ids, extension=extension_of(edit.target))
+    return Item(edit.key, data, error, *edit.said, references=ids, extension=extension_of(edit.target))
 
 
 def _read(folder: Path, path: str) -> tuple[bytes | None, str | None]:
     inside = (folder / path).resolve()
     if not inside.is_relative_to(folder.resolve()):
         return None, "the path leads out of the folder"
+    if not inside.exists() and not path.isascii():  # another system composed the characters of the name in another way
+        inside = next(
+            (each for form in ("NFC", "NFD") if (each := folder / unicodedata.normalize(form, path)).exists()), inside
+        )
     return read_picture(inside)

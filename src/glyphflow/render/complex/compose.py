@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from glyphflow.core.errors import InputError
+from glyphflow.core.text import split_lines
 from glyphflow.render import captions
 from glyphflow.render.complex.boxes import Box, DoesNotFit, View, lay_out
 from glyphflow.render.complex.design import Design, Node, open_design, packaged
@@ -232,7 +233,7 @@ def _choose(scene: Scene, kind: str) -> Design:
 
 def _given(scene: Scene) -> list[str] | None:
     text = scene.params.text
-    return None if text is None else [line.strip() for line in text.splitlines() if line.strip()]
+    return None if text is None else [line.strip() for line in split_lines(text) if line.strip()]
 
 
 def _fitted(scene: Scene, design: Design, faces: Typefaces, language: Language) -> tuple[_Fill, float]:

@@ -10,6 +10,7 @@ from importlib import resources
 from pathlib import Path
 
 from glyphflow.core.errors import InputError
+from glyphflow.core.text import read_text
 from glyphflow.render.complex.markup import Element, parse
 from glyphflow.render.complex.slots import KINDS, OWN
 from glyphflow.render.complex.styles import Style, style_of
@@ -142,9 +143,4 @@ def packaged() -> tuple[Design, ...]:
 @cache
 def open_design(path: Path) -> Design:
     """The design in a file of the user's own."""
-    try:
-        return read_design(path.read_text(encoding="utf-8"), path.name)
-    except OSError as error:
-        raise InputError(f"The design {path} cannot be read ({error.strerror}); give the path of an HTML file.") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"The design {path} is not UTF-8 (byte {error.start}); save it as UTF-8.") from error
+    return read_design(read_text(path), path.name)

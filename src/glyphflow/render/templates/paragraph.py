@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from glyphflow.core.errors import InputError
+from glyphflow.core.text import split_lines
 from glyphflow.render import captions
 from glyphflow.render.fonts import Font
 from glyphflow.render.layout import has_cjk, join_lines, pick_fonts, require_fonts
@@ -71,7 +72,7 @@ def _text(scene: Scene, low: float) -> tuple[str, Font]:
     """One text with a font that draws all of it: from a single paragraph to as many as the canvas holds."""
     rng, params = scene.rng, scene.params
     if params.text is not None:
-        text = join_lines([line.strip() for line in params.text.splitlines() if line.strip()])
+        text = join_lines([line.strip() for line in split_lines(params.text) if line.strip()])
         return text, require_fonts(rng, scene.fonts, params.fonts, [text], params.styles, params.licences)[0]
     language = rng.choice(params.languages)
     room = 0.55 * scene.width * scene.height / low**2 * (1.0 if language == "zh" else 1.9)
