@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from glyphflow.train.tokenizer import SPECIAL_TOKENS, build_tokenizer, save_tokenizer, standard_characters
+from glyphflow.render.schedule import standard_characters
+from glyphflow.train.tokenizer import SPECIAL_TOKENS, build_tokenizer, save_tokenizer
 
 CAPTIONS = [
     *['white text "HELLO" on a dark blue background'] * 8,

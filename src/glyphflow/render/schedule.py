@@ -22,7 +22,7 @@ from glyphflow.render.spec import RenderSpec
 @cache
 def standard_characters() -> tuple[str, ...]:
     """The 8,105 characters of the table (State Council of China, 2013), most frequent tier first."""
-    table = resources.files("glyphflow") / "evaluate" / "data" / "gscc" / "characters.txt"
+    table = resources.files("glyphflow") / "render" / "data" / "gscc" / "characters.txt"
     return tuple(table.read_text(encoding="utf-8").split())
 
 

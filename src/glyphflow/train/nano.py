@@ -42,8 +42,9 @@ from glyphflow.models.presets import NANO_MMDIT, NANO_VAE
 from glyphflow.models.templates import EDIT_TEMPLATE, T2I_TEMPLATE
 from glyphflow.models.vision import Preprocessing
 from glyphflow.render import FontLibrary, RenderSpec, render
+from glyphflow.render.schedule import standard_characters
 from glyphflow.train.linear_vae import init_block_transform
-from glyphflow.train.tokenizer import PUNCTUATION, build_tokenizer, save_tokenizer, standard_characters, vocabulary_texts
+from glyphflow.train.tokenizer import PUNCTUATION, build_tokenizer, save_tokenizer, vocabulary_texts
 
 GLYPH_FONT = "noto-sans-cjk-sc-regular"
 GLYPH_PX = 32

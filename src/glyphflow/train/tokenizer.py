@@ -13,7 +13,6 @@ Special tokens and their roles are the released ones, so the same prompt templat
 from __future__ import annotations
 
 import collections
-import importlib.resources
 import itertools
 import json
 from collections.abc import Iterable, Sequence
@@ -22,6 +21,7 @@ from pathlib import Path
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from glyphflow.core.files import atomic_path, write_json
+from glyphflow.render.schedule import standard_characters
 
 SPECIAL_TOKENS = (
     "<|endoftext|>",
@@ -52,12 +52,6 @@ _QUOTED = "|".join(
 )
 PUNCTUATION = "“”‘’「」《》（）【】，。、！？：；…—·￥"
 _WORDS = r"""[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"""
-
-
-def standard_characters() -> list[str]:
-    """The 8,105 characters of the table (State Council of China, 2013), most frequent tier first."""
-    table = importlib.resources.files("glyphflow.evaluate").joinpath("data", "gscc", "characters.txt")
-    return table.read_text(encoding="utf-8").split()
 
 
 def byte_symbols() -> dict[int, str]:
