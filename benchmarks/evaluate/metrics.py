@@ -21,7 +21,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from benchmarks.common import machine, table, take_turns
 from glyphflow.evaluate.metrics.pixels import psnr, ssim
-from glyphflow.evaluate.metrics.text import levenshtein
+from glyphflow.evaluate.metrics.strings import levenshtein
 
 
 def pixels(side: int, count: int) -> tuple[str, Callable[[], Any], Callable[[], Any]]:

@@ -116,6 +116,7 @@ def test_gedit_replies_with_wrong_numbers_are_official_only(tmp_path: Path) -> N
 def test_gedit_the_judge_sees_the_result_at_the_sources_size(tmp_path: Path) -> None:
     bench = gedit(tmp_path, ("a", "add", True))
     picture(tmp_path / "out" / "a.png", 48, 48)
+    assert bench.kinds == {"chat"}
     sc, pq = bench.cases(bench.samples()[0], [tmp_path / "out" / "a.png"])
     for question, count in ((sc, 2), (pq, 1)):
         case = question.load("judge")
@@ -217,6 +218,7 @@ def test_imgedit_failures_change_the_count_and_nothing_else(tmp_path: Path) -> N
 def test_imgedit_questions_and_layout(tmp_path: Path) -> None:
     bench = imgedit(tmp_path, ("1", "add"))
     [question] = bench.cases(bench.samples()[0], [Path("1.png")])
+    assert bench.kinds == {question.kind}
     assert question.request["prompt"] == "judge add: do 1" and question.pictures[0].name == "1.png" and bench.task == "edit"
     with pytest.raises(InputError, match="none of add, adjust"):
         imgedit(tmp_path, ("1", "polish"))

@@ -79,7 +79,7 @@ def test_dpg_by_hand(tmp_path: Path) -> None:
         ("10", 1, "0", "entity - whole (dog)"),
     )
     zero, one, ten = bench.samples()
-    assert bench.repeats == 4 and [case.kind for case in bench.cases(one, FOUR)] == ["chat"] * 12
+    assert bench.kinds == {"chat"} and bench.repeats == 4 and [case.kind for case in bench.cases(one, FOUR)] == ["chat"] * 12
     rows = bench.score(zero, [YES, YES])
     rows += bench.score(one, [YES, YES, YES, NO, YES, YES])  # 3/3, and 0 of 3 because 2 and 3 hang on 1
     rows += bench.score(ten, [NO])
@@ -188,6 +188,7 @@ def test_oneig_layout_and_questions(tmp_path: Path) -> None:
     assert [s.id for s in chinese.samples()] == ["anime_000", "human_000", "object_000", "multilingualism_000", "text_000"]
     assert [case.kind for case in english.cases(english.samples()[0], FOUR[:1])] == ["pixels", "chat", "chat", "chat"]
     assert [case.kind for case in english.cases(english.samples()[3], FOUR[:1])] == ["pixels", "ocr"]
+    assert english.kinds == {"pixels", "chat", "ocr"}
     assert "NC" in english.licence and chinese.samples()[4].targets == ("热茶", "欢迎")
 
 
@@ -301,7 +302,11 @@ def test_tiif_groups_hold_the_39_dimensions(tmp_path: Path) -> None:
     assert len(GROUPS) == 9 and len(set(dimensions)) == len(dimensions) == 39
     assert len(bench.samples()) == 78 and all("+" not in sample.id for sample in bench.samples())
     text = next(sample for sample in bench.samples() if sample.tags["dimension"] == "text")
-    assert text.targets == ("Hot", "Tea") and [case.kind for case in bench.cases(text, FOUR[:1])] == ["chat", "ocr"]
+    assert (
+        bench.kinds == {"chat", "ocr"}
+        and text.targets == ("Hot", "Tea")
+        and [case.kind for case in bench.cases(text, FOUR[:1])] == ["chat", "ocr"]
+    )
 
 
 def test_tiif_by_hand(tmp_path: Path) -> None:

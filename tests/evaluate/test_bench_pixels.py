@@ -36,6 +36,7 @@ def measured(bench: Benchmark, folder: Path, judge: PixelJudge | None = None) ->
         paths = [folder / picture_name(sample.id, repeat, bench.repeats) for repeat in range(bench.repeats)]
         verdicts = []
         for question in bench.cases(sample, paths):
+            assert {question.kind} <= bench.kinds
             case = question.load(judge.identity)
             verdicts += judge([case]) if isinstance(case, Case) else [case]
         rows += bench.score(sample, verdicts)
@@ -209,6 +210,7 @@ def test_reconstruction_by_hand(tmp_path: Path) -> None:
     assert [s.id for s in bench.samples()] == ["a", "b"] and bench.task == "reconstruct"
     sample = bench.samples()[0]
     questions = bench.cases(sample, [tmp_path / "a.png"])
+    assert bench.kinds == {"pixels", "ocr"} and Reconstruction(tmp_path / "originals").kinds == {"pixels"}
     assert [q.kind for q in questions] == ["pixels", "ocr", "ocr"] and questions[2].pictures == sample.references
     pixels = Verdict("ok", {"psnr": 30.0, "ssim": 0.9}, {}, "hand")
     rows = bench.score(sample, [pixels, read("HELO", "world"), read("HELLO world")])

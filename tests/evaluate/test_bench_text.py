@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hand_verdicts import TIMEOUT, pick, read, said
 
+import glyphflow.render
 from glyphflow.core.errors import InputError
 from glyphflow.core.hashing import sha256_file
 from glyphflow.evaluate.benchmark import Benchmark, Sample, readable
@@ -45,12 +46,25 @@ def test_shipped_benchmarks_are_whole(name: str, count: int) -> None:
     [("geneval/evaluation_metadata.jsonl", "5c48e0813e812e3c"), ("geneval/object_names.txt", "608f6a0e5c8ca1c7"),
      ("dpg/prompts.jsonl", "8a74f7a777e87ffc"), ("longtext/text_prompts.jsonl", "a2130769e72bd856"),
      ("longtext/text_prompts_zh.jsonl", "6512cd121ac093e8"), ("cvtg2k/CVTG/2_combined.json", "879f2ad48289fcf3"),
-     ("cvtg2k/CVTG-Style/5_combined.json", "a469830c41c7cd1d"), ("gscc/characters.txt", "668f69e856c35715"),
+     ("cvtg2k/CVTG-Style/5_combined.json", "a469830c41c7cd1d"),
      ("viescore/tie_rule_SC.txt", "5b9aa479977bc317"), ("viescore/rule_PQ.txt", "cd929b5619a3ad93")],
 )  # fmt: skip
 def test_data_files_are_as_their_authors_published_them_and_have_a_licence(file: str, begin: str) -> None:
     assert sha256_file(shipped(*file.split("/"))).startswith(begin)
     assert shipped(file.split("/")[0], "LICENSE").is_file()
+
+
+def test_the_table_of_characters_is_as_published_and_has_a_licence() -> None:
+    folder = Path(glyphflow.render.__file__).parent / "data" / "gscc"
+    assert sha256_file(folder / "characters.txt").startswith("668f69e856c35715")
+    assert (folder / "LICENSE").is_file()
+
+
+@pytest.mark.parametrize("name", ["nano16", "chineseword-300", "longtext-en", "cvtg-2k", "geneval"])
+def test_the_kinds_of_a_benchmark_are_those_of_its_cases(name: str) -> None:
+    bench = load_benchmark(name)
+    cases = [case for sample in bench.samples() for case in bench.cases(sample, FOUR[: bench.repeats])]
+    assert {case.kind for case in cases} == bench.kinds
 
 
 def test_unknown_names_and_missing_data_say_what_there_is(tmp_path: Path) -> None:

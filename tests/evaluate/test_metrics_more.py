@@ -17,7 +17,7 @@ from glyphflow.evaluate.benchmark import (
     subset_hash,
 )
 from glyphflow.evaluate.metrics import clip_score, edit_similarity, levenshtein, multiset_matches
-from glyphflow.evaluate.metrics.text import assign
+from glyphflow.evaluate.metrics.strings import assign
 
 
 def test_assignment_agrees_with_scipy() -> None:

@@ -295,13 +295,14 @@ def test_words_by_hand() -> None:
     shares = {script: pick(metrics, "word_agreement", script=script).value for script in ("all", "latin", "chinese")}
     assert shares == {"all": pytest.approx(2 / 3), "latin": 0.5, "chinese": 1.0}
     assert pick(metrics, "psnr", category="text").value == 30.0 and pick(metrics, "psnr", category="photograph").value == 20.0
-    assert words_of("Ｈello, 世界！ 50% — A") == ["hello,", "世界", "50%", "a"]
+    assert words_of("Ｈello, 世界！ 50% — A") == ["hello", "世界", "50%", "a"]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_worst_answers_give_the_floor(name: str, tmp_path: Path) -> None:
     benchmark = load_benchmark(name, limit=20)
     rows = []
+    assert {case.kind for sample in benchmark.samples() for case in benchmark.cases(sample, [Path("a.png")])} == benchmark.kinds
     for sample in benchmark.samples():
         questions = benchmark.cases(sample, pictures_of(tmp_path, benchmark, sample))
         worst = [benchmark.worst(sample, question) for question in questions]

@@ -129,7 +129,7 @@ def test_strict_scoring_fails_when_anything_is_missing(tmp_path: Path) -> None:
         score(tmp_path, benchmark, [judge], strict=True)
     result = score(tmp_path, benchmark, [judge], typeset)
     reasons = {row["sample"]: row["reason"] for row in result["rows"] if row["status"] == "missing_image"}
-    assert set(reasons) == {"en-0", "en-2"} and "missing" in reasons["en-0"] and "can be read" in reasons["en-2"]
+    assert set(reasons) == {"en-0", "en-2"} and "missing" in reasons["en-0"] and "cannot be read" in reasons["en-2"]
     exact = find_metric(result, "exact", language="all")
     assert (exact["value"], exact["worst_case"], exact["ceiling"]) == (1.0, 4 / 6, 1.0)  # the manifest knows the size
 

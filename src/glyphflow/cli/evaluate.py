@@ -177,7 +177,7 @@ def _register_score(group: typer.Typer) -> None:
         device: Annotated[str | None, typer.Option(help="cpu or cuda for detector and CLIP (default: the best here).")] = None,
     ) -> None:
         """Let judges look at the pictures, and print what it adds up to."""
-        from glyphflow.cli.judges import JudgeOptions, judges, kinds_of, missing, typesetter
+        from glyphflow.cli.judges import JudgeOptions, judges, missing, typesetter
         from glyphflow.evaluate import score
         from glyphflow.evaluate.report import table
         from glyphflow.evaluate.sample import benchmark_of
@@ -198,9 +198,8 @@ def _register_score(group: typer.Typer) -> None:
             lpips=lpips,
             device=device,
         )
-        kinds = kinds_of(benchmark)
-        found = judges(options, kinds)
-        for sentence in missing(kinds, found):
+        found = judges(options, benchmark.kinds)
+        for sentence in missing(benchmark.kinds, found):
             typer.echo(f"not judged: {sentence}", err=True)
         typeset = typesetter(benchmark) if ceiling else None
         result = score(folder, benchmark, found, typeset, strict=strict, again=again)

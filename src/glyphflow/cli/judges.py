@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,7 +43,7 @@ def server(url: str, key_env: str, timeout_s: float) -> Server:
     return Server(url, os.environ.get(key_env), timeout_s=timeout_s, patience_s=PATIENCE_S)
 
 
-def judges(options: JudgeOptions, kinds: set[str]) -> list[Judge]:
+def judges(options: JudgeOptions, kinds: Set[str]) -> list[Judge]:
     """A judge for every kind of question that can be answered with ``options``."""
     found: list[Judge] = []
     chat = _chat(options)
@@ -73,7 +74,7 @@ def judges(options: JudgeOptions, kinds: set[str]) -> list[Judge]:
     return found
 
 
-def missing(kinds: set[str], found: list[Judge]) -> list[str]:
+def missing(kinds: Set[str], found: list[Judge]) -> list[str]:
     """One sentence for every kind of question that nobody answers."""
     told = {
         "chat": "questions in words need --judge-url and --judge-model (or --replies)",
@@ -119,10 +120,3 @@ def _chat(options: JudgeOptions) -> Judge | None:
     if options.repeats > 1:
         judge = Panel([judge], repeats=options.repeats, quorum=options.quorum)
     return judge
-
-
-def kinds_of(benchmark: Benchmark) -> set[str]:
-    """The kinds of question that ``benchmark`` asks."""
-    from glyphflow.evaluate.score import pictures_of
-
-    return {q.kind for s in benchmark.samples() for q in benchmark.cases(s, pictures_of(Path(), benchmark, s))}

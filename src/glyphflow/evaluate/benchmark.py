@@ -146,8 +146,9 @@ class Benchmark(ABC):
 
     ``version`` changes whenever a formula, a question or a sample does; ``licence`` is that of the data; ``repeats`` is the
     number of pictures a sample asks for; ``task`` is what makes a picture (``edit`` and ``reconstruct`` get the sample's
-    references). There is a judge's ceiling where ``typeset`` says that a sample's targets can be set by a typesetter, or
-    ``drawn`` that the benchmark makes a perfect picture of every sample itself.
+    references); ``kinds`` are the kinds of question that :meth:`cases` asks, of all samples together. There is a judge's
+    ceiling where ``typeset`` says that a sample's targets can be set by a typesetter, or ``drawn`` that the benchmark makes a
+    perfect picture of every sample itself.
     """
 
     name: str
@@ -157,6 +158,7 @@ class Benchmark(ABC):
     task: Task = "generate"
     typeset: bool = False
     drawn: bool = False
+    kinds: frozenset[str]
 
     @abstractmethod
     def samples(self) -> tuple[Sample, ...]:
@@ -208,6 +210,7 @@ class Excerpt(Benchmark):
             raise InputError(f"{whole.name} has {len(every)} samples and cannot be limited to {limit}; give 1 to {len(every)}.")
         self.name, self.version, self.licence = whole.name, whole.version, whole.licence
         self.repeats, self.task, self.typeset, self.drawn = whole.repeats, whole.task, whole.typeset, whole.drawn
+        self.kinds = whole.kinds
         chance = random.Random(derive_seed("excerpt", whole.name, limit))
         bounds = [place * len(every) // limit for place in range(limit + 1)]
         self._samples = tuple(every[chance.randrange(start, end)] for start, end in pairwise(bounds))

@@ -8,7 +8,7 @@ from typing import Any
 
 from glyphflow.core.errors import ConfigError
 from glyphflow.core.progress import Progress
-from glyphflow.evaluate.benchmark import Benchmark, SampleScore
+from glyphflow.evaluate.benchmark import Benchmark, MetricIdentity, SampleScore
 from glyphflow.evaluate.bootstrap import draws, percentiles
 from glyphflow.evaluate.report import aligned, benchmark_name, metric_name, number
 from glyphflow.evaluate.score import read_scores
@@ -19,9 +19,10 @@ RESAMPLES = 1000
 def compare(a: Path, b: Path, benchmark: Benchmark, resamples: int = RESAMPLES) -> dict[str, Any]:
     """``b`` minus ``a`` for every metric of two scored folders.
 
-    Both must be of one benchmark and judged by the same judges (:class:`ConfigError` names what differs): anything else is a
-    difference of rulers. Only pictures that were judged in both folders enter, so that both answer for the same prompts; the
-    samples of these are drawn with repetition ``resamples`` times. ``b_better`` is the share of draws in which B is ahead.
+    Both must be of one benchmark, judged by the same judges and counted by today's formulas (:class:`ConfigError` names what
+    differs): anything else is a difference of rulers. Only pictures that were judged in both folders enter, so that both answer
+    for the same prompts; the samples of these are drawn with repetition ``resamples`` times. ``b_better`` is the share of draws
+    in which B is ahead.
     """
     scores = [read_scores(a), read_scores(b)]
     _check_same(scores, (a, b), benchmark)
@@ -101,12 +102,25 @@ def _check_same(scores: Sequence[Mapping[str, Any]], folders: tuple[Path, Path],
                 raise ConfigError(
                     f"{folder} was scored with benchmark {name} {theirs}, here it is {ours}; score both with one version."
                 )
+        formulas = {str(metric.identity) for metric in benchmark.aggregate(_rows(entry))}
+        for theirs in map(_identity, entry["metrics"]):
+            if theirs not in formulas:
+                raise ConfigError(
+                    f"{folder} was scored with a formula that this version has no more, {theirs}; score it again "
+                    "(answers of the judges that are there are used again)."
+                )
     for kind in scores[0]["judges"]:
         one, other = (entry["judges"].get(kind) for entry in scores)
         if one != other:
             raise ConfigError(
                 f"The {kind} judge of {folders[0]} is {one}, of {folders[1]} it is {other}; score both folders with one judge."
             )
+
+
+def _identity(metric: Mapping[str, Any]) -> str:
+    """The identity of a metric as scores.json holds it, in words."""
+    held = metric["identity"]
+    return str(MetricIdentity(held["name"], held["aggregation"], held["variant"], tuple(held["dimensions"].items())))
 
 
 def _rows(scores: Mapping[str, Any]) -> list[SampleScore]:

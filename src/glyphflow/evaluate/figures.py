@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from glyphflow.evaluate.metrics import matched_characters
-from glyphflow.perception import normalise_text
+from glyphflow.evaluate.metrics.normalise import letters, pieces
+from glyphflow.evaluate.metrics.strings import matched_characters
 
 SIDE = 448  # px; larger pictures are shown smaller
 
@@ -115,10 +115,11 @@ def figure(shown: Shown) -> str:
 
 def coloured(text: str, other: str, miss: str) -> str:
     """``text`` with the characters it shares with ``other`` (compared as the metrics do) marked as hits, the rest ``miss``."""
-    folded = [normalise_text(char, casefold=True) for char in text]  # "" for spaces, several for a ligature
-    flags = matched_characters("".join(folded), normalise_text(other, casefold=True).replace(" ", ""))
+    cut = pieces(text)
+    folded = [letters(piece) for piece in cut]  # "" for spaces, several for a ligature
+    flags = matched_characters("".join(folded), letters(other))
     parts, start = [], 0
-    for char, plain in zip(text, folded, strict=True):
+    for char, plain in zip(cut, folded, strict=True):
         hit = all(flags[start : start + len(plain)])
         start += len(plain)
         parts.append(f'<span class="{"hit" if hit else miss}">{html.escape(char)}</span>' if plain else html.escape(char))

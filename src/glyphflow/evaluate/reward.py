@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from glyphflow.core.errors import InputError
 from glyphflow.evaluate.case import Case, Judge, ask
-from glyphflow.perception import normalise_text
+from glyphflow.evaluate.metrics.normalise import NORMALISATION, letters
 
 EXTRA = 0.5
 """Cost of as much unwanted text as was asked for."""
@@ -44,20 +44,21 @@ class TextReward:
     """Rewards pictures for showing their texts, as ``judge`` (of kind "ocr") reads them; one call reads a whole batch.
 
     ``unreadable`` are characters that the judge cannot read. ``extra`` is the penalty for each unwanted character over the
-    length of what was asked for. Case and width of letters do not count, spaces neither.
+    length of what was asked for. Texts are compared in one form
+    (:mod:`glyphflow.evaluate.metrics.normalise`): case and width of letters do not count, spaces neither.
     """
 
     def __init__(self, judge: Judge, unreadable: Collection[str] = (), extra: float = EXTRA) -> None:
         if "ocr" not in judge.kinds:
             raise InputError(f"{judge.identity} does not read; a reward for text needs a judge of kind ocr.")
         self._judge, self._extra = judge, extra
-        self._unreadable = frozenset(char for text in unreadable for char in _plain(text))
+        self._unreadable = frozenset(char for text in unreadable for char in letters(text))
 
     @property
     def identity(self) -> str:
         """Names the formula and the judge: equal ones give equal rewards."""
         masked = f"{len(self._unreadable)} characters masked"
-        return f"text_reward/1 (extra {self._extra:g}, {masked}) by {self._judge.identity}"
+        return f"text_reward/2 ({NORMALISATION}, extra {self._extra:g}, {masked}) by {self._judge.identity}"
 
     def __call__(self, pictures: Sequence[NDArray[np.uint8]], targets: Sequence[Sequence[str]]) -> Rewards:
         """The reward of each picture ((H, W, 3) uint8 RGB) for the texts that it should show."""
@@ -74,11 +75,11 @@ class TextReward:
 
     def of_reading(self, targets: Sequence[str], reading: Sequence[str]) -> float | None:
         """The reward of a picture in which ``reading`` was read; None when no readable character was asked for."""
-        wanted = ["".join(_MASK if char in self._unreadable else char for char in _plain(target)) for target in targets]
+        wanted = ["".join(_MASK if char in self._unreadable else char for char in letters(target)) for target in targets]
         wanted = [target for target in wanted if _visible(target)]
         if not wanted:
             return None
-        free = [_plain("".join(reading))]  # pieces of the reading that no target has taken
+        free = [letters("".join(reading))]  # pieces of the reading that no target has taken
         credits: list[float] = []
         for target in sorted(wanted, key=_visible, reverse=True):
             matches = [best_match(target, text) for text in free]
@@ -107,7 +108,7 @@ def unreadable(
             for char, verdict in zip(members, verdicts, strict=True):
                 if not verdict.ok:
                     raise InputError(f"The judge gave no answer for {char!r}: {verdict.reason}")
-                if _plain("".join(line["text"] for line in verdict.value)) != _plain(char):
+                if letters("".join(line["text"] for line in verdict.value)) != letters(char):
                     found.add(char)
     return frozenset(found)
 
@@ -132,10 +133,6 @@ def best_match(target: str, text: str) -> tuple[int, int, int]:
             )
     cost, start, end = min((cost, start, -place) for place, (cost, start) in enumerate(row))
     return cost, start, -end
-
-
-def _plain(text: str) -> str:
-    return normalise_text(text, casefold=True).replace(" ", "")
 
 
 def _visible(target: str) -> int:

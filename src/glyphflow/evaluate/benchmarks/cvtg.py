@@ -5,8 +5,9 @@ text, punctuation included; a target counts as found when it is anywhere among t
 several targets; NED is the similarity to the word that difflib finds closest; all words of the set weigh alike; and the columns
 "2 regions" to "5 regions" are the prompt files, although nine prompts of the files 3 and 4 quote five texts.
 
-``corrected`` lets each word that was read serve one target, compares without punctuation at the ends of words, takes the
-closest word by the distance that is reported, and counts regions in the prompt.
+``corrected`` lets each word that was read serve one target, compares texts in one form and without marks at the ends of words
+(:mod:`glyphflow.evaluate.metrics.normalise`), finds words that the judge joined or split, takes the closest word by the
+distance that is reported, and counts regions in the prompt.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from pathlib import Path
 from glyphflow.evaluate.benchmark import Benchmark, Metric, Sample, SampleScore, mean, ratio
 from glyphflow.evaluate.benchmarks.shared import chunks, failed_row, good, lines_of, metric, shipped
 from glyphflow.evaluate.case import Verdict
-from glyphflow.evaluate.metrics.text import clip_score, edit_similarity, multiset_matches
+from glyphflow.evaluate.metrics.joined import words_found
+from glyphflow.evaluate.metrics.normalise import NORMALISATION, words
+from glyphflow.evaluate.metrics.text import clip_score, edit_similarity
 from glyphflow.evaluate.question import Question
 
 EPSILON = 1e-5
-_PUNCTUATION = ".,:;!?\"'‘’“”()[]-–—…"
 
 
 class CVTG2K(Benchmark):
@@ -33,6 +35,7 @@ class CVTG2K(Benchmark):
     name = "cvtg-2k"
     version = "1"
     licence = "Apache-2.0"
+    kinds = frozenset({"ocr", "similarity"})
     typeset = True
 
     def __init__(self) -> None:
@@ -67,22 +70,23 @@ class CVTG2K(Benchmark):
 
     def aggregate(self, rows: Sequence[SampleScore]) -> list[Metric]:
         read, clip = [row for row in rows if row.part == "text"], [row for row in rows if row.part == "clip"]
-        words = "target words found over target words, micro"
+        found = "target words found over target words, micro"
         nearest = "mean over target words of similarity to the nearest word read"
+        same, alike = (f"{how}; {NORMALISATION}" for how in (found, nearest))
         regions = ("2", "3", "4", "5")
         filed = {n: [row for row in read if row.category.endswith(f"-{n}")] for n in regions}
         counted = {n: [row for row in read if row.values.get("regions", row.category[-1]) == n] for n in regions}
         return [
-            metric("word_accuracy", words, _share(read, "official"), read, of={"regions": "all"}),
-            *(metric("word_accuracy", words, _share(part, "official"), part, of={"regions": n}) for n, part in filed.items()),
+            metric("word_accuracy", found, _share(read, "official"), read, of={"regions": "all"}),
+            *(metric("word_accuracy", found, _share(part, "official"), part, of={"regions": n}) for n, part in filed.items()),
             metric("ned_similarity", nearest, _share(read, "ned"), read, of={"regions": "all"}),
             metric("clip_score", "mean over pictures of 2.5 max(cosine, 0)", mean(r.values["clip"] for r in good(clip)), clip),
-            metric("word_accuracy", words, _share(read, "corrected"), read, "corrected", of={"regions": "all"}),
+            metric("word_accuracy", same, _share(read, "corrected"), read, "corrected", of={"regions": "all"}),
             *(
-                metric("word_accuracy", words, _share(part, "corrected"), part, "corrected", of={"regions": n})
+                metric("word_accuracy", same, _share(part, "corrected"), part, "corrected", of={"regions": n})
                 for n, part in counted.items()
             ),
-            metric("ned_similarity", nearest, _share(read, "corrected_ned"), read, "corrected", of={"regions": "all"}),
+            metric("ned_similarity", alike, _share(read, "corrected_ned"), read, "corrected", of={"regions": "all"}),
         ]
 
     @staticmethod
@@ -98,8 +102,8 @@ class CVTG2K(Benchmark):
             return failed_row(sample, repeat, verdict, category, "text")
         targets = words_of(sample.targets)
         read = words_of(lines_of(verdict))
-        plain_targets, plain_read = _plain(targets), _plain(read)
-        found = multiset_matches(plain_targets, plain_read)
+        plain_targets, plain_read = words(" ".join(sample.targets)), words(" ".join(lines_of(verdict)))
+        found = words_found(plain_targets, plain_read).hits
         values = {
             "official": [sum(word in (read or [""]) for word in targets), len(targets)],
             "ned": [sum(official_similarity(word, read) for word in targets), len(targets)],
@@ -134,11 +138,6 @@ def official_similarity(word: str, read: Sequence[str]) -> float:
     """1 - distance / (longer length + 1e-5) to the word that difflib holds closest; to "" when nothing was read."""
     [closest] = difflib.get_close_matches(word, list(read) or [""], n=1, cutoff=0.0)
     return edit_similarity(word, closest, EPSILON)
-
-
-def _plain(words: Sequence[str]) -> list[str]:
-    """Words without punctuation at their ends; pure punctuation stays what it is."""
-    return [word.strip(_PUNCTUATION) or word for word in words]
 
 
 def _share(rows: Sequence[SampleScore], key: str) -> float | None:

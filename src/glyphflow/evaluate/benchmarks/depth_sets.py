@@ -56,6 +56,7 @@ class Depth(Benchmark):
 
     version = "1"
     licence = "data of the user"
+    kinds = frozenset({"pixels"})
     task = "edit"
 
     def __init__(self, name: str, data: Path | None = None, *, garg: bool = False) -> None:

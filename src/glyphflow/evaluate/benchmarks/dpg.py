@@ -46,6 +46,7 @@ class DPG(Benchmark):
     name = "dpg"
     version = "1"
     licence = "Apache-2.0"
+    kinds = frozenset({"chat"})
     repeats = 4
 
     def __init__(self, data: Path | None = None) -> None:

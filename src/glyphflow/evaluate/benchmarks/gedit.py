@@ -51,6 +51,7 @@ class GEdit(Benchmark):
 
     version = "1"
     licence = "MIT (data of the user)"
+    kinds = frozenset({"chat"})
     task = "edit"
 
     def __init__(self, language: Literal["en", "cn"], data: Path | None = None) -> None:

@@ -35,6 +35,7 @@ class GenEval(Benchmark):
     name = "geneval"
     version = "1"
     licence = "MIT"
+    kinds = frozenset({"objects"})
     repeats = 4
 
     def __init__(self, nms_overlap: float = NMS_OVERLAP) -> None:

@@ -31,6 +31,7 @@ class ImgEdit(Benchmark):
     name = "imgedit"
     version = "1"
     licence = "none given (data of the user)"
+    kinds = frozenset({"chat"})
     task = "edit"
 
     def __init__(self, data: Path | None = None) -> None:

@@ -2,8 +2,9 @@
 
 The published number is the share of target words (English) or characters (Chinese) that are in the reading, each as often as
 it was read, over all pictures together: neither order nor extra text is punished. The public code removes the judge's stock
-phrases in a loop that keeps only its last step; the ``corrected`` number removes them all. The edit similarity beside it sees
-order and extra text.
+phrases in a loop that keeps only its last step; the ``corrected`` number removes them all, compares texts in one form and finds
+words that the judge joined or split (:mod:`glyphflow.evaluate.metrics.normalise`). The edit similarity beside it sees order and
+extra text.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ from typing import Literal
 from glyphflow.evaluate.benchmark import Benchmark, Metric, Sample, SampleScore, ratio
 from glyphflow.evaluate.benchmarks.shared import by, failed_row, good, lines_of, metric, read_lines, shipped
 from glyphflow.evaluate.case import Verdict
-from glyphflow.evaluate.metrics.text import levenshtein, multiset_matches
+from glyphflow.evaluate.metrics.joined import words_found
+from glyphflow.evaluate.metrics.normalise import NORMALISATION, comparable
+from glyphflow.evaluate.metrics.strings import levenshtein
+from glyphflow.evaluate.metrics.text import multiset_matches
 from glyphflow.evaluate.question import Question
 
 _KEPT = "\u4e00-\u9fa5a-zA-Z0-9àâäéèêëîïôöùûüçÀÂÄÉÈÊËÎÏÔÖÙÛÜÇ"
@@ -28,6 +32,7 @@ class LongText(Benchmark):
 
     version = "1"
     licence = "Apache-2.0"
+    kinds = frozenset({"ocr"})
     repeats = 4
     typeset = True
 
@@ -51,24 +56,24 @@ class LongText(Benchmark):
         return [Question(path.stem, "ocr", (path,)) for path in pictures]
 
     def score(self, sample: Sample, verdicts: Sequence[Verdict]) -> list[SampleScore]:
-        wanted = self._units(" ".join(sample.targets))
+        wanted, asked = (self._units(text(" ".join(sample.targets))) for text in (str, _one_form))
         category, rows = f"{sample.tags['category']}, {sample.tags['length']}", []
         for repeat, verdict in enumerate(verdicts):
             if not verdict.ok:
                 rows.append(failed_row(sample, repeat, verdict, category))
                 continue
             reading = "\n".join(lines_of(verdict))
-            official, corrected = self._units(official_reading(reading)), self._units(corrected_reading(reading))
-            a, b = "".join(wanted), "".join(corrected)
+            official, corrected = self._units(official_reading(reading)), self._units(_one_form(corrected_reading(reading)))
+            a, b = "".join(asked), "".join(corrected)
             longer = max(len(a), len(b))
-            same, found = longer - levenshtein(a, b), multiset_matches(wanted, corrected)
+            same, found = longer - levenshtein(a, b), words_found(asked, corrected).hits
             values = {
                 "official": [multiset_matches(wanted, official), len(wanted)],
-                "corrected": [found, len(wanted)],
+                "corrected": [found, len(asked)],
                 "edit": [same, longer],
                 "reading": lines_of(verdict),
             }
-            quality = min(found / len(wanted), same / max(1, longer))
+            quality = min(found / len(asked), same / max(1, longer))
             rows.append(SampleScore(sample.id, repeat, "ok", "", category, quality, values))
         return rows
 
@@ -79,15 +84,16 @@ class LongText(Benchmark):
         def share(members: Sequence[SampleScore], key: str) -> float | None:
             return ratio(row.values[key] for row in good(members))
 
-        edit = f"1 - Levenshtein / longer length of {unit} joined, length-weighted"
+        corrected = f"{how}; {NORMALISATION}"
+        edit = f"1 - Levenshtein / longer length of {unit} joined, length-weighted; {NORMALISATION}"
         return [
             metric("text_accuracy", how, share(rows, "official"), rows, of={"language": language}),
-            metric("text_accuracy", how, share(rows, "corrected"), rows, "corrected", of={"language": language}),
+            metric("text_accuracy", corrected, share(rows, "corrected"), rows, "corrected", of={"language": language}),
             metric("edit_similarity", edit, share(rows, "edit"), rows, "corrected", of={"language": language}),
             *(
                 metric(
                     "text_accuracy",
-                    how,
+                    corrected,
                     share(members, "corrected"),
                     members,
                     "corrected",
@@ -105,6 +111,10 @@ class LongText(Benchmark):
 def clean_text(text: str) -> str:
     """Han characters, ASCII letters and digits, accented French letters and white space; runs of the latter as one space."""
     return re.sub(r"\s+", " ", re.sub(rf"[^{_KEPT}\s]", "", text)).strip()
+
+
+def _one_form(text: str) -> str:
+    return comparable(text, casefold=False)
 
 
 def official_reading(text: str) -> str:

@@ -35,6 +35,7 @@ class NanoText(TextBenchmark):
 
     name = "nano-text"
     drawn = True
+    kinds = frozenset({"ocr", "pixels"})
 
     def __init__(self, path: Path | None = None) -> None:
         path = path or shipped("nano256", "text.jsonl")
@@ -85,6 +86,7 @@ class NanoSubjects(Benchmark):
     name = "nano-subjects"
     version = "1"
     licence = "Apache-2.0"
+    kinds = frozenset({"subject", "pixels"})
     drawn = True
 
     def __init__(self, path: Path | None = None) -> None:

@@ -8,7 +8,6 @@ old one gone. The pictures are drawn from the specifications that ship, which be
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +19,9 @@ from glyphflow.evaluate.benchmarks.views import similarity_row
 from glyphflow.evaluate.case import Verdict
 from glyphflow.evaluate.drawing import folder_of, keep_pair
 from glyphflow.evaluate.folder import load_picture
-from glyphflow.evaluate.metrics.text import units
+from glyphflow.evaluate.metrics.joined import words_found
+from glyphflow.evaluate.metrics.normalise import NORMALISATION, words
 from glyphflow.evaluate.question import Question, resize
-from glyphflow.perception import normalise_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,7 +31,10 @@ if TYPE_CHECKING:
 
 KEPT_DB = 28.0
 """PSNR outside of the mask from which the rest of a picture counts as untouched."""
-TEXTS = {"text_read": "new text read in full", "old_text_gone": "old text no longer read"}
+TEXTS = {
+    "text_read": f"new text read in full ({NORMALISATION})",
+    "old_text_gone": f"old text no longer read ({NORMALISATION})",
+}
 
 
 class NanoEdits(Benchmark):
@@ -41,6 +43,7 @@ class NanoEdits(Benchmark):
     name = "nano-edits"
     version = "1"
     licence = "Apache-2.0"
+    kinds = frozenset({"ocr", "pixels"})
     task = "edit"
     drawn = True
 
@@ -118,12 +121,10 @@ def spec_of(row: dict[str, Any], origin: str) -> RenderSpec:
 
 def text_gone(old: str, new: str, reading: str) -> bool:
     """Whether ``old`` is no longer read. What the ``new`` text shares with it is the new text's, where that is read in full."""
-    wanted, before, read = (_counted(text) for text in (new, old, reading))
-    return not before <= (read - wanted if wanted <= read else read)
-
-
-def _counted(text: str) -> Counter[str]:
-    return Counter(units(normalise_text(text, casefold=True)))
+    wanted, before, read = words(new), words(old), words(reading)
+    found = words_found(wanted, read)
+    left = found.rest if found.hits == len(wanted) else read
+    return words_found(before, left).hits < len(before)
 
 
 def _text_row(sample: Sample, verdict: Verdict, category: str) -> SampleScore:
@@ -131,7 +132,9 @@ def _text_row(sample: Sample, verdict: Verdict, category: str) -> SampleScore:
         return failed_row(sample, 0, verdict, category, "text")
     reading = lines_of(verdict)
     [new], read = sample.targets, " ".join(reading)
-    hit, gone = int(_counted(new) <= _counted(read)), int(text_gone(str(sample.tags["old"]), new, read))
+    wanted = words(new)
+    hit = int(words_found(wanted, words(read)).hits == len(wanted))
+    gone = int(text_gone(str(sample.tags["old"]), new, read))
     values = {"text_read": [hit, 1], "old_text_gone": [gone, 1], "reading": reading}
     return SampleScore(sample.id, 0, "ok", "text", category, (hit + gone) / 2, values)
 

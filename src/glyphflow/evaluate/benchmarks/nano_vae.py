@@ -31,9 +31,8 @@ from glyphflow.evaluate.benchmarks.texts import unique
 from glyphflow.evaluate.benchmarks.views import similarity_metrics, similarity_row
 from glyphflow.evaluate.case import Verdict
 from glyphflow.evaluate.drawing import folder_of, keep, keep_square
-from glyphflow.evaluate.metrics.text import is_han
+from glyphflow.evaluate.metrics.normalise import NORMALISATION, bare, comparable, is_han
 from glyphflow.evaluate.question import Question
-from glyphflow.perception import normalise_text
 from glyphflow.perception.packaged import package_file
 
 SIDE = 256
@@ -47,6 +46,7 @@ class NanoVAE(Benchmark):
     name = "nano-vae"
     version = "1"
     licence = "renders Apache-2.0; photographs of scikit-image: public domain, CC0 or no known restrictions"
+    kinds = frozenset({"ocr", "pixels"})
     task = "reconstruct"
 
     def __init__(self) -> None:
@@ -97,7 +97,9 @@ class NanoVAE(Benchmark):
             found += similarity_metrics(members, category=category)
         read = parts.get("words", [])
         least = ", ".join(f"{script} from {size:g} px of em" for script, size in LEAST_EM.items())
-        how = f"words of the original's reading that are read in the reconstruction, over such words ({least}), micro"
+        how = (
+            f"words of the original's reading that are read in the reconstruction, over those ({least}; {NORMALISATION}), micro"
+        )
         for script, scripts in {"all": tuple(LEAST_EM), **{name: (name,) for name in LEAST_EM}}.items():
             value = ratio(row.values[name] for row in good(read) for name in scripts)
             found.append(metric("word_agreement", how, value, read, of={"script": script}))
@@ -105,10 +107,11 @@ class NanoVAE(Benchmark):
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text, caseless: what stands between spaces, and each run of Chinese characters; no mere punctuation."""
-    plain = normalise_text(text, casefold=True)
+    """The words of a text, caseless: what stands between spaces, without marks at its ends, and each run of Chinese
+    characters; no mere punctuation."""
+    plain = comparable(text)
     pieces = ("".join(piece) for _, piece in groupby(plain, lambda char: (char.isspace(), is_han(char))))
-    return [piece for piece in pieces if any(map(str.isalnum, piece))]
+    return [bare(piece) for piece in pieces if any(map(str.isalnum, piece))]
 
 
 def script_of(word: str) -> str:
@@ -121,7 +124,7 @@ def _words_row(sample: Sample, verdicts: Sequence[Verdict], category: str) -> Sa
     if (failure := first_failure(verdicts)) is not None:
         return failed_row(sample, 0, failure, category, "words")
     read, original = (Counter(words_of(" ".join(lines_of(verdict)))) for verdict in verdicts)
-    large = original & Counter(map(str, sample.tags["words"]))
+    large = original & Counter(bare(comparable(str(word))) for word in sample.tags["words"])
     values: dict[str, Any] = {}
     for script in LEAST_EM:
         words = Counter({word: count for word, count in large.items() if script_of(word) == script})

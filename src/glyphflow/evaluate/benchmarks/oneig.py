@@ -39,7 +39,9 @@ from glyphflow.evaluate.benchmarks.shared import (
     yes_or_no,
 )
 from glyphflow.evaluate.case import Verdict
-from glyphflow.evaluate.metrics.text import levenshtein, multiset_matches
+from glyphflow.evaluate.metrics.normalise import NORMALISATION, comparable
+from glyphflow.evaluate.metrics.strings import levenshtein
+from glyphflow.evaluate.metrics.text import multiset_matches
 from glyphflow.evaluate.question import Question
 
 LARGEST_DISTANCE = {"en": 100, "zh": 50}
@@ -54,6 +56,7 @@ class OneIG(Benchmark):
 
     version = "1"
     licence = "CC-BY-NC-4.0 (data of the user)"
+    kinds = frozenset({"ocr", "chat", "pixels"})
     repeats = 4
     typeset = True
 
@@ -106,6 +109,7 @@ class OneIG(Benchmark):
             return [row for row in good(rows) if variant == "corrected" or not row.values["black"]]
 
         read = [row.values[variant] for row in counted(texts)]
+        form = f"; {NORMALISATION}" if variant == "corrected" else ""
         limit, language = LARGEST_DISTANCE[self._language], self._language
         prompts: dict[str, list[float]] = {}
         for row in counted(aligned):
@@ -113,7 +117,7 @@ class OneIG(Benchmark):
         return [
             metric(
                 "oneig_text",
-                f"1 - min({limit}, ED) (1 - CR) (1 - WAC) / {limit}, micro over pictures",
+                f"1 - min({limit}, ED) (1 - CR) (1 - WAC) / {limit}, micro over pictures{form}",
                 text_number(read, limit),
                 texts,
                 variant,
@@ -165,7 +169,8 @@ def text_row(sample: Sample, repeat: int, reading: Sequence[str], black: bool) -
     """ED, exactness and words of one picture, against the printed list (official) and against its texts (corrected)."""
     read = clean("\n".join(reading))
     official = compare(clean(str(sample.tags["printed"])), read)
-    corrected = compare(clean(" ".join(sample.targets)), "" if black else read)
+    wanted, seen = (clean(comparable(" ".join(texts), casefold=False)) for texts in (sample.targets, reading))
+    corrected = compare(wanted, "" if black else seen)
     quality = corrected["matched"] / max(1, corrected["words"])
     values = {"official": official, "corrected": corrected, "black": black, "reading": list(reading)}
     return SampleScore(sample.id, repeat, "ok", "text", "text", min(quality, 1.0 if corrected["exact"] else 0.999), values)

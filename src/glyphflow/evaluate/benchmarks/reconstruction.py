@@ -15,9 +15,9 @@ from glyphflow.evaluate.benchmark import Benchmark, Metric, Sample, SampleScore,
 from glyphflow.evaluate.benchmarks.shared import chunks, failed_row, file_id, first_failure, good, lines_of, metric
 from glyphflow.evaluate.benchmarks.views import similarity_metrics, similarity_row
 from glyphflow.evaluate.case import Verdict
-from glyphflow.evaluate.metrics.text import levenshtein
+from glyphflow.evaluate.metrics.normalise import NORMALISATION, letters
+from glyphflow.evaluate.metrics.strings import levenshtein
 from glyphflow.evaluate.question import Question
-from glyphflow.perception import normalise_text
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
@@ -30,10 +30,12 @@ class Reconstruction(Benchmark):
 
     version = "1"
     licence = "data of the user"
+    kinds = frozenset({"pixels"})
     task = "reconstruct"
 
     def __init__(self, data: Path | None = None, *, text: bool = False) -> None:
         self.name, self._text = "vae-text" if text else "vae", text
+        self.kinds = frozenset({"pixels", "ocr"} if text else {"pixels"})
         if data is None or not Path(data).is_dir():
             found = "none was named" if data is None else f"{data} is none"
             raise InputError(f"{self.name} needs a folder of pictures, and {found}; give --data such a folder.")
@@ -65,7 +67,7 @@ class Reconstruction(Benchmark):
         found = similarity_metrics([row for row in rows if row.part == "pixels"])
         if self._text:
             read = [row for row in rows if row.part == "text"]
-            how = "1 - Levenshtein / longer length of the readings of both pictures, length-weighted"
+            how = f"1 - Levenshtein / longer length of the readings of both pictures ({NORMALISATION}), length-weighted"
             found.append(metric("character_agreement", how, ratio(row.values["counts"] for row in good(read)), read))
         return found
 
@@ -74,7 +76,7 @@ def agreement_row(sample: Sample, repeat: int, verdicts: Sequence[Verdict]) -> S
     """[characters that agree, longer length] of the readings of a reconstruction and of the original."""
     if (failure := first_failure(verdicts)) is not None:
         return failed_row(sample, repeat, failure, part="text")
-    a, b = (normalise_text(" ".join(lines_of(verdict))).replace(" ", "") for verdict in verdicts)
+    a, b = (letters(" ".join(lines_of(verdict)), casefold=False) for verdict in verdicts)
     longer = max(len(a), len(b))
     same = longer - levenshtein(a, b)
     values = {"counts": [same, longer], "reading": lines_of(verdicts[0]), "original": lines_of(verdicts[1])}

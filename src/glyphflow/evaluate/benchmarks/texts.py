@@ -23,6 +23,7 @@ class TextBenchmark(Benchmark):
 
     version = "1"
     licence = "Apache-2.0"
+    kinds = frozenset({"ocr"})
     typeset = True
 
     def __init__(self, path: Path, name: str | None = None) -> None:

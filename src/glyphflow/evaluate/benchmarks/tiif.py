@@ -32,7 +32,7 @@ from glyphflow.evaluate.benchmarks.shared import (
     user_file,
 )
 from glyphflow.evaluate.case import Verdict
-from glyphflow.evaluate.metrics.text import assign, levenshtein
+from glyphflow.evaluate.metrics.strings import assign, levenshtein
 from glyphflow.evaluate.question import Question
 
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -71,6 +71,7 @@ class TIIF(Benchmark):
     name = "tiif"
     version = "1"
     licence = "none given (data of the user)"
+    kinds = frozenset({"ocr", "chat"})
 
     def __init__(self, data: Path | None = None) -> None:
         prompts = user_file(data, self.name, "testmini_prompts")

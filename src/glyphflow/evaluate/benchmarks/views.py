@@ -24,6 +24,7 @@ class NovelViews(Benchmark):
     name = "gso"
     version = "1"
     licence = "data of the user"
+    kinds = frozenset({"pixels"})
     task = "edit"
 
     def __init__(self, data: Path | None = None) -> None:

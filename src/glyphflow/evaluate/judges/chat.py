@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from glyphflow.core.hashing import fingerprint
+from glyphflow.core.text import split_lines
 from glyphflow.evaluate.case import Case, Line, Verdict, failed
-from glyphflow.perception.chat import Transport
+from glyphflow.perception.chat import Transport, answer_of
 from glyphflow.perception.schema import parse_json
 
 READ = (
@@ -16,6 +18,9 @@ READ = (
     "per line. Add nothing of your own. If there is no text, answer with the two characters [] only."
 )
 NOTHING = ("", "[]", "no text recognized", "no text recognized.")
+_FENCE = re.compile(r"(?:`{3,}|~{3,})[\w+-]*")
+# What a model sets around a whole line: **bold**, __bold__, *slanted*, `code`. A line with two such pairs is none of them.
+_DRESS = re.compile(r"(?P<mark>\*{1,3}|__|`+)(?P<text>(?:(?!(?P=mark)).)+)(?P=mark)")
 
 
 class ChatJudge:
@@ -47,7 +52,7 @@ class ChatJudge:
     @property
     def identity(self) -> str:
         settings = f"temperature {self._temperature:g}, seed {self._seed}, max_tokens {self._max_tokens}, png"
-        return f"chat/1 {self._model} at {self._transport.identity} ({settings})"
+        return f"chat/2 {self._model} at {self._transport.identity} ({settings})"
 
     def __call__(self, cases: Sequence[Case]) -> list[Verdict]:
         with ThreadPoolExecutor(self.workers) as pool:
@@ -83,7 +88,25 @@ class ChatJudge:
             return failed(self.identity, "parse_error", str(error), **raw)
 
 
+def written(reply: str) -> list[str]:
+    """The lines that a reply says are written in the picture: without code fences, and without the marks of bold or slanted
+    type or of code around a whole line."""
+    found = []
+    for line in split_lines(reply):
+        text = line.strip()
+        if _FENCE.fullmatch(text):
+            continue
+        while (match := _DRESS.fullmatch(text)) is not None and match["text"].strip():
+            text = match["text"].strip()
+        found += [text] if text else []
+    return found
+
+
 def _value(case: Case, reply: str) -> Any:
+    answer = answer_of(reply)  # recorded replies may hold a model's thoughts
+    if reply.strip() and not answer.strip():
+        raise ValueError("the reply holds a model's thoughts and no answer")
+    reply = answer
     if case.kind == "ocr":
         return _lines(case, reply)
     schema = case.request.get("schema")
@@ -94,5 +117,5 @@ def _lines(case: Case, reply: str) -> list[Line]:
     """The reply's lines; a model of this kind says neither where they are nor how sure it is."""
     height, width = case.images[0].shape[:2]
     box = [[0.0, 0.0], [float(width), 0.0], [float(width), float(height)], [0.0, float(height)]]
-    texts = [] if reply.strip().casefold() in NOTHING else [line.strip() for line in reply.splitlines() if line.strip()]
+    texts = [] if reply.strip().casefold() in NOTHING else written(reply)
     return [{"text": text, "box": box, "confidence": 1.0, "whole": True} for text in texts]
