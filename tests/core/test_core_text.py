@@ -28,7 +28,7 @@ SIX_SCRIPTS = {
     "euc-kr": ("매트 위에 앉아 있는 고양이", "a cat 고양이가"),
     "cp1251": ("кот сидит на коврике", "ПРИВЕТ МИР", "a cat, кот"),
     "koi8-r": ("кот сидит на коврике", "Привет"),
-    "cp1252": ("café crème", "Größe: 5 €", "“quoted” – it’s", "El niño comió", "5°C, 10 m², ½ liter", "Það er köttur"),
+    "cp1252": ("café crème", "Größe: 5 €", "“quoted” – it’s", "El niño comió", "5°C, 10 m², ½ liter", "Það er á mottunni"),
     "cp1254": ("İstanbul güneşli bir gün", "çiçek ve ağaç"),
 }  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from glyphflow.core.errors import InputError
 from glyphflow.core.files import read_json
@@ -152,8 +153,13 @@ def _tables(folder: Path, names: Sequence[str], beside_pictures: bool) -> list[s
 def _names_only(table: Path) -> bool:
     arrow, parquet = require("pyarrow", "corpus"), require("pyarrow.parquet", "corpus")
     is_type = arrow.types
-    types = [each.type for each in parquet.read_schema(table)]
-    return not any(is_type.is_binary(each) or is_type.is_large_binary(each) or is_type.is_nested(each) for each in types)
+
+    def holds_bytes(kind: Any) -> bool:
+        if is_type.is_struct(kind):
+            return any(holds_bytes(kind.field(number).type) for number in range(kind.num_fields))
+        return bool(is_type.is_binary(kind) or is_type.is_large_binary(kind) or is_type.is_fixed_size_binary(kind))
+
+    return not any(holds_bytes(each.type) for each in parquet.read_schema(table))
 
 
 def _left_out(names: Sequence[str], kind: str) -> Kinds:

@@ -128,6 +128,8 @@ def _target(folder: Path, source: str, edit: _Edit) -> Item:
 
 
 def _read(folder: Path, path: str) -> tuple[bytes | None, str | None]:
+    if "\0" in path:
+        return None, "the path holds a NUL and names no file"
     inside = (folder / path).resolve()
     if not inside.is_relative_to(folder.resolve()):
         return None, "the path leads out of the folder"

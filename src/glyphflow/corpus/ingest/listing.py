@@ -8,6 +8,7 @@ A list is a CSV with a header, JSON lines, a JSON file (a list of objects; an ob
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -100,6 +101,8 @@ class Names:
                 return found[0]
         found = self._loose.get(key.rsplit("/", 1)[-1], [])
         ends = [name for name in found if _agree(loosely(name), key)]
+        if len(ends) > 1:  # COCO's captions_train2017.json speaks of train2017/
+            ends = [name for name in ends if PurePosixPath(loosely(name)).parent.name in PurePosixPath(loosely(listing)).stem]
         return ends[0] if len(ends) == 1 else None
 
 
@@ -176,8 +179,16 @@ def _from_csv(data: bytes) -> list[Row]:
     for row in rows:
         if files := _files(row.get(column)):
             said = from_mapping({name: value for name, value in row.items() if name.strip()}, (column,))
-            found.append((files, said._replace(notes=said.notes + encoding_notes(encoding))))
+            values = {name: _number(value) for name, value in said.metadata.items()}
+            found.append((files, said._replace(metadata=values, notes=said.notes + encoding_notes(encoding))))
     return found
+
+
+def _number(value: str) -> str | int | float:
+    """A value of a CSV as the number that it writes, else as it is; 007 is no number."""
+    if re.fullmatch(r"-?(0|[1-9]\d{0,17})", value):
+        return int(value)
+    return float(value) if re.fullmatch(r"-?(0|[1-9]\d{0,17})\.\d+(e-?\d{1,2})?", value, re.IGNORECASE) else value
 
 
 def _json_lines(data: bytes) -> Iterator[Any]:

@@ -49,7 +49,9 @@ def _typed(values: Sequence[Any]) -> tuple[str, list[Any]]:
         return "bool", list(values)
     if all(isinstance(each, int) and not isinstance(each, bool) and abs(each) < 1 << 62 for each in there):
         return "int64", list(values)
-    if all(isinstance(each, int | float) and not isinstance(each, bool) for each in there):
+    if all(isinstance(each, float) or (isinstance(each, int) and abs(each) <= 1 << 53) for each in there) and not any(
+        isinstance(each, bool) for each in there
+    ):
         return "double", [None if each is None else float(each) for each in values]
     return "string", [None if each is None else _text(each) for each in values]
 

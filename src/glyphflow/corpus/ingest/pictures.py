@@ -139,9 +139,9 @@ class Texts:
 
     def told(self) -> list[str]:
         """Sentences about the lists."""
-        said = [f"Captions and values of {name} were read." for name in sorted(self._lists.used)[:5]]
+        said = [f"Read what {name} says of them." for name in sorted(self._lists.used)[:5]]
         said += [
-            f"{count} rows of {name} name no picture that is there ({first})."
+            f"Rows of {name} that name no picture that is there: {count} ({first})."
             for name, count, first in (*self._own.strangers, *self._lists.strangers)[:5]
         ]
         return said + self._unread[:5]

@@ -143,4 +143,8 @@ def packaged() -> tuple[Design, ...]:
 @cache
 def open_design(path: Path) -> Design:
     """The design in a file of the user's own."""
-    return read_design(read_text(path), path.name)
+    try:
+        text = read_text(path)
+    except InputError as error:
+        raise InputError(f"The design cannot be read, give the path of an HTML file: {error}") from error
+    return read_design(text, path.name)
