@@ -19,6 +19,7 @@ from glyphflow.corpus.ingest.pages import HTML, PDF, ingest_pages
 from glyphflow.corpus.ingest.pictures import ingest_folder, nothing_taken
 from glyphflow.corpus.ingest.shards import Ingested, extension_of
 from glyphflow.corpus.ingest.tally import Kinds
+from glyphflow.corpus.ingest.tars import ENDINGS as TARS
 from glyphflow.corpus.ingest.tree import EXTENSIONS, Folder, key_of, pictures
 from glyphflow.corpus.store import Corpus
 
@@ -33,7 +34,7 @@ _DOORS: Mapping[str, Door] = {
     "folder": ingest_folder,
 }
 _TAKEN: Mapping[str, tuple[str, ...]] = {
-    "tar": (".tar",),
+    "tar": TARS,
     "parquet": (".parquet",),
     "archive": ARCHIVES,
     "pages": (*PDF, *HTML),

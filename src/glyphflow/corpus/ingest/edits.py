@@ -11,7 +11,6 @@ row of a target has the instruction as its caption and names the rows of its ref
 from __future__ import annotations
 
 import json
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 from glyphflow.core.errors import InputError
 from glyphflow.core.hashing import sha256_bytes, sha256_file
 from glyphflow.core.text import split_lines
+from glyphflow.corpus.ingest.below import read_below
 from glyphflow.corpus.ingest.captions import NOTHING, Said, from_mapping
 from glyphflow.corpus.ingest.csv_rows import decode_damaged
 from glyphflow.corpus.ingest.shards import (
@@ -28,7 +28,6 @@ from glyphflow.corpus.ingest.shards import (
     Item,
     extension_of,
     open_plan,
-    read_picture,
     save_plan,
     write_shards,
 )
@@ -72,7 +71,7 @@ def ingest_edits(corpus: Corpus, file: Path | str, source: str, licence: str, pe
         def read(part: Sequence[int]) -> Iterator[Item]:
             for item in items[part[0] : part[0] + part[1]]:
                 if isinstance(item, str):
-                    data, error = _read(folder, item)
+                    data, error = read_below(folder, item)
                     yield Item(item, data, error, extension=extension_of(item))
                 else:
                     yield _target(folder, source, item)
@@ -119,22 +118,9 @@ def _target(folder: Path, source: str, edit: _Edit) -> Item:
         return Item(edit.key, None, edit.error)
     ids = []
     for path in edit.references:
-        data, error = _read(folder, path)
+        data, error = read_below(folder, path)
         if error:
             return Item(edit.key, None, f"the reference {path}: {error}", *edit.said)
         ids.append(record_id(source, path, sha256_bytes(data or b"")))
-    data, error = _read(folder, edit.target)
+    data, error = read_below(folder, edit.target)
     return Item(edit.key, data, error, *edit.said, references=ids, extension=extension_of(edit.target))
-
-
-def _read(folder: Path, path: str) -> tuple[bytes | None, str | None]:
-    if "\0" in path:
-        return None, "the path holds a NUL and names no file"
-    inside = (folder / path).resolve()
-    if not inside.is_relative_to(folder.resolve()):
-        return None, "the path leads out of the folder"
-    if not inside.exists() and not path.isascii():  # another system composed the characters of the name in another way
-        inside = next(
-            (each for form in ("NFC", "NFD") if (each := folder / unicodedata.normalize(form, path)).exists()), inside
-        )
-    return read_picture(inside)
