@@ -74,7 +74,7 @@ def seems_cut(data: bytes) -> bool:
         return data.find(b"IEND", max(0, len(data) - 64)) < 0 and data.rfind(b"IEND") < 0
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return len(data) < int.from_bytes(data[4:8], "little") + 8
-    return data.startswith(b"GIF8") and b"\x3b" not in data[-64:]
+    return data.startswith(b"GIF8") and not data[-4096:].rstrip(b"\0").endswith(b";")
 
 
 def check_size(header: Header) -> None:

@@ -27,7 +27,7 @@ class Kinds:
         ranked = sorted(((kind, *told) for kind, told in self.counts.items()), key=lambda each: (-each[1], each[0]))
         yield from ranked[:_MOST]
         if rest := ranked[_MOST:]:
-            yield f"{len(rest)} other kinds", sum(count for _, count, _ in rest), rest[0][2]
+            yield f"of {len(rest)} other kinds", sum(count for _, count, _ in rest), rest[0][2]
 
     def listed(self) -> str:
         """ "3 .heic (a.heic), 1 .psd (b.psd)"."""
