@@ -24,6 +24,7 @@ from glyphflow.core.config import Config, parse_yaml
 from glyphflow.core.errors import InputError, MissingError
 from glyphflow.core.hardware import require
 from glyphflow.core.hashing import sha256_file
+from glyphflow.render.bidi import runs_right, visual_pieces
 
 SYSTEM_EMOJI = "system-colour-emoji"
 """Name of the machine's own colour emoji font, where it has one and ``system=True`` asked for it."""
@@ -137,31 +138,39 @@ class Font:
         """Whether the character map covers ``text`` and shaping it leaves no .notdef glyph."""
         if not self.covers(text):
             return False
-        return not (self.shape(text).missing if len(text) <= _LINE else self.shape_text(text, False).missing)
+        short = len(text) <= _LINE or runs_right(text)
+        return not (self.shape(text).missing if short else self.shape_text(text, False).missing)
 
     def draw_outline(self, glyph: int, pen: Any) -> None:
         """Draw a glyph's outline in font units, y upwards, with a pen of the fontTools kind."""
         self._font.draw_glyph_with_pen(glyph, pen)
 
     def _shape(self, text: str) -> Run:
-        buffer, upem = self._buffer(text, vertical=False), self.upem
-        glyphs = tuple(info.codepoint for info in buffer.glyph_infos)
+        upem = self.upem
+        glyphs: list[int] = []
         positions: list[tuple[float, float]] = []
         x0 = y0 = math.inf
         x1 = y1 = -math.inf
         pen = 0
-        for glyph, place in zip(glyphs, buffer.glyph_positions, strict=True):
-            x, y = pen + place.x_offset, -place.y_offset
-            positions.append((x / upem, y / upem))
-            box = self._extents(glyph)
-            if box is not None:
-                x0, x1 = min(x0, x + box[0]), max(x1, x + box[2])
-                y0, y1 = min(y0, y + box[1]), max(y1, y + box[3])
-            pen += place.x_advance
+        for buffer in self._buffers(text):
+            for info, place in zip(buffer.glyph_infos, buffer.glyph_positions, strict=True):
+                glyphs.append(info.codepoint)
+                x, y = pen + place.x_offset, -place.y_offset
+                positions.append((x / upem, y / upem))
+                box = self._extents(info.codepoint)
+                if box is not None:
+                    x0, x1 = min(x0, x + box[0]), max(x1, x + box[2])
+                    y0, y1 = min(y0, y + box[1]), max(y1, y + box[3])
+                pen += place.x_advance
         ink = (x0 / upem, y0 / upem, x1 / upem, y1 / upem) if x1 > x0 else (0.0, 0.0, 0.0, 0.0)
-        return Run(self, glyphs, tuple(positions), pen / upem, ink, missing=0 in glyphs)
+        return Run(self, tuple(glyphs), tuple(positions), pen / upem, ink, missing=0 in glyphs)
 
     def _shape_text(self, text: str, vertical: bool) -> Text:
+        if runs_right(text):  # its clusters fall and its pen runs back: cut by advances, the lines would be wrong
+            raise InputError(
+                f"The text {text[:40]!r} runs from right to left, which columns, curves and paragraphs do not set; use the "
+                'template "word", with a line break where a line shall end.'
+            )
         buffer, upem = self._buffer(text, vertical), self.upem
         infos, found = buffer.glyph_infos, buffer.glyph_positions
         glyphs = np.array([info.codepoint for info in infos], dtype=np.int64)
@@ -178,13 +187,19 @@ class Font:
         bounds = self._boxes(glyphs) / upem
         return Text(self, text, vertical, glyphs, clusters, along, offsets, bounds, ahead, missing=not glyphs.all())
 
-    def _buffer(self, text: str, vertical: bool) -> Any:
-        """``text`` shaped in one line, right or down."""
+    def _buffers(self, text: str) -> list[Any]:
+        """``text`` shaped in one line, in pieces of one direction from left to right."""
+        if not runs_right(text):
+            return [self._buffer(text)]
+        return [self._buffer(piece.text, direction="rtl" if piece.right else "ltr") for piece in visual_pieces(text)]
+
+    def _buffer(self, text: str, vertical: bool = False, direction: str | None = None) -> Any:
+        """``text`` shaped at once, right or down."""
         buffer = self._harfbuzz.Buffer()
         buffer.add_str(text)
         buffer.guess_segment_properties()
-        if vertical:
-            buffer.direction = "ttb"
+        if vertical or direction:
+            buffer.direction = direction or "ttb"
         self._harfbuzz.shape(self._font, buffer)
         return buffer
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from glyphflow.core.errors import InputError
+from glyphflow.render.bidi import mixes, runs_right
 from glyphflow.render.canvas import Box, Canvas, shifted
 from glyphflow.render.fonts import Font, FontEntry, FontLibrary, Run
 from glyphflow.render.palette import RGB
@@ -181,6 +182,11 @@ def wrap(text: str, face: Font, size: float, width: float) -> list[str] | None:
         used += advance
     if current.strip():
         lines.append(current.rstrip())
+    if len(lines) > 1 and runs_right(text) and mixes(text):
+        raise InputError(
+            f"The text {text[:40]!r} mixes directions and needs {len(lines)} lines here, each of which would begin on a side "
+            "of its own; shorten it, or put a line break where a line shall end."
+        )
     return lines if all(face.shape(line).advance * size <= width * 1.01 for line in lines) else None
 
 
