@@ -133,14 +133,13 @@ def test_packed_tars(tmp_path: Path, pack: str) -> None:
     packers = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress, "zst": pa.Codec("zstd").compress}
     data = packers[pack[:3].strip()](plain)
     data = data if isinstance(data, bytes) else data.to_pybytes()
-    (tmp_path / "in").mkdir()
     name = "x.tar" if "named" in pack else f"x.tar.{pack}"
-    (tmp_path / "in" / name).write_bytes(data)
-    _, rows = _ingest(tmp_path / "in")
+    (tmp_path / name).write_bytes(data)
+    _, rows = _ingest(tmp_path / name)
     assert {key: row["data"] for key, row in rows.items()} == {f"{name}/{n}": small(n) for n in range(3)}
     (tmp_path / "cut").mkdir()
     (tmp_path / "cut" / name).write_bytes(data[: len(data) * 2 // 3])
-    _, rows = _ingest(tmp_path / "cut")
+    _, rows = _ingest(tmp_path / "cut" / name)
     assert sum("its compression is damaged" in (row["error"] or "") for row in rows.values()) == 1
     assert all(row["data"] in (None, small(0), small(1)) for row in rows.values())
 
