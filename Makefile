@@ -2,25 +2,37 @@
 #
 # PYTHON  the Python 3.11+ that makes the environment
 # TORCH   what pip installs first: the PyTorch build of your choice (README, "Choosing the PyTorch build")
+# WORKERS how many processes share the tests (auto: one for each core; 0: none, to see a test's output while it runs)
 # ARGS    goes to `glyphflow demo`, for example: make demo ARGS="--pictures ~/Pictures"
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
+WORKERS ?= auto
 ARGS ?=
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 PINS := pyproject.toml constraints.txt requirements.txt requirements-no-deps.txt
 
+# Workers compute with one thread each; a file's tests stay together, for they share what takes long to make.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+# The types are checked beside the tests, and what that says comes below theirs.
+BESIDE = @beside() { \
+	  log=$$(mktemp); $(BIN)/mypy > $$log 2>&1 & types=$$!; \
+	  "$$@"; tests=$$?; \
+	  wait $$types; types=$$?; echo "mypy: $$(cat $$log)"; rm -f $$log; \
+	  [ $$tests -eq 0 ] && [ $$types -eq 0 ]; \
+	}; beside env
+
 .PHONY: demo test check lint types clean venv
 
 demo: .venv/.demo
 	$(BIN)/glyphflow demo $(ARGS)
 
-test: .venv/.dev lint types
-	$(BIN)/python -m pytest
+test: .venv/.dev lint
+	$(BESIDE) $(PYTEST) --durations=50
 
-check: .venv/.dev lint types
-	$(BIN)/python -m pytest -m "not slow"
+check: .venv/.dev lint
+	$(BESIDE) $(PYTEST) --durations=10 -m "not slow"
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

@@ -12,7 +12,30 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-PRELOAD = ["torch", "torch._dynamo", "torch.distributed.fsdp", "glyphflow.train.parallel", "glyphflow.train.checkpoint", "tiny"]
+PRELOAD = [
+    "torch",
+    "torch._dynamo",
+    "torch.distributed.fsdp",
+    "glyphflow.cli.main",
+    "glyphflow.train.parallel",
+    "glyphflow.train.checkpoint",
+    "glyphflow.train.run",
+    "glyphflow.generate",
+    "glyphflow.corpus",
+    "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl",
+    "tiny",
+]
+
+
+def forkserver(preload: tuple[str, ...] = ()) -> Any:
+    """The context of processes that one server of this test process forks; it has imported the packages, once.
+
+    ``preload`` counts for the first that asks: nothing is imported into a server that runs.
+    """
+    context = mp.get_context("forkserver")
+    context.set_forkserver_preload([*PRELOAD, *preload])
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    return context
 
 
 def run_ranks(count: int, work: Callable[..., Any], *args: Any, preload: tuple[str, ...] = ()) -> list[Any]:
@@ -21,9 +44,7 @@ def run_ranks(count: int, work: Callable[..., Any], *args: Any, preload: tuple[s
     A server process imports the packages once and forks the ranks, which is what makes this take a second.
     """
     with tempfile.TemporaryDirectory() as folder:
-        context = mp.get_context("forkserver")
-        context.set_forkserver_preload([*PRELOAD, *preload])
-        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        forkserver(preload)
         mp.start_processes(_rank, (count, folder, work, args), count, start_method="forkserver")
         return [torch.load(Path(folder) / f"{rank}.pt", weights_only=False) for rank in range(count)]
 

@@ -6,8 +6,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+
+from warm import Command, command, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="process groups and file-size limits are POSIX")]
 
@@ -93,20 +93,9 @@ class Workplace:
         (pictures / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
         return cls(directory)
 
-    def demo(self, out: str) -> subprocess.Popen[str]:
+    def demo(self, out: str) -> Command:
         arguments = ["demo", "--out", out, "--corpus-recipe", "small-corpus.yaml", "--train-recipe", "small-train.yaml"]
-        return self.start([*arguments, "--bench", "two.jsonl", "--pictures", "pictures"])
-
-    def start(self, arguments: list[str], limit: Callable[[], None] | None = None) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "glyphflow", *arguments],
-            cwd=self.directory,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-            preexec_fn=limit,
-        )
+        return command(*arguments, "--bench", "two.jsonl", "--pictures", "pictures", job=True, cwd=self.directory)
 
 
 @pytest.fixture(scope="module")
@@ -115,17 +104,16 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
 
 
 @pytest.fixture(scope="module")
-def whole(workplace: Workplace) -> tuple[Path, float]:
-    """An uninterrupted demo: its directory and how long it took, in seconds."""
-    began = time.monotonic()
-    process = workplace.demo("whole")
-    output, _ = process.communicate()
-    assert process.returncode == 0, output
-    return workplace.directory / "whole", time.monotonic() - began
+def whole(workplace: Workplace) -> Path:
+    """An uninterrupted demo: its directory."""
+    with workplace.demo("whole") as running:
+        done = running.wait()
+    assert done.returncode == 0, done.output
+    return workplace.directory / "whole"
 
 
-def test_the_page_is_self_contained(whole: tuple[Path, float]) -> None:
-    page = (whole[0] / "index.html").read_text(encoding="utf-8")
+def test_the_page_is_self_contained(whole: Path) -> None:
+    page = (whole / "index.html").read_text(encoding="utf-8")
     assert "http://" not in page.replace("http://www.w3.org/", "")
     assert "https://" not in page
     assert 'src="data:image/' in page
@@ -134,36 +122,55 @@ def test_the_page_is_self_contained(whole: tuple[Path, float]) -> None:
     assert "Not available" not in page
 
 
-def test_a_second_run_does_nothing_again(workplace: Workplace, whole: tuple[Path, float]) -> None:
-    before = {path: path.stat().st_mtime_ns for path in (whole[0] / "steps").iterdir()}
-    process = workplace.demo("whole")
-    output, _ = process.communicate()
-    assert process.returncode == 0, output
-    assert output.count("done before") == len(before)
-    assert {path: path.stat().st_mtime_ns for path in (whole[0] / "steps").iterdir()} == before
+def test_a_second_run_does_nothing_again(workplace: Workplace, whole: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (whole / "steps").iterdir()}
+    with workplace.demo("whole") as running:
+        done = running.wait()
+    assert done.returncode == 0, done.output
+    assert done.output.count("done before") == len(before)
+    assert {path: path.stat().st_mtime_ns for path in (whole / "steps").iterdir()} == before
 
 
-def test_killed_twice_and_continued_it_ends_the_same(workplace: Workplace, whole: tuple[Path, float]) -> None:
-    seed = random.SystemRandom().randrange(2**32)
-    moments = random.Random(seed)
-    for number in (signal.SIGKILL, signal.SIGKILL, signal.SIGINT):
-        process = workplace.demo("killed")
-        time.sleep(whole[1] * moments.uniform(0.05, 0.45))
-        os.killpg(process.pid, number)
-        output, _ = process.communicate()
-        if number == signal.SIGINT and process.returncode != 0:  # it may have finished just before
-            assert process.returncode == 130, f"seed {seed}: {output}"
-            assert "Traceback" not in output, f"seed {seed}: {output}"
-    process = workplace.demo("killed")
-    output, _ = process.communicate()
-    assert process.returncode == 0, f"seed {seed}: {output}"
-    one, other = whole[0], workplace.directory / "killed"
-    assert corpus_content(one / "corpus") == corpus_content(other / "corpus"), f"seed {seed}"
-    assert metrics(one / "train") == metrics(other / "train"), f"seed {seed}"
+KILLS: list[tuple[int, str, Callable[[Path], bool]]] = [
+    (signal.SIGKILL, "measure", lambda out: any((out / "corpus" / "columns").rglob("*.claim"))),
+    (signal.SIGKILL, "encode", lambda out: any((out / "cache").glob("area-*"))),
+    (signal.SIGINT, "train", lambda out: any((out / "train" / "checkpoints").glob("step_*"))),
+]
+"""By which signal, in which step, and what shows that it is at work."""
+
+
+def test_killed_twice_and_continued_it_ends_the_same(workplace: Workplace, whole: Path) -> None:
+    dice = random.Random(7)
+    for number, step, at_work in KILLS:
+        with workplace.demo("killed") as running:
+            out = workplace.directory / "killed"
+            while running.poll() is None and not (has_begun(out, step) and at_work(out)):
+                time.sleep(0.002)
+            time.sleep(dice.uniform(0.0, 0.1))
+            running.send_signal(number)
+            done = running.wait()
+        assert done.returncode == (130 if number == signal.SIGINT else -number), done.output
+        assert "Traceback" not in done.output
+        assert state(out, step) == "started"
+    with workplace.demo("killed") as running:
+        done = running.wait()
+    assert done.returncode == 0, done.output
+    assert corpus_content(whole / "corpus") == corpus_content(out / "corpus")
+    assert metrics(whole / "train") == metrics(out / "train")
     for folder in ("pictures-before", "pictures"):
-        assert scores(one / folder) == scores(other / folder), f"seed {seed}"
+        assert scores(whole / folder) == scores(out / folder)
         for prompt in BENCH:
-            assert np.array_equal(*(np.asarray(Image.open(run / folder / f"{prompt['id']}.png")) for run in (one, other)))
+            assert np.array_equal(*(np.asarray(Image.open(run / folder / f"{prompt['id']}.png")) for run in (whole, out)))
+
+
+def state(out: Path, step: str) -> str | None:
+    """What the demo in ``out`` has written down of a step; None before it began."""
+    path = out / "steps" / f"{step}.json"
+    return json.loads(path.read_text(encoding="utf-8"))["state"] if path.exists() else None
+
+
+def has_begun(out: Path, step: str) -> bool:
+    return state(out, step) is not None
 
 
 FULL_DISK = {
@@ -185,14 +192,11 @@ FULL_DISK = {
 
 
 @pytest.mark.parametrize("verb", FULL_DISK)
-def test_a_full_disk_is_one_sentence(workplace: Workplace, whole: tuple[Path, float], verb: str) -> None:
-    import resource
-
-    process = workplace.start(FULL_DISK[verb], lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)))
-    output, _ = process.communicate()
-    assert process.returncode == 1, output
-    assert "Traceback" not in output, output
-    assert "Could not write" in output, output
+def test_a_full_disk_is_one_sentence(workplace: Workplace, whole: Path, verb: str) -> None:
+    done = run(*FULL_DISK[verb], job=True, cwd=workplace.directory, largest_file=4096)
+    assert done.returncode == 1, done.output
+    assert "Traceback" not in done.output, done.output
+    assert "Could not write" in done.output, done.output
 
 
 def corpus_content(directory: Path) -> dict[str, Any]:

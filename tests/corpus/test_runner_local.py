@@ -373,7 +373,6 @@ def start(*arguments: object) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
-@pytest.mark.slow
 def claims(corpus: Corpus) -> set[tuple[str, int]]:
     """The claims that there are, and when they were made."""
     found = set()
@@ -383,6 +382,7 @@ def claims(corpus: Corpus) -> set[tuple[str, int]]:
     return found
 
 
+@pytest.mark.slow
 def test_several_commands_killed_at_random_end_with_the_same_files(folder: Folder, tmp_path: Path) -> None:
     pictures = folder(60)
     (pictures / "cut.jpg").write_bytes(encoded(photo(60))[:2000])
