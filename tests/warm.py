@@ -62,7 +62,12 @@ class Command:
         return self._process.exitcode
 
     def send_signal(self, number: int) -> None:
-        """To it and whatever it started."""
+        """To this process alone."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def signal_all(self, number: int) -> None:
+        """To it and whatever it started, as a terminal does."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, number)
 
@@ -70,7 +75,7 @@ class Command:
         self._process.join(timeout)
         output = Path(self.log).read_text(encoding="utf-8", errors="replace")
         if self._process.exitcode is None:
-            self.send_signal(signal.SIGKILL)
+            self.signal_all(signal.SIGKILL)
             raise TimeoutError(f"Still running after {timeout:.0f} s; it wrote:\n{output}")
         return Said(self._process.exitcode, output)
 
@@ -78,9 +83,8 @@ class Command:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.poll() is None:
-            self.send_signal(signal.SIGKILL)
-            self._process.join()
+        self.signal_all(signal.SIGKILL)
+        self._process.join()
         Path(self.log).unlink(missing_ok=True)
 
 
@@ -123,6 +127,11 @@ def command(*arguments: object, job: bool = False, **options: Any) -> Command:
     return Command(job_here if job else glyphflow_here, *map(str, arguments), **options)
 
 
+def script(source: str, *arguments: object, **options: Any) -> Command:
+    """``python -c SOURCE ARGUMENTS``, started."""
+    return Command(_script, source, *map(str, arguments), **options)
+
+
 def run(*arguments: object, **options: Any) -> Said:
     """``glyphflow ARGUMENTS`` to its end."""
     with command(*arguments, **options) as started:
@@ -130,7 +139,12 @@ def run(*arguments: object, **options: Any) -> Said:
 
 
 def _started(
-    log: str, cwd: str, environment: dict[str, str], largest_file: int | None, work: Callable[..., object], args: tuple[Any, ...]
+    log: str,
+    cwd: str,
+    environment: dict[str, str],
+    largest_file: int | None,
+    work: Callable[..., object],
+    args: tuple[Any, ...],
 ) -> None:
     os.setsid()
     for stream in (sys.stdout, sys.stderr):
@@ -158,3 +172,8 @@ def glyphflow_here(*arguments: str) -> None:
     sys.modules["__main__"] = module
     sys.argv = ["glyphflow", *arguments]
     main()
+
+
+def _script(source: str, *arguments: str) -> None:
+    sys.argv = ["-c", *arguments]
+    exec(compile(source, "<script>", "exec"), {"__name__": "__main__"})

@@ -117,7 +117,7 @@ def test_the_page_is_self_contained(whole: Path) -> None:
     assert "http://" not in page.replace("http://www.w3.org/", "")
     assert "https://" not in page
     assert 'src="data:image/' in page
-    for section in ("The pictures it wrote", "Learning", "Previews over time", "The corpus", "Annotation", "Time and memory"):
+    for section in ("What it learned", "Learning", "Previews over time", "The corpus", "Annotation", "Time and memory"):
         assert section in page
     assert "Not available" not in page
 
@@ -147,7 +147,7 @@ def test_killed_twice_and_continued_it_ends_the_same(workplace: Workplace, whole
             while running.poll() is None and not (has_begun(out, step) and at_work(out)):
                 time.sleep(0.002)
             time.sleep(dice.uniform(0.0, 0.1))
-            running.send_signal(number)
+            running.signal_all(number)
             done = running.wait()
         assert done.returncode == (130 if number == signal.SIGINT else -number), done.output
         assert "Traceback" not in done.output

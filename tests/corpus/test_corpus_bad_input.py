@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import struct
-import subprocess
-import sys
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -22,6 +20,7 @@ from glyphflow.corpus.decode import MAX_SIDE
 from glyphflow.corpus.ingest.pictures import ingest_folder
 from glyphflow.corpus.ingest.sources import cut, punch
 from glyphflow.corpus.operators.measure import measure
+from warm import script
 
 Folder = Callable[..., Path]
 
@@ -160,14 +159,10 @@ for attempt in range(600):
 
 def test_two_writers_take_turns_and_neither_loses_a_row(folder: Folder, tmp_path: Path) -> None:
     places = {name: folder(7, name) for name in ("one", "two")}
-    runs = [
-        subprocess.Popen(
-            [sys.executable, "-c", _WRITE, str(tmp_path / "corpus"), str(place), name],
-            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-        )
-        for name, place in places.items()
-    ]  # fmt: skip
-    assert [run.communicate()[0].strip() for run in runs] == ["7", "7"]
+    runs = [script(_WRITE, tmp_path / "corpus", place, name) for name, place in places.items()]
+    for run in runs:
+        with run:
+            assert run.wait().output.splitlines()[-1] == "7"
     corpus = Corpus.open(tmp_path / "corpus")
     assert len(set(corpus.records().ids)) == 14 and len(corpus.shards()) == 8
 

@@ -5,10 +5,7 @@ import os
 import random
 import resource
 import signal
-import subprocess
-import sys
 import tarfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +18,7 @@ from glyphflow.core.hashing import sha256_bytes, sha256_file
 from glyphflow.corpus import Corpus
 from glyphflow.corpus.ingest.pictures import ingest_folder, language_of
 from glyphflow.corpus.store import INDEX_TYPES
+from warm import script
 
 Folder = Callable[..., Path]
 
@@ -107,31 +105,23 @@ measure(corpus, workers=2)
 """
 
 
-def _start(corpus: Path, pictures: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-c", _INGEST, str(corpus), str(pictures)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-
-
 @pytest.mark.slow
 def test_killed_at_random_points_it_ends_with_the_same_files(folder: Folder, tmp_path: Path) -> None:
     pictures = folder(48)
     (pictures / "cut.jpg").write_bytes(encoded(photo(60))[:2000])
-    started = time.monotonic()
-    assert _start(tmp_path / "calm", pictures).wait() == 0
-    whole = time.monotonic() - started
+    with script(_INGEST, tmp_path / "calm", pictures) as process:
+        assert process.wait().returncode == 0
+    written = sum(path.is_file() for path in (tmp_path / "calm").rglob("*"))
     rng, kills = random.Random(4), 0
-    for _ in range(8):
-        process = _start(tmp_path / "killed", pictures)
-        try:
-            process.wait(timeout=whole * rng.uniform(0.3, 0.95))
-            break
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            kills += 1
-    assert kills >= 1
-    assert _start(tmp_path / "killed", pictures).wait() == 0
+    for share in sorted(rng.uniform(0.1, 0.9) for _ in range(5)):
+        with script(_INGEST, tmp_path / "killed", pictures) as process:
+            while process.poll() is None:
+                if sum(path.is_file() for path in (tmp_path / "killed").rglob("*")) >= share * written:
+                    process.send_signal(signal.SIGKILL)
+                    kills += process.wait().returncode == -signal.SIGKILL
+    assert kills >= 3
+    with script(_INGEST, tmp_path / "killed", pictures) as process:
+        assert process.wait().returncode == 0
     assert _content(tmp_path / "killed") == _content(tmp_path / "calm")
 
 

@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from urllib.request import urlopen
@@ -21,6 +19,7 @@ from glyphflow.corpus.ingest.html import BROWSERS, Browser
 from glyphflow.corpus.ingest.pages import find_pages, ingest_pages
 from glyphflow.corpus.ingest.pdf import PDFReader
 from local_server import Answer, serve
+from warm import script
 
 pytest.importorskip("pypdfium2")
 chromium = pytest.mark.skipif(not any(map(shutil.which, BROWSERS)), reason="needs a Chromium")
@@ -165,18 +164,18 @@ def test_exactly_once_after_a_kill(tmp_path: Path) -> None:
     place.mkdir()
     for number in range(4):
         (place / f"{number}.pdf").write_bytes(pdf([(600, 800, f"page {page} of {number}") for page in range(10)]))
-    script = (
+    source = (
         "import sys; from pathlib import Path; from glyphflow.corpus import Corpus\n"
         "from glyphflow.corpus.ingest.pages import ingest_pages\n"
         "ingest_pages(Corpus.create(Path(sys.argv[1])), sys.argv[2], 'papers', 'x', per_shard=6, workers=1)"
     )
     killed = tmp_path / "killed"
-    process = subprocess.Popen([sys.executable, "-c", script, str(killed), str(place)])
-    end = time.monotonic() + 60
-    while len(list(killed.glob("index/*.parquet"))) < 2 and time.monotonic() < end:
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
+    with script(source, killed, place) as process:
+        end = time.monotonic() + 120
+        while len(list(killed.glob("index/*.parquet"))) < 2 and time.monotonic() < end:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait().returncode == -signal.SIGKILL
     ingest_pages(Corpus.open(killed), place, "papers", "x", per_shard=6)
     whole = Corpus.create(tmp_path / "whole")
     ingest_pages(whole, place, "papers", "x", per_shard=6)

@@ -31,6 +31,8 @@ from glyphflow.corpus.recipe import Rule, Stage
 from glyphflow.corpus.runner.claims import claimed
 from glyphflow.corpus.runner.pools import Processes, Threads
 from glyphflow.corpus.runner.stage import in_turn, run
+from warm import command
+from warm import run as run_command
 
 Folder = Callable[..., Path]
 Install = Callable[[Operator], None]
@@ -364,15 +366,6 @@ def test_few_pictures_are_in_memory_at_once(corpus: Corpus, install: Install) ->
     assert 1 <= most <= 2
 
 
-_WORK = "import sys; from glyphflow.cli.main import main; sys.argv[0] = 'glyphflow'; main()"
-
-
-def start(*arguments: object) -> subprocess.Popen[bytes]:
-    """A ``glyphflow`` process."""
-    command = [sys.executable, "-c", _WORK, *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-
-
 def claims(corpus: Corpus) -> set[tuple[str, int]]:
     """The claims that there are, and when they were made."""
     found = set()
@@ -397,18 +390,16 @@ def test_several_commands_killed_at_random_end_with_the_same_files(folder: Folde
     kills = 0
     for _ in range(6):
         before = claims(killed)
-        team = [start("corpus", "measure", killed.directory, "--workers", 1) for _ in range(2)]
+        team = [command("corpus", "measure", killed.directory, "--workers", 1) for _ in range(2)]
         while claims(killed) <= before and any(process.poll() is None for process in team):
             time.sleep(0.005)  # until one is at work
         time.sleep(whole * rng.uniform(0, 0.2))
         for process in team:
-            if process.poll() is None:
-                kills += 1
+            with process:
                 process.send_signal(signal.SIGKILL)
-            process.communicate()
-    last = start("corpus", "measure", killed.directory)
-    said = last.communicate()[0].decode()
-    assert last.returncode == 0 and kills >= 2, said
+                kills += process.wait().returncode == -signal.SIGKILL
+    done = run_command("corpus", "measure", killed.directory)
+    assert done.returncode == 0 and kills >= 2, done.output
     bright(calm, 0.3, "bright")
     bright(killed, 0.3, "bright")
     with killed.writing("sweeping"):

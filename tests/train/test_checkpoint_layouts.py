@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +20,7 @@ from glyphflow.train.checkpoint import Checkpoints
 from glyphflow.train.ema import EMA
 from glyphflow.train.lean import Adafactor, AdamW8bit
 from ranks import run_ranks
+from warm import Command
 
 FOUR = {"tp": 2, "dp_shard": 2}
 
@@ -186,34 +185,27 @@ def test_a_disk_that_fails_is_named_at_the_next_wait(tmp_path: Path, monkeypatch
     assert checkpoints.steps() == [1, 2]
 
 
-KILLED = """
-import os, sys, threading, time, torch
-from pathlib import Path
-from torch import nn
-from glyphflow.train.checkpoint import Checkpoints
-from glyphflow.train.ema import EMA
-torch.set_num_threads(1)
-model = nn.Linear(1000, 1000)
-optimizer, ema = torch.optim.AdamW(model.parameters()), EMA(model, 0.9)
-checkpoints = Checkpoints(Path(sys.argv[1]), 2)
-for step in range(1, 1000):
-    with torch.no_grad():
-        model.weight.fill_(step)
-    checkpoints.save(step, model, optimizer, ema)
-    print(step, flush=True)
-"""
+def save_again_and_again(directory: Path) -> None:
+    torch.set_num_threads(1)
+    model = nn.Linear(1000, 1000)
+    optimizer, ema = torch.optim.AdamW(model.parameters()), EMA(model, 0.9)
+    checkpoints = Checkpoints(directory, 2)
+    for number in range(1, 1000):
+        with torch.no_grad():
+            model.weight.fill_(number)
+        checkpoints.save(number, model, optimizer, ema)
+        print(number, flush=True)
 
 
 def test_a_kill_leaves_whole_checkpoints(tmp_path: Path) -> None:
-    process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    for pause in (0.0, 0.004, 0.011):
-        process.stdout.readline()
-        process.stdout.readline()
-        process.stdout.readline()
-        time.sleep(pause)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    with Command(save_again_and_again, tmp_path) as process:
+        for already, pause in enumerate((0.0, 0.004, 0.011)):
+            while len(Path(process.log).read_text().split()) < 3 * (already + 1) and process.poll() is None:
+                time.sleep(0.001)
+            time.sleep(pause)
+        process.send_signal(signal.SIGKILL)
+        done = process.wait()
+    assert done.returncode == -signal.SIGKILL, done.output
     checkpoints = Checkpoints(tmp_path, 2)
     assert checkpoints.steps()
     for number in checkpoints.steps():

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -30,6 +28,7 @@ from glyphflow.train.metrics import read_metrics
 from glyphflow.train.recipe import check_same_run
 from glyphflow.train.run import encode_sources, train_mmdit
 from tiny import HIDDEN, tiny_pipeline
+from warm import command, run
 
 STEPS = 24
 MODEL = {
@@ -78,9 +77,9 @@ def curriculum(place: Path, out: Path) -> dict[str, Any]:
     return found
 
 
-def command(recipe: dict[str, Any], file: Path) -> list[str]:
+def arguments_of(recipe: dict[str, Any], file: Path) -> list[str]:
     file.write_text(yaml.safe_dump(recipe), encoding="utf-8")
-    return [sys.executable, "-m", "glyphflow", "train", str(file), "--producers", "1"]
+    return ["train", str(file), "--producers", "1"]
 
 
 def amended(out: Path) -> Path:
@@ -132,21 +131,20 @@ def test_all_stages_run_in_one_process_and_leave_their_marks(straight: Path) -> 
 def test_killed_in_another_stage_and_continued_is_bit_equal(place: Path, straight: Path, tmp_path: Path) -> None:
     """Encoded by processes beside the trainer, which die with it: they have to notice that themselves."""
     out = amended(tmp_path / "killed")
-    arguments = command(curriculum(place, out), tmp_path / "recipe.yaml")
+    arguments = arguments_of(curriculum(place, out), tmp_path / "recipe.yaml")
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
-    with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen(arguments, stdout=log, stderr=log, env=environment)
-        deadline = time.monotonic() + 120
+    with command(*arguments, environment=environment) as process:
+        deadline = time.monotonic() + 300
         while process.poll() is None and time.monotonic() < deadline:
             if any(line["step"] >= 9 for line in read_metrics(out)):
                 break
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        killed = process.wait()
     kept = Checkpoints(out / "checkpoints", 2).steps()
-    assert process.returncode == -signal.SIGKILL and kept and kept[-1] < STEPS, (tmp_path / "log").read_text()
-    done = subprocess.run(arguments, capture_output=True, text=True, env=environment, timeout=150)
-    assert done.returncode == 0 and f"step {STEPS}" in done.stdout, done.stderr
+    assert killed.returncode == -signal.SIGKILL and kept and kept[-1] < STEPS, killed.output
+    done = run(*arguments, environment=environment)
+    assert done.returncode == 0 and f"step {STEPS}" in done.output, done.output
     assert measured(out) == measured(straight)
     for ema in (False, True):
         one, other = state(straight, ema=ema), state(out, ema=ema)

@@ -36,6 +36,7 @@ from glyphflow.train.recipe import FlowObjective, MMDiTRecipe, TrainConfig, read
 from glyphflow.train.run import train_mmdit
 from tiny import tiny_pipeline
 from tiny_pictures import TinySelection
+from warm import command
 
 
 @pytest.fixture(scope="module")
@@ -95,18 +96,15 @@ def straight(model: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory)
 
 def test_killed_and_continued_is_bit_equal_to_uninterrupted(model: Path, cache: Path, straight: Path, tmp_path: Path) -> None:
     out = tmp_path / "killed"
-    command = [sys.executable, "-m", "glyphflow", "train", "demo-mmdit", *arguments(model, cache, out)]
-    log = (tmp_path / "log").open("w")
-    process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""})
-    try:
-        deadline = time.monotonic() + 150
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    with command("train", "demo-mmdit", *arguments(model, cache, out), environment=environment) as process:
+        deadline = time.monotonic() + 300
         while len(read_metrics(out)) < 5 and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
-    finally:
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        killed = process.wait()
     kept = Checkpoints(out / "checkpoints", 2).steps()
-    assert process.returncode == -signal.SIGKILL and kept and kept[-1] < 20, (tmp_path / "log").read_text()
+    assert killed.returncode == -signal.SIGKILL and kept and kept[-1] < 20, killed.output
     train_mmdit(mmdit_recipe(model, cache, out))
     assert Checkpoints(out / "checkpoints", 2).steps() == [16, 20]
     for ema in (False, True):
@@ -122,9 +120,9 @@ def test_killed_and_continued_is_bit_equal_to_uninterrupted(model: Path, cache: 
 def test_two_processes_of_torchrun_train_the_same(model: Path, cache: Path, straight: Path, tmp_path: Path) -> None:
     changes = ["train.steps=8", "preview.prompts=[a]", "preview.steps=1", "preview.width=64", "preview.height=64"]
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*launch, "-m", "glyphflow", "train", "demo-mmdit", *arguments(model, cache, tmp_path / "run"), *changes]
+    started = [*launch, "-m", "glyphflow", "train", "demo-mmdit", *arguments(model, cache, tmp_path / "run"), *changes]
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=170)
+    done = subprocess.run(started, capture_output=True, text=True, env=environment, timeout=500)
     assert done.returncode == 0 and done.stdout.count("Trained to step 8") == 1, done.stderr
     ours, theirs = (
         {line["step"]: line for line in read_metrics(out) if "loss" in line} for out in (straight, tmp_path / "run")
