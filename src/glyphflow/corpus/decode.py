@@ -68,6 +68,8 @@ def seems_cut(data: bytes) -> bool:
     What is damaged inside, and other formats, only decoding tells.
     """
     if data.startswith(b"\xff\xd8"):
+        if data.endswith(b"\xff\xd9"):
+            return False
         scan = data.rfind(b"\xff\xda")  # the last one: thumbnails, with ends of their own, stand before it
         return data.find(b"\xff\xd9", max(scan, 0)) < 0
     if data.startswith(b"\x89PNG\r\n\x1a\n"):

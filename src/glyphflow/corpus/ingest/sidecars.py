@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from pathlib import PurePosixPath
 
 from glyphflow.corpus.ingest.captions import MAX_CAPTION_BYTES, NOTHING, Said, from_json, from_text
 from glyphflow.corpus.ingest.shards import extension_of
@@ -43,8 +42,11 @@ class Sidecars:
         found: dict[str, str] = {}
         for base in (_base(picture), picture):
             there = self._files.get(loosely(base), ())
-            own = [name for name in there if same(_base(name)) == same(base)]  # not those of X.jpg for x.jpg where both are
-            found |= {extension_of(name): name for name in reversed(own or there)}
+            if len(there) > 1:
+                there = [
+                    name for name in there if same(_base(name)) == same(base)
+                ] or there  # not X.txt for x.jpg where x.txt is
+            found |= {extension_of(name): name for name in reversed(there)}
         return [found[ending] for ending in _READERS if ending in found]
 
     def said(self, picture: str, said: Said = NOTHING) -> Said:
@@ -69,7 +71,7 @@ def _base(name: str) -> str:
 
 def named_by_folder(picture: str, said: Said) -> Said:
     """``said``, with what a folder such as ``10_sks dog`` says: the caption of pictures that have none, and ``repeats``."""
-    told = _REPEATS.fullmatch(PurePosixPath(picture).parent.name)
+    told = _REPEATS.fullmatch(f"/{picture}".rsplit("/", 2)[-2])
     if told is None:
         return said
     said = said._replace(metadata={"repeats": int(told[1]), **said.metadata})

@@ -75,8 +75,8 @@ class Folder:
                 waiting += [base / name for name in links]
                 directories[:] = [name for name in directories if name not in links]
                 seen.update(_identity(base / name) for name in directories)
-                below = base.relative_to(self.place)
-                found += [(below / name).as_posix() for name in names if is_counted(name)]
+                below = base.relative_to(self.place).as_posix()
+                found += [name if below == "." else f"{below}/{name}" for name in names if is_counted(name)]
         return sorted(found)
 
     def read(self, name: str) -> tuple[bytes | None, str | None]:
@@ -121,8 +121,8 @@ def _first_time(folder: Path, seen: set[tuple[int, int]]) -> bool:
 
 def is_counted(name: str) -> bool:
     """Whether a file of this name is somebody's: no hidden file, none that a file manager leaves behind."""
-    last = PurePosixPath(name).name
-    return not last.startswith(".") and last.lower() not in _IGNORED and _IGNORED_FOLDERS.isdisjoint(name.split("/"))
+    *folders, last = name.split("/")
+    return not last.startswith(".") and last.lower() not in _IGNORED and _IGNORED_FOLDERS.isdisjoint(folders)
 
 
 def picture_endings() -> frozenset[str]:
