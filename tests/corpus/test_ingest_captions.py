@@ -13,13 +13,16 @@ import pyarrow.parquet as pq
 import pytest
 from corpus_pictures import encoded, photo
 
-from glyphflow.core.errors import InputError
+from glyphflow.core.errors import ConfigError, InputError
 from glyphflow.corpus import Corpus
+from glyphflow.corpus.decide.curate import curate
 from glyphflow.corpus.ingest.any import ingest
 from glyphflow.corpus.ingest.captions import Said, from_json, from_mapping, from_text
 from glyphflow.corpus.ingest.csv_rows import decode_damaged, rows_of
 from glyphflow.corpus.ingest.listing import Names, NoList, read_list
 from glyphflow.corpus.ingest.sidecars import named_by_folder
+from glyphflow.corpus.query import query
+from glyphflow.corpus.recipe import Rule, Stage
 
 PICTURE = encoded(photo(1, 64, 48))
 
@@ -235,3 +238,20 @@ def test_the_list_that_is_given_counts_and_wrong_ones_say_what_is_lacking(tmp_pa
         read_list("x.parquet", b"PAR1")
     with pytest.raises(InputError, match=r"is a list of captions and holds no pictures; give the folder .* --captions"):
         ingest(Corpus.create(tmp_path / "c"), tmp_path / "l.jsonl", "s", "x")
+
+
+def test_values_that_came_with_pictures_can_decide(tmp_path: Path) -> None:
+    listed = [{"file_name": "1.jpg", "score": 6.5}, {"file_name": "2.jpg", "score": 4.5}, {"file_name": "3.jpg", "tag": "x"}]
+    place = _put(
+        tmp_path / "p", {"1.jpg": None, "2.jpg": None, "3.jpg": None, "metadata.jsonl": "\n".join(map(json.dumps, listed))}
+    )
+    _told(place)
+    corpus = Corpus.open(tmp_path / "p-corpus")
+    ingest(corpus, _put(tmp_path / "bare", {"4.jpg": None}), "t", "x")  # a shard without any such value
+    rule = Rule(filter="Score", column="metadata.score", min=5, reason="the score {value} is low")
+    assert curate(corpus, [Stage(name="F1", title="t", rules=(rule,))], "good").refused == {("F1", "Score"): 1}
+    assert corpus.view("good", "s-00000")["kept"] == [True, False, True] and corpus.view("good", "t-00000")["kept"] == [True]
+    assert query(corpus, "select count(*) from metadata where score > 5", pretty=False).endswith("\n1")
+    for column, reason in (("metadata.tag", "holds texts"), ("metadata.other", "has only id, score, tag")):
+        with pytest.raises(ConfigError, match=reason):
+            curate(corpus, [Stage(name="F1", title="t", rules=(rule.model_copy(update={"column": column}),))], "good")

@@ -127,7 +127,10 @@ class Condition(Config):
         if self.equals is not None:
             met &= pc.fill_null(pc.equal(values, self.equals), null).to_numpy(zero_copy_only=False)
         if self.min is not None or self.max is not None:
-            numbers = values.cast("float64").to_numpy(zero_copy_only=False)  # null and NaN alike: nothing was found out
+            try:
+                numbers = values.cast("float64").to_numpy(zero_copy_only=False)  # null and NaN alike: nothing was found out
+            except require("pyarrow", "corpus").ArrowException as error:
+                raise ConfigError(f"{self.column} holds texts, which have no min and max; give equals or empty.") from error
             low = self.min if self.min is not None else -np.inf
             high = self.max if self.max is not None else np.inf
             met &= np.where(np.isnan(numbers), null, (numbers >= low) & (numbers <= high))

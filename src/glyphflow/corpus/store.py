@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 PLACES_KEPT = 1024  # shards whose offsets stay in memory: 16 bytes a row
 PHOTO = "photo"  # a row whose pixels are in pixels/<shard>.tar
+METADATA = "metadata"  # the stage that holds values which came with pictures; a shard has those columns that it had values for
 RENDER = "render"  # a row whose specification is in specs/<shard>.jsonl
 
 INDEX_TYPES = {

@@ -22,7 +22,7 @@ from glyphflow.core.hashing import fingerprint, sha256_file
 from glyphflow.corpus.decide.balance import apply_best, apply_patch, balance_weights, text_weights
 from glyphflow.corpus.decide.scan import Scan, slots_of
 from glyphflow.corpus.recipe import VARIANTS, Rule, Stage
-from glyphflow.corpus.store import INDEX_TYPES, VIEW_TYPES, Corpus, check_name
+from glyphflow.corpus.store import INDEX_TYPES, METADATA, VIEW_TYPES, Corpus, check_name
 from glyphflow.corpus.tables import write_table
 from glyphflow.corpus.variants import VARIANT_COLUMNS
 
@@ -120,13 +120,17 @@ class _Known:
         if source == "index":
             return set(INDEX_TYPES)
         mark = self._corpus.stage_fingerprint(source)
+        schema = require("pyarrow.parquet", "corpus").read_schema
+        if source == METADATA and mark is not None:
+            tables = [self._corpus.column_path(source, mark, shard) for shard in self.shards]
+            return {name for table in tables if table.exists() for name in schema(table).names}
         if mark is None or self._corpus.missing(source, mark):
             return None
         if not self.shards:
             return set()
         # Equal fingerprints have equal columns, so one shard speaks for all.
         path = self._corpus.column_path(source, mark, self.shards[0])
-        return set(require("pyarrow.parquet", "corpus").read_schema(path).names)
+        return set(schema(path).names)
 
     def has(self, column: str) -> bool:
         """Whether every shard has the column."""

@@ -16,7 +16,7 @@ import numpy as np
 from glyphflow.core.errors import ConfigError
 from glyphflow.core.hardware import require
 from glyphflow.corpus.recipe import VARIANTS, Rule, Stage
-from glyphflow.corpus.store import PHOTO, Corpus
+from glyphflow.corpus.store import METADATA, PHOTO, Corpus
 from glyphflow.corpus.tables import read_arrow
 from glyphflow.corpus.variants import VARIANT_COLUMNS
 
@@ -134,7 +134,12 @@ class Scan:
                 if source not in self._marks:
                     self._marks[source] = self.corpus.stage_fingerprint(source) or ""
                 path = self.corpus.column_path(source, self._marks[source], shard)
-            lacking = [name for name in names if f"{source}.{name}" in optional]
+            if source == METADATA and not path.exists():
+                rows = require("pyarrow.parquet", "corpus").read_metadata(self.corpus.index_path(shard)).num_rows
+                nulls = require("pyarrow", "corpus").nulls(rows)
+                found |= {f"{source}.{name}": nulls for name in names}
+                continue
+            lacking = names if source == METADATA else [name for name in names if f"{source}.{name}" in optional]
             table = read_arrow(path, names, lacking)
             found |= {f"{source}.{name}": table.column(name).combine_chunks() for name in names}
         return found

@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from glyphflow.corpus.ingest.captions import MAX_CAPTION_BYTES
-from glyphflow.corpus.store import Corpus
+from glyphflow.corpus.store import METADATA, Corpus
 from glyphflow.corpus.tables import write_table
 
-STAGE = "metadata"
-_OPERATOR = {"stage": STAGE, "version": 1}
+_OPERATOR = {"stage": METADATA, "version": 1}
 _OURS = ("id", "shard", "measured", "error")  # names of every table of a corpus
 _MOST = 256  # columns of a shard: more are keys of somebody's dictionary
 
@@ -27,7 +26,7 @@ def write_metadata(corpus: Corpus, shard: str, ids: Sequence[str], values: Seque
         for name in row:
             if len(names) < _MOST:
                 names.setdefault(name.strip().lower(), name)
-    path = corpus.column_path(STAGE, corpus.begin_stage(STAGE, _OPERATOR), shard) if names else None
+    path = corpus.column_path(METADATA, corpus.begin_stage(METADATA, _OPERATOR), shard) if names else None
     if path is None:
         return
     columns: dict[str, Sequence[Any]] = {"id": ids}
