@@ -171,9 +171,9 @@ def training_steps(settings: Settings) -> list[Step]:
 def evaluation_steps(settings: Settings) -> list[Step]:
     """The same prompts and seeds with the shipped weights and with the fine-tuned ones, read by the judge."""
     bench = [settings.bench, Path(settings.bench).read_text("utf-8") if Path(settings.bench).is_file() else None]
-    options = [*trained_size(settings.train_recipe)]
+    options = as_previewed(settings.train_recipe, QUICK_STEPS if settings.quick else None)
     if settings.quick:
-        options += ["--limit", str(QUICK_PROMPTS), "--steps", str(QUICK_STEPS)]
+        options += ("--limit", str(QUICK_PROMPTS))
     made = []
     for name, model, folder, when in (
         ("before", settings.start, settings.before, "before"),
@@ -200,8 +200,9 @@ def evaluation_steps(settings: Settings) -> list[Step]:
     return made
 
 
-def trained_size(recipe: str) -> tuple[str, ...]:
-    """The option that asks for pictures of the size of a recipe's previews; nothing for a recipe that the verbs will refuse."""
+def as_previewed(recipe: str, steps: int | None) -> tuple[str, ...]:
+    """The options that ask for pictures as a recipe's previews are made, of its size and in its steps unless ``steps`` says how
+    many; the size of the pictures that it trains on where it makes none, and nothing for one that the verbs will refuse."""
     from glyphflow.train.recipe import MMDiTRecipe, read_recipe
 
     try:
@@ -210,8 +211,9 @@ def trained_size(recipe: str) -> tuple[str, ...]:
         return ()
     if not isinstance(read, MMDiTRecipe) or read.feed.resolutions:
         return ()
-    side = math.isqrt(read.feed.area)
-    return ("--size", f"{read.preview.width or side}x{read.preview.height or side}")
+    preview, side = read.preview, math.isqrt(read.feed.area)
+    steps = steps or preview.steps
+    return ("--size", f"{preview.width or side}x{preview.height or side}", *(("--steps", str(steps)) if steps else ()))
 
 
 def few_renders(recipe: str) -> tuple[str, ...]:

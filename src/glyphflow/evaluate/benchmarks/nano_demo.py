@@ -28,6 +28,7 @@ class NanoDemo(Benchmark):
     version = "1"
     licence = "Apache-2.0"
     drawn = True
+    kinds = frozenset({"subject", "ocr"})
 
     def __init__(self) -> None:
         self._subjects = NanoSubjects(shipped("nano256", "demo-subjects.jsonl"))
