@@ -20,7 +20,7 @@ import torch
 
 from glyphflow.core.hardware import gigabytes, parse_bytes
 from glyphflow.flow import ScheduleConfig
-from glyphflow.generate import Pipeline
+from glyphflow.generate import Pipeline, Speed
 from glyphflow.generate.activations import LiveBytes
 from glyphflow.generate.sizes import EncoderConfig, ModelConfig
 from glyphflow.models import QWEN_IMAGE_MMDIT, VAE, MMDiT, MMDiTConfig
@@ -142,13 +142,13 @@ def main() -> None:
     expected = None
     for budget in budgets:
         plan = plan_generation(config, request, budget, dtype)
-        pipeline = Pipeline(transformer, vae, None, schedule, device=device, budget=budget)
+        pipeline = Pipeline(transformer, vae, None, schedule, device=device, budget=budget, speed=Speed())
         image, peaks, seconds = run(pipeline, request, Counter(device))
         expected = image if expected is None else expected
         report(plan, peaks, pipeline.residency.copied // options.steps, seconds, torch.equal(image, expected))
         pipeline.residency.recall()
     if not options.released or device.type == "cuda":
-        whole = Pipeline(transformer.to(device), vae.to(device), None, schedule)
+        whole = Pipeline(transformer.to(device), vae.to(device), None, schedule, speed=Speed())
         image, _, seconds = run(whole, request, Counter(device))
         print(f"| resident | | | | | | | {seconds:.2f} | {'yes' if torch.equal(image, expected) else 'NO'} |")
 

@@ -44,7 +44,7 @@ def sides(dtype: torch.dtype) -> tuple[Any, Pipeline]:
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(**SCHEDULE)
     theirs = diffusers.QwenImagePipeline(scheduler, vae, None, None, network)
     theirs.set_progress_bar_config(disable=True)
-    return theirs, Pipeline(our_network, our_vae, None, ScheduleConfig(**SCHEDULE))
+    return theirs, Pipeline(our_network, our_vae, None, ScheduleConfig(**SCHEDULE), speed=Speed())
 
 
 def calls(theirs: Any, ours: Pipeline, size: int, steps: int, dtype: torch.dtype) -> dict[str, Callable[[], Tensor]]:

@@ -28,16 +28,10 @@ def register(app: typer.Typer) -> None:
 
         Continues what was stopped. Training with the transport files may run at the same time: it waits for what it needs.
         """
-        from glyphflow.core.errors import ConfigError
-        from glyphflow.train.curriculum import read_training
-        from glyphflow.train.recipe import CaptionerRecipe, VAERecipe
+        from glyphflow.train.curriculum import encoded_recipe, read_training
         from glyphflow.train.run import encode_sources
 
-        read = read_training(recipe, overrides or ())
-        if isinstance(read, VAERecipe | CaptionerRecipe):
-            raise ConfigError(
-                f"{recipe} is of kind {read.kind}, which needs no cache of encoded pictures; give a recipe of kind mmdit."
-            )
+        read = encoded_recipe(read_training(recipe, overrides or ()), "a cache of encoded pictures is for")
         for cache, count in encode_sources(read, _part(part), check=check):
             typer.echo(f"{count} records in {cache}.")
 

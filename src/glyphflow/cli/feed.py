@@ -58,18 +58,15 @@ def register(app: typer.Typer) -> None:
 
 def _open(run: Path) -> StagedFeed:
     """The feed of the run in ``run``, under its log."""
-    from glyphflow.core.errors import ConfigError, InputError
+    from glyphflow.core.errors import InputError
     from glyphflow.feed.amendments import FILE, AmendmentLog
     from glyphflow.feed.staged import StagedFeed
-    from glyphflow.train.curriculum import read_training
-    from glyphflow.train.recipe import CaptionerRecipe, VAERecipe
+    from glyphflow.train.curriculum import encoded_recipe, read_training
     from glyphflow.train.run import RECIPE, course_of
 
     if not (run / RECIPE).exists():
         raise InputError(f"{run} is no training run (it has no {RECIPE}); give the directory that the recipe names as out.")
-    recipe = read_training(str(run / RECIPE))
-    if isinstance(recipe, VAERecipe | CaptionerRecipe):
-        raise ConfigError(f"{run} is of kind {recipe.kind}; its feed has nothing that can be changed.")
+    recipe = encoded_recipe(read_training(str(run / RECIPE)), "a feed that can be changed belongs to")
     return StagedFeed(course_of(recipe).segments, recipe.seed, AmendmentLog(run / FILE).read())
 
 

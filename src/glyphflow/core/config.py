@@ -11,7 +11,7 @@ import pydantic
 import yaml
 
 from glyphflow.core.errors import ConfigError, InputError
-from glyphflow.core.files import write_text
+from glyphflow.core.files import expanded, write_text
 from glyphflow.core.text import read_text
 
 
@@ -19,6 +19,19 @@ class Config(pydantic.BaseModel):
     """Base of every recipe object: frozen, unknown keys forbidden, types checked."""
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+    @pydantic.field_validator("*", mode="after")
+    @classmethod
+    def _expanded(cls, value: Any) -> Any:
+        """Paths with ``~`` and environment variables replaced."""
+        if isinstance(value, Path):
+            try:
+                return expanded(value)
+            except InputError as error:  # which pydantic would not gather
+                raise ValueError(str(error).rstrip(".")) from error
+        if isinstance(value, tuple) and any(isinstance(one, Path) for one in value):
+            return tuple(cls._expanded(one) for one in value)
+        return value
 
 
 C = TypeVar("C", bound=Config)

@@ -31,6 +31,7 @@ _DISK = {
 _HINTS = {errno.ENAMETOOLONG: "choose a shorter name"}
 _NAME_KEPT = 24  # characters of a file's name in that of its temporary sibling, so that this is shorter than a name may be
 
+_VARIABLE = re.compile(r"\$(?:\{[A-Za-z_]\w*\}|[A-Za-z_]\w*)")
 _TOLD = re.compile(r"(?:os error|errno)[ :]*(\d+)", re.IGNORECASE)  # safetensors: "(os error 28)", Arrow: "[errno 28]"
 
 
@@ -65,6 +66,29 @@ def _error_number(error: BaseException | None) -> int:
             return number
         error = error.__cause__ or error.__context__
     return 0
+
+
+def expanded(path: Path | str) -> Path:
+    """``path`` with a leading ``~`` and environment variables (``$DATA/x``) replaced, as a shell would do it.
+
+    A shell does not behind ``key=``, and files are read by none. A file whose name holds such signs is taken as it is. Raises
+    :class:`InputError` for a user or a variable that there is not.
+    """
+    text = str(path)
+    if not text.startswith("~") and "$" not in text:
+        return Path(path)
+    with contextlib.suppress(OSError, ValueError):
+        if not text.startswith("~/") and os.path.lexists(text):
+            return Path(path)
+    text = os.path.expandvars(text)
+    if unset := _VARIABLE.search(text):
+        raise InputError(
+            f"{path} names the environment variable {unset[0]}, which is not set; set it, or write the whole path."
+        )
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"{path} begins with a home directory that there is not; write the whole path.") from error
 
 
 def require_new(path: Path) -> None:

@@ -11,11 +11,12 @@ import torch
 
 from glyphflow.core.errors import ConfigError, InputError
 from glyphflow.feed.cache import DamagedShard, LatentCache, Shard, Unreadable, caption_mark, set_aside
-from glyphflow.feed.encode import Encoders, load_pictures
+from glyphflow.feed.encode import Encoders, load_pictures, too_long
 from glyphflow.feed.locks import is_locked
 from glyphflow.feed.records import Picture, Records
 from glyphflow.feed.settings import Source, Task
 from glyphflow.feed.texts import COPY, choose, copy_instruction, text_name
+from glyphflow.models.condition import TooLong
 
 PRODUCERS = "producers"
 """Directory in a cache where every process that fills it holds a lock of its own."""
@@ -72,7 +73,12 @@ class LiveContent:
                 found.append(one)
                 continue
             encoded = tuple(next(latents) for _ in one[0])
-            found.append(Sample(encoded * 2 if wish.task == "i2i" else encoded, self._encoders.text(one[1], one[2])))
+            try:
+                text = self._encoders.text(one[1], one[2])
+            except TooLong as error:
+                found.append(too_long(error))
+                continue
+            found.append(Sample(encoded * 2 if wish.task == "i2i" else encoded, text))
         return found
 
     def _load(self, wish: Wish) -> tuple[list[Picture], str, list[Picture]] | Unreadable:
@@ -133,7 +139,7 @@ class CacheContent:
                     return shard, row
             else:
                 lacking = f"record {record}"
-            if record in cache.skipped and record not in cache.places:
+            if record in cache.skipped:  # and not there, or there with another caption than now
                 raise Unreadable(cache.skipped[record])
             alive = is_filled(cache.directory)  # asked before looking again: what it wrote last must not be missed
             before = cache.shards

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,15 +14,16 @@ from PIL import Image
 from safetensors import safe_open
 
 from glyphflow.core.config import to_dict
-from glyphflow.core.errors import GlyphFlowError
+from glyphflow.core.errors import GlyphFlowError, InputError
 from glyphflow.core.hashing import fingerprint, sha256_bytes, sha256_file
 from glyphflow.feed.buckets import bucket_of, bucket_sizes, fit
 from glyphflow.feed.cache import EncodedSample, Unreadable, caption_mark
+from glyphflow.feed.frozen import FrozenEncoders
 from glyphflow.feed.pixels import to_tensor
 from glyphflow.feed.records import Picture, Selection
 from glyphflow.feed.texts import COPY, COPY_EMPTY, EDIT_EMPTY, copy_instruction
-from glyphflow.models import VAE, VAEConfig, weights_hash
-from glyphflow.models.condition import TEMPLATES, ConditionEncoder
+from glyphflow.models import VAEConfig, weights_hash
+from glyphflow.models.condition import TEMPLATES, TooLong
 from glyphflow.models.stored import open_checkpoint, read_tensor
 from glyphflow.models.templates import PICTURE_TEMPLATES
 from glyphflow.models.weights import read_config
@@ -31,8 +33,12 @@ PREPROCESSING = 2
 
 _SEEN_SHARE = 384**2 / 1024**2
 """Of a reference's area: how large the condition encoder sees several references; a single one it sees as the VAE does."""
+LONG_CAPTION = "its caption has"
+"""How the reason begins for which a record is looked at again: a caption can be corrected."""
 AT_ONCE = 8
 """Pictures of one size that go through the VAE together."""
+_PIXELS_TOGETHER = 512 * 512
+"""Larger pictures go alone: one fills a device, and several take gigabytes."""
 _REMEMBERED = 256
 
 
@@ -71,7 +77,7 @@ class Encoders:
     """The two frozen encoders of a pipeline directory.
 
     Pictures are encoded to the mode (mean) of the posterior, standardised; the released model's posterior is so narrow that a
-    sample adds nothing. ``compute_dtype`` is that of the VAE's arithmetic on top of float32 weights.
+    sample adds nothing. ``compute_dtype`` and ``memory``: see :class:`glyphflow.feed.frozen.FrozenEncoders`.
 
     The bits of a sample never depend on its companions, or transports would differ. Kernels are chosen by the size of a batch,
     so captions go through the network one at a time: together, a third of them came out with other bits on a CPU
@@ -79,13 +85,10 @@ class Encoders:
     alone; whether it does depends on the machine and is tried once for each size.
     """
 
-    def __init__(self, root: Path, device: torch.device, compute_dtype: torch.dtype) -> None:
+    def __init__(self, root: Path, device: torch.device, compute_dtype: torch.dtype, memory: str | int = "auto") -> None:
         self.root = root
         self.fingerprint = encoder_fingerprint(root)
-        self._device = device
-        self._compute = compute_dtype
-        self._vae = VAE.from_pretrained(root / "vae", torch.float32, device)
-        self._condition = ConditionEncoder.from_pretrained(root, torch.float32, device)
+        self._frozen = FrozenEncoders(root, device, compute_dtype, memory)
         self._said: dict[str, torch.Tensor] = {}
         self._together: dict[tuple[int, ...], bool] = {}
 
@@ -99,32 +102,28 @@ class Encoders:
             while numbers:
                 some, numbers = numbers[:AT_ONCE], numbers[AT_ONCE:]
                 pixels = to_tensor(np.stack([pictures[number] for number in some]))
-                if len(some) == AT_ONCE and shape not in self._together:
-                    self._together[shape] = torch.equal(self._modes(pixels), self._alone(pixels))
-                whole = len(some) == AT_ONCE and self._together[shape]
-                modes = self._modes(pixels) if whole else self._alone(pixels)
-                latents = self._vae.standardise(modes.float()).to(torch.bfloat16).cpu()
+                full = len(some) == AT_ONCE and shape[0] * shape[1] <= _PIXELS_TOGETHER
+                if full and shape not in self._together:
+                    self._together[shape] = torch.equal(self._frozen.modes(pixels), self._alone(pixels))
+                whole = full and self._together[shape]
+                modes = self._frozen.modes(pixels) if whole else self._alone(pixels)
+                latents = self._frozen.vae.standardise(modes.float()).to(torch.bfloat16).cpu()
                 found |= {number: latent.clone() for number, latent in zip(some, latents, strict=True)}
         return [found[number] for number in range(len(pictures))]
 
     def _alone(self, pixels: torch.Tensor) -> torch.Tensor:
-        return torch.cat([self._modes(pixels[n : n + 1]) for n in range(len(pixels))])
-
-    @torch.no_grad()
-    def _modes(self, pixels: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(self._device.type, self._compute, enabled=self._compute != torch.float32):
-            return self._vae.encode(pixels.to(self._device)).mode()
+        return torch.cat([self._frozen.modes(pixels[n : n + 1]) for n in range(len(pixels))])
 
     def text(self, caption: str, pictures: Sequence[Picture] = ()) -> torch.Tensor:
         """Embeddings (L, D) of ``caption``, with ``pictures`` in front, bfloat16 on the CPU; equal captions give one tensor."""
         if pictures:
-            template = "edit" if len(pictures) == 1 else "edit-plus"
+            template: Literal["edit", "edit-plus"] = "edit" if len(pictures) == 1 else "edit-plus"
             shown = [[_seen(picture, len(pictures)) for picture in pictures]]
-            return self._condition.encode([caption], template=template, images=shown)[0].to(torch.bfloat16).cpu()
+            return self._frozen.embed([caption], template, shown)[0].to(torch.bfloat16).cpu()
         if caption not in self._said:
             if len(self._said) >= _REMEMBERED:
                 self._said.pop(next(iter(self._said)))
-            self._said[caption] = self._condition.encode([caption])[0].to(torch.bfloat16).cpu()
+            self._said[caption] = self._frozen.embed([caption])[0].to(torch.bfloat16).cpu()
         return self._said[caption]
 
 
@@ -152,15 +151,23 @@ class Loaded:
     captions: Mapping[str, str]
 
 
-def encode_loaded(records: Sequence[Loaded], encoders: Encoders, *, copies: bool) -> list[EncodedSample]:
+def encode_loaded(records: Sequence[Loaded], encoders: Encoders, *, copies: bool) -> list[EncodedSample | Unreadable]:
     """Everything that training may ask of records: all captions, the empty instruction of an edit, and with ``copies`` the
-    instructions of its reconstruction."""
+    instructions of its reconstruction. In place of a record whose text the encoder refuses stands the reason."""
     latents = iter(encoders.pictures([picture for record in records for picture in record.pictures]))
-    found = []
+    found: list[EncodedSample | Unreadable] = []
     for record in records:
-        texts, said = _texts(record.id, record.pictures, record.captions, encoders, copies)
+        pictures = tuple(next(latents) for _ in record.pictures)
+        try:
+            texts, said = _texts(record.id, record.pictures, record.captions, encoders, copies)
+        except TooLong as error:
+            found.append(too_long(error))
+            continue
+        except InputError as error:
+            found.append(Unreadable(str(error)))
+            continue
         marks = {name: caption_mark(caption) for name, caption in said.items()}
-        found.append(EncodedSample(record.id, tuple(next(latents) for _ in record.pictures), texts, marks))
+        found.append(EncodedSample(record.id, pictures, texts, marks))
     return found
 
 
@@ -178,6 +185,11 @@ def _texts(
         texts[COPY] = encoders.text(said[COPY], pictures[:1])
         texts[COPY_EMPTY] = encoders.text("", pictures[:1])
     return texts, said
+
+
+def too_long(error: TooLong) -> Unreadable:
+    """Why a record with a caption beyond the encoder's limit is left out, in the words of who wrote the caption."""
+    return Unreadable(f"{LONG_CAPTION} {error.tokens} tokens and the encoder takes {error.limit}; shorten it")
 
 
 def _seen(picture: Picture, count: int) -> Image.Image:

@@ -21,7 +21,7 @@ from glyphflow.feed.cache import (
     write_shard,
 )
 from glyphflow.feed.content import PRODUCERS, cache_path
-from glyphflow.feed.encode import Encoders, Loaded, encode_loaded, load_pictures
+from glyphflow.feed.encode import LONG_CAPTION, Encoders, Loaded, encode_loaded, load_pictures
 from glyphflow.feed.locks import patient
 from glyphflow.feed.order import Part
 from glyphflow.feed.prefetch import Prefetch
@@ -152,7 +152,10 @@ def _write(
                 found = [loaded.next()[0] for _ in some]
                 skipped |= {block.records.ids[i]: one for i, one in zip(some, found, strict=True) if isinstance(one, str)}
                 good = [one for one in found if isinstance(one, Loaded)]
-                samples += encode_loaded(good, encoders, copies=block.copies)
+                encoded = encode_loaded(good, encoders, copies=block.copies)
+                samples += [one for one in encoded if isinstance(one, EncodedSample)]
+                refused = zip(good, encoded, strict=True)
+                skipped |= {loaded.id: str(one) for loaded, one in refused if isinstance(one, Unreadable)}
                 progress.advance(len(some))
             places = opened[block.cache, block.area].places
             known = [places[s.id][0].generation for s in samples if s.id in places]
@@ -172,7 +175,7 @@ def _missing(block: Block, cache: LatentCache) -> list[int]:
             current = all(said.get(name) == caption_mark(caption) for name, caption in captions.items())
             if current and not (block.copies and COPY not in names):
                 continue
-        elif record in cache.skipped:
+        elif record in cache.skipped and not cache.skipped[record].startswith(LONG_CAPTION):
             continue
         found.append(index)
     return found

@@ -17,7 +17,7 @@ from typing import Literal
 
 from glyphflow.core.config import Config, load_config
 from glyphflow.core.errors import GlyphFlowError, InputError, MissingError
-from glyphflow.core.files import read_json, write_json
+from glyphflow.core.files import expanded, read_json, write_json
 from glyphflow.core.hashing import fingerprint
 from glyphflow.core.numbers import whole
 from glyphflow.models.weights import weights_hash
@@ -123,7 +123,7 @@ def locate(source: str | Path | None) -> Path:
     """
     if source is None or str(source) == NANO:
         return _nano()
-    directory = Path(source)
+    directory = expanded(source)
     if directory.is_dir():
         absent = [part for part in (*COMPONENTS, "scheduler") if not (directory / part).is_dir()]
         if absent:
@@ -134,7 +134,7 @@ def locate(source: str | Path | None) -> Path:
 
 def locate_controlnet(source: str | Path) -> Path:
     """The local directory of a ControlNet: one with its config.json, or ``owner/name`` on the hub, as in :func:`locate`."""
-    directory = Path(source)
+    directory = expanded(source)
     if not directory.is_dir():
         return _download(source, "ControlNet", "InstantX/Qwen-Image-ControlNet-Union", ["config.json", "*.safetensors*"])
     if not (directory / "config.json").exists():

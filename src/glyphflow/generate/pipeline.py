@@ -67,7 +67,8 @@ class Pipeline(Adapters):
     """The three models and the schedule of one model directory, ready to make pictures.
 
     ``condition_encoder`` may be None where prompts arrive as embeddings (previews of a training run). ``directory`` is where
-    the weights were read from, if they were.
+    the weights were read from, if they were. Networks that somebody else laid out stay as they are: without ``speed`` their
+    kernels and forward passes are left alone, and without ``device`` and ``budget`` none of them is moved.
     """
 
     def __init__(
@@ -108,8 +109,10 @@ class Pipeline(Adapters):
             if network is not None:
                 keep_finite(network)
         parts = {"condition encoder": condition_encoder, "transformer": transformer, "ControlNet": controlnet, "VAE": vae}
-        self.residency = Residency(parts, self.device, budget)
-        self.speed = speed or Speed()
+        self.residency = Residency({} if device is None and budget is None else parts, self.device, budget)
+        self._speed = Speed()
+        if speed is not None:
+            self.speed = speed
 
     @classmethod
     def from_pretrained(
@@ -163,7 +166,7 @@ class Pipeline(Adapters):
             transformer_source=source,
             controlnet_source=beside,
             controlnet=None if beside is None else ControlNet.from_pretrained(beside, dtype, at),
-            speed=speed,
+            speed=speed or Speed(),
             ranks=ranks,
         )
 

@@ -345,7 +345,17 @@ def _shown(prompt: str) -> str:
     return repr(prompt[:40] + "…" if len(prompt) > 40 else prompt)
 
 
-def _too_long(prompt: str, tokens: int, limit: int) -> InputError:
-    return InputError(
-        f"The prompt {_shown(prompt)} has {tokens} tokens and the limit is {limit}; shorten it or raise max_sequence_length."
+class TooLong(InputError):
+    """A prompt of more tokens than are taken."""
+
+    def __init__(self, sentence: str, tokens: int, limit: int) -> None:
+        super().__init__(sentence)
+        self.tokens, self.limit = tokens, limit
+
+
+def _too_long(prompt: str, tokens: int, limit: int) -> TooLong:
+    return TooLong(
+        f"The prompt {_shown(prompt)} has {tokens} tokens and the limit is {limit}; shorten it or raise max_sequence_length.",
+        tokens,
+        limit,
     )

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol, Self, cast
+from typing import Any, NamedTuple, Protocol, Self, cast
 
 import torch
 from pydantic import model_validator
@@ -122,6 +122,7 @@ class MMDiT(nn.Module):
         )
         self.norm_out = FinalNorm(width)
         self.proj_out = nn.Linear(width, config.patch_size**2 * (config.out_channels or config.in_channels))
+        self._compiled: list[tuple[nn.Module, object, Any]] = []  # (block, its compiled forward pass, what was there before)
 
     def forward(
         self,
@@ -239,12 +240,19 @@ class MMDiT(nn.Module):
         self.use_kernels(TRACEABLE)
         for block in self.transformer_blocks:
             # The forward pass and not the module: hooks, which stream weights, stay outside.
-            block.forward = torch.compile(block.forward, dynamic=True)
+            before, compiled = block.__dict__.get("forward"), torch.compile(block.forward, dynamic=True)
+            block.forward = compiled
+            self._compiled.append((block, compiled, before))
 
     def forget_compiled(self) -> None:
-        """Undo :meth:`compile_blocks` but for the kernels."""
-        for block in self.transformer_blocks:
-            block.__dict__.pop("forward", None)
+        """Undo :meth:`compile_blocks` but for the kernels; what others put in a forward pass's place stays."""
+        for block, compiled, before in self._compiled:
+            if block.__dict__.get("forward") is compiled:
+                if before is None:
+                    del block.forward
+                else:
+                    block.forward = before
+        self._compiled = []
 
     def init_weights(self, generator: torch.Generator | None = None) -> MMDiT:
         """Start values for training from scratch (adaLN-zero).

@@ -6,12 +6,11 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from glyphflow.core.errors import ConfigError
 from glyphflow.generate.directory import NANO, locate
 from glyphflow.generate.sizes import ModelConfig
 from glyphflow.plan.generate import PRESETS
-from glyphflow.train.curriculum import Curriculum, Optimizer, Resolution, Stage, is_curriculum, read_curriculum
-from glyphflow.train.recipe import MMDiTRecipe, RunConfig, read_recipe
+from glyphflow.train.curriculum import Curriculum, Optimizer, Resolution, Stage, encoded_recipe, read_training
+from glyphflow.train.recipe import RunConfig
 
 _CAPTION_TOKENS = 40  # of the nano models' captions
 _LONG_CAPTION_TOKENS = 150  # of released models' captions, where a recipe has no place to say so
@@ -22,13 +21,9 @@ def read_plannable(source: str | Path, overrides: Sequence[str] = ()) -> Curricu
 
     Raises ConfigError for other kinds.
     """
-    if is_curriculum(source):
-        return read_curriculum(source, overrides)
-    recipe = read_recipe(source, overrides)
-    if not isinstance(recipe, MMDiTRecipe):
-        raise ConfigError(
-            f"{source} is a recipe of kind {recipe.kind}; a plan is made for curricula and recipes of kind mmdit."
-        )
+    recipe = encoded_recipe(read_training(source, overrides), "a plan is made for")
+    if isinstance(recipe, Curriculum):
+        return recipe
     model, feed = model_of(recipe.train.init_from), recipe.feed.settings
     stage = Stage(
         name=Path(source).stem,
@@ -51,6 +46,7 @@ def read_plannable(source: str | Path, overrides: Sequence[str] = ()) -> Curricu
         optimizer=Optimizer(ema_decay=recipe.train.ema_decay),
         drop_condition=recipe.feed.drop_condition,
         caption_tokens=_CAPTION_TOKENS if recipe.train.init_from == NANO else _LONG_CAPTION_TOKENS,
+        preview=recipe.preview,
         train=RunConfig(**{name: getattr(recipe.train, name) for name in RunConfig.model_fields}),
         stages=(stage,),
     )

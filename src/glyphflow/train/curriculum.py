@@ -9,11 +9,11 @@ from __future__ import annotations
 import bisect
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal, cast
 
 from pydantic import Field, model_validator
 
-from glyphflow.core.config import Config, load_config, parse_yaml
+from glyphflow.core.config import Config, load_config
 from glyphflow.core.errors import ConfigError
 from glyphflow.feed.settings import FeedSettings, Positive, Source, TextLevel, Weights
 from glyphflow.feed.settings import Resolution as FeedResolution
@@ -22,6 +22,8 @@ from glyphflow.train.optimizer import learning_rate
 from glyphflow.train.recipe import (
     AnyRecipe,
     FlowObjective,
+    MMDiTRecipe,
+    Payload,
     PreviewConfig,
     RunConfig,
     Schedule,
@@ -29,6 +31,7 @@ from glyphflow.train.recipe import (
     TrainConfig,
     find_recipe,
     read_recipe,
+    recipe_kind,
 )
 
 
@@ -88,6 +91,7 @@ class Optimizer(Config):
 class Curriculum(Config):
     """A whole run: the network, the objective and the stages in order."""
 
+    payload: ClassVar[Payload] = "encoded"
     kind: Literal["curriculum"]
     seed: int = 0
     out: Path
@@ -114,6 +118,8 @@ class Curriculum(Config):
         names = [stage.name for stage in self.stages]
         if len(set(names)) != len(names):
             raise ConfigError(f"Stages need names of their own, not {', '.join(names)}; rename those that are alike.")
+        area = max(each.side**2 for stage in self.stages for each in stage.resolutions)
+        object.__setattr__(self, "preview", self.preview.sized(area))  # the curriculum is frozen, but not made yet
         return self
 
     def starts(self) -> tuple[int, ...]:
@@ -164,9 +170,14 @@ def read_curriculum(source: str | Path, overrides: Sequence[str] = ()) -> Curric
 
 
 def is_curriculum(source: str | Path) -> bool:
-    """Whether ``source`` is a curriculum rather than a recipe of one stage; a file that cannot be read is neither."""
-    try:
-        data = parse_yaml(find_recipe(source).read_text(encoding="utf-8"), str(source))
-    except OSError:
-        return False
-    return isinstance(data, dict) and data.get("kind") == "curriculum"
+    """Whether ``source`` is a curriculum rather than a recipe of one stage."""
+    return recipe_kind(source) == "curriculum"
+
+
+def encoded_recipe(read: AnyRecipe | Curriculum, purpose: str) -> MMDiTRecipe | Curriculum:
+    """``read``, which must train on encoded pictures; ConfigError with ``purpose`` for one of another payload."""
+    if read.payload == "encoded":
+        return cast("MMDiTRecipe | Curriculum", read)
+    raise ConfigError(
+        f"The recipe is of kind {read.kind}, which trains on {read.payload}; {purpose} a recipe of kind mmdit or a curriculum."
+    )

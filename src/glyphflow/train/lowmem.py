@@ -87,11 +87,13 @@ class LowMemory:
         self._buffers: Buffers | None = None
         self._copied = 0
         self._squares = torch.zeros((), device=device)
+        self._before: list[Any] = []
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
         self._hooks.append(model.register_state_dict_pre_hook(lambda *_: self.settle()))  # type: ignore[no-untyped-call]
         for index, block in enumerate(blocks):
             number = self.offloaded.index(index) if index in self.offloaded else None
             again = every > 0 and index % every == every - 1
+            self._before.append(block.__dict__.get("forward"))
             block.forward = _Pass(self, block, block.forward, number, again)  # type: ignore[method-assign]
 
     def fuse(self, optimizer: LeanOptimizer) -> None:
@@ -127,8 +129,10 @@ class LowMemory:
 
     def close(self) -> None:
         """Let the model be as it was, but for what moved to the device."""
-        for block in self._blocks:
+        for block, before in zip(self._blocks, self._before, strict=True):
             block.__dict__.pop("forward", None)
+            if before is not None:
+                block.forward = before  # type: ignore[method-assign]
         for hook in self._hooks:
             hook.remove()
         if self._stream is not None:

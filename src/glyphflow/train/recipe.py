@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from glyphflow.core.config import Config, load_config, parse_yaml, to_dict
-from glyphflow.core.errors import ConfigError
+from glyphflow.core.errors import ConfigError, InputError
+from glyphflow.core.files import expanded
 from glyphflow.core.hardware import multiplies_bfloat16
+from glyphflow.core.text import read_text
 from glyphflow.feed.settings import FeedSettings, Resolution, Source, Weights
 from glyphflow.train.lora import LoRAConfig
 from glyphflow.train.parallel import ParallelConfig
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+Payload = Literal["pixels", "tokens", "encoded"]
+"""What a batch of a run is made of."""
 Schedule = Literal["constant", "cosine"]
 """Of the learning rate, after the warm-up."""
 
@@ -192,15 +196,36 @@ class PreviewConfig(Config):
 
     prompts: tuple[str, ...] = ()
     seed: int = 0
-    steps: Positive = 20
-    guidance: float = 4.0
-    width: Positive = 128
-    height: Positive = 128
+    steps: Positive | None = None
+    """None: what the model in ``train.init_from`` is drawn with."""
+    guidance: float | None = None
+    """None: what the model in ``train.init_from`` is drawn with."""
+    width: Positive | None = None
+    height: Positive | None = None
+    """Pixels; None: a square of the largest area that the run trains on."""
+
+    @model_validator(mode="after")
+    def _check(self) -> PreviewConfig:
+        for name in ("width", "height"):
+            if (side := getattr(self, name)) is not None and side % 16:
+                raise ValueError(
+                    f"{name} is {side} and pictures have sides of a multiple of 16; make it {max(16, side // 16 * 16)}"
+                )
+        return self
+
+    def sized(self, area: int) -> PreviewConfig:
+        """With the sides that are left out: those of a square of ``area`` pixels, or what belongs to the side that is given."""
+        if self.width and self.height:
+            return self
+        given = self.width or self.height
+        other = max(16, round((area**0.5 if given is None else area / given) / 16) * 16)
+        return self.model_copy(update={"width": self.width or other, "height": self.height or other})
 
 
 class Recipe(Config):
     """What the recipes of all kinds have."""
 
+    payload: ClassVar[Payload]
     seed: int = 0
     out: Path
     """Directory of the run: recipe, checkpoints, metrics, previews."""
@@ -210,6 +235,7 @@ class Recipe(Config):
 class VAERecipe(Recipe):
     """Train the VAE on pictures."""
 
+    payload: ClassVar[Payload] = "pixels"
     kind: Literal["vae"]
     feed: PixelFeedConfig
     objective: VAEObjective = VAEObjective()
@@ -231,15 +257,23 @@ class VAERecipe(Recipe):
 class MMDiTRecipe(Recipe):
     """Train the MMDiT on encoded pictures and captions."""
 
+    payload: ClassVar[Payload] = "encoded"
     kind: Literal["mmdit"]
     feed: EncodedFeedConfig
     objective: FlowObjective = FlowObjective()
     preview: PreviewConfig = PreviewConfig()
 
+    @model_validator(mode="after")
+    def _sized(self) -> MMDiTRecipe:
+        area = max(each.area for each in self.feed.settings.resolutions)
+        object.__setattr__(self, "preview", self.preview.sized(area))  # the recipe is frozen, but not made yet
+        return self
+
 
 class CaptionerRecipe(Recipe):
     """Train the condition encoder to say what pictures show."""
 
+    payload: ClassVar[Payload] = "tokens"
     kind: Literal["captioner"]
     feed: TokenFeedConfig
     read_samples: int = Field(default=32, ge=0)
@@ -253,27 +287,37 @@ _KINDS: dict[str, type[VAERecipe] | type[MMDiTRecipe] | type[CaptionerRecipe]] =
     "captioner": CaptionerRecipe,
 }
 _PACKAGED = Path(str(resources.files("glyphflow"))) / "recipes"
-_MAY_CHANGE = (
-    *("steps", "device", "log_every", "checkpoint_every", "keep", "heldout_every", "heldout_samples", "preview_every"),
-    *("wandb", "peak_flops", "micro_batch", "micro_tokens", "offload", "parallel.", "transport", "producers", "ray"),
+_MAY_CHANGE = frozenset(
+    ("steps", "lr", "device", "log_every", "checkpoint_every", "keep", "heldout_every", "heldout_samples", "preview_every")
+    + ("wandb", "peak_flops", "micro_batch", "micro_tokens", "offload", "parallel", "transport", "producers", "ray")
 )
-"""Keys of ``train`` that decide how long and how fast, and what is looked at."""
+"""Keys of ``train`` that decide how long and how fast, and what is looked at; and the learning rate, whose change is told."""
 
 
 def read_recipe(source: str | Path, overrides: Sequence[str] = ()) -> AnyRecipe:
     """Read a recipe file, or a packaged one by its name (``nano-vae``), and apply ``dotted.key=value`` overrides."""
+    path, kind = find_recipe(source), recipe_kind(source)
+    if kind not in _KINDS:
+        raise ConfigError(f"{path}: kind is {kind!r}; training knows the kinds {', '.join(_KINDS)} and curriculum.")
+    return load_config(_KINDS[kind], path, overrides)
+
+
+def recipe_kind(source: str | Path) -> str | None:
+    """The ``kind`` that a recipe file states; None where it states none. A file that cannot be read is a ConfigError."""
     path = find_recipe(source)
     try:
-        data = parse_yaml(path.read_text(encoding="utf-8"), str(path))
-    except OSError as error:
-        trains = [found.stem for found in _PACKAGED.glob("*.yaml") if "\nkind: " in found.read_text(encoding="utf-8")]
-        raise ConfigError(
-            f"Cannot read the recipe {path} ({error.strerror}); the packaged ones are {', '.join(sorted(trains))}."
-        ) from error
+        exists = path.exists()
+    except (OSError, ValueError):  # a name that no file can have
+        exists = False
+    if not exists:
+        trains = [found.stem for found in _PACKAGED.glob("*.yaml") if "\nkind: " in read_text(found)]
+        raise ConfigError(f"There is no recipe {path}; the packaged ones are {', '.join(sorted(trains))}.")
+    try:
+        data = parse_yaml(read_text(path), str(path))
+    except InputError as error:
+        raise ConfigError(f"Cannot read the recipe: {error}") from error
     kind = data.get("kind") if isinstance(data, dict) else None
-    if kind not in _KINDS:
-        raise ConfigError(f"{path}: kind is {kind!r}; training knows the kinds {', '.join(_KINDS)}.")
-    return load_config(_KINDS[kind], path, overrides)
+    return kind if kind is None or isinstance(kind, str) else repr(kind)
 
 
 def check_same_run(saved: Config, now: Config) -> None:
@@ -296,15 +340,18 @@ def _may_change(key: str, stages: int) -> bool:
     section, _, name = key.partition(".")
     if section == "stages":
         number, _, name = name.partition(".")
-        return int(number) >= stages or name == "producers"
+        return int(number) >= stages or name in ("producers", "lr")
     others = {"out", "feed.producers", "feed.prefetch", "ocr_pictures"}
-    return (section == "train" and name.startswith(_MAY_CHANGE)) or key in others
+    return section == "preview" or (section == "train" and name.split(".")[0] in _MAY_CHANGE) or key in others
 
 
 def find_recipe(source: str | Path) -> Path:
     """The file that ``source`` means: itself, a packaged recipe's, or the ``pretrain.yaml`` of a packaged folder."""
-    path = Path(source)
-    if path.is_file():
+    path = expanded(source)
+    try:
+        if path.is_file():
+            return path
+    except (OSError, ValueError):  # a name that no file can have
         return path
     name = path.name.removesuffix(".yaml")
     packaged = (_PACKAGED / f"{name}.yaml", _PACKAGED / f"{source}.yaml", _PACKAGED / name / "pretrain.yaml")

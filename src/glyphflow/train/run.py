@@ -58,6 +58,8 @@ def train_mmdit(recipe: MMDiTRecipe | Curriculum, preview: Preview | None = None
         course = course_of(recipe)
         check_recipe(recipe)
         feed = RunFeed(recipe, course, root, world)
+        # Before the network is opened: a card need not hold it and the condition encoder at once.
+        preview = preview or _previews(recipe, world)
         network = _network(recipe, root, world)
         Loop(
             network.model,
@@ -76,7 +78,7 @@ def train_mmdit(recipe: MMDiTRecipe | Curriculum, preview: Preview | None = None
             peak=recipe.train.peak_flops or peak or _measured_peak(world, recipe.train),
             history=History(course.begins, feed.changes),
             heldout=feed.measure,
-            preview=preview or _previews(recipe, world),
+            preview=preview,
         ).run()
 
 
@@ -273,7 +275,7 @@ def _previews(recipe: MMDiTRecipe | Curriculum, world: World) -> Preview | None:
 
 
 def encode_sources(
-    recipe: MMDiTRecipe | Curriculum, part: Part | None = None, *, check: bool = False
+    recipe: MMDiTRecipe | Curriculum, part: Part | None = None, *, check: bool = False, memory: str | int = "auto"
 ) -> list[tuple[Path, int]]:
     """Fill the caches of a recipe's sources with the encoders of ``recipe.train.init_from``: (cache, records) each.
 
