@@ -168,8 +168,8 @@ def test_stages_may_be_added_and_not_changed(place: Path) -> None:
     check_same_run(
         saved, saved.model_copy(update={"stages": tuple(s.model_copy(update={"producers": 3}) for s in saved.stages)})
     )
-    with pytest.raises(ConfigError, match=r"stages\.1\.lr = 0\.0003"):
-        changed = saved.stages[1].model_copy(update={"lr": 1.0})
+    with pytest.raises(ConfigError, match=r"stages\.1\.lr_floor = 0\.0"):
+        changed = saved.stages[1].model_copy(update={"lr_floor": 0.5})
         check_same_run(saved, saved.model_copy(update={"stages": (saved.stages[0], changed, *saved.stages[2:])}))
     with pytest.raises(ConfigError, match=r"stages\.3"):
         check_same_run(saved, saved.model_copy(update={"stages": saved.stages[:3]}))

@@ -23,6 +23,9 @@ def register(app: typer.Typer) -> None:
         check: Annotated[
             bool, typer.Option(help="Compare all that is there with its checksums first; what is damaged is encoded again.")
         ] = False,
+        memory: Annotated[
+            str, typer.Option(help="What the card may give: auto, resident, streamed, or an amount such as 12GB.")
+        ] = "auto",
     ) -> None:
         """Encode the pictures and captions of a recipe's sources into their caches, in the order in which training needs them.
 
@@ -32,7 +35,7 @@ def register(app: typer.Typer) -> None:
         from glyphflow.train.run import encode_sources
 
         read = encoded_recipe(read_training(recipe, overrides or ()), "a cache of encoded pictures is for")
-        for cache, count in encode_sources(read, _part(part), check=check):
+        for cache, count in encode_sources(read, _part(part), check=check, memory=memory, say=typer.echo):
             typer.echo(f"{count} records in {cache}.")
 
 

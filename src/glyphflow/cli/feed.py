@@ -62,7 +62,8 @@ def _open(run: Path) -> StagedFeed:
     from glyphflow.feed.amendments import FILE, AmendmentLog
     from glyphflow.feed.staged import StagedFeed
     from glyphflow.train.curriculum import encoded_recipe, read_training
-    from glyphflow.train.run import RECIPE, course_of
+    from glyphflow.train.resuming import RECIPE
+    from glyphflow.train.run import course_of
 
     if not (run / RECIPE).exists():
         raise InputError(f"{run} is no training run (it has no {RECIPE}); give the directory that the recipe names as out.")

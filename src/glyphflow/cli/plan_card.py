@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ def tasks(curriculum: Curriculum) -> list[Task]:
     return [found[key] for key in sorted(found, reverse=True)]
 
 
-def lines(recipe: str, curriculum: Curriculum, card: str, machine: Machine) -> Iterator[str]:
-    """What the verb prints."""
+def lines(recipe: str, curriculum: Curriculum, card: str, machine: Machine, overrides: Sequence[str] = ()) -> Iterator[str]:
+    """What the verb prints; the line to run at its end repeats the ``overrides`` that were planned for."""
     from glyphflow.cli.plan_train import amount, table
     from glyphflow.core.hardware import gigabytes
     from glyphflow.plan.one_card import choose, plan_card
@@ -66,8 +67,26 @@ def lines(recipe: str, curriculum: Curriculum, card: str, machine: Machine) -> I
     for task in smaller:
         fitting = [plan for plan in plan_card(task, machine) if (plan.base, plan.optimizer) == (best.base, best.optimizer)]
         yield from (f"A step of {task.batch} at {task.side} px takes {plan.time.total:.2f} s." for plan in fitting)
-    yield "The encoders are not on the card: glyphflow encode fills the cache that the recipe's sources name."
-    yield f"glyphflow train {recipe} {' '.join(best.settings())}"
+    yield from _beside(curriculum, largest.side, machine)
+    chosen = best.settings()
+    keys = {each.partition("=")[0] for each in chosen}
+    kept = [each for each in overrides if each.partition("=")[0] not in keys]
+    yield shlex.join(["glyphflow", "train", recipe, *kept, *chosen])
+
+
+def _beside(curriculum: Curriculum, side: int, machine: Machine) -> Iterator[str]:
+    """What else is on the card: the encoders before the training, and previews within it."""
+    from glyphflow.core.hardware import gigabytes
+    from glyphflow.plan.beside import encoding_bytes, preview_bytes
+
+    encoding = encoding_bytes(curriculum, side)
+    room = "" if encoding <= machine.room else f"; that is more than there is, so add --memory {machine.room // 10**9}GB to it"
+    yield (
+        "The encoders are not on the card while it trains: glyphflow encode fills the cache of the recipe's sources, and "
+        f"takes {gigabytes(encoding)} there{room}."
+    )
+    if curriculum.preview.prompts:
+        yield f"A preview takes {gigabytes(preview_bytes(curriculum))} beside the weights."
 
 
 def as_json(curriculum: Curriculum, card: str, machine: Machine) -> dict[str, Any]:

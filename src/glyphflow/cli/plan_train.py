@@ -12,6 +12,7 @@ import typer
 
 from glyphflow.cli import plan_card
 from glyphflow.core.errors import InputError
+from glyphflow.core.numbers import checked
 
 if TYPE_CHECKING:
     from glyphflow.plan.layout import Layout
@@ -59,6 +60,8 @@ def register(plan: typer.Typer) -> None:
 
         if not 0 < efficiency <= 1:
             raise InputError(f"--efficiency is {efficiency:g}; it is a share of the peak, above 0 and at most 1.")
+        if price is not None:
+            checked(price, "--price", 0.0)
         curriculum, every = read_plannable(recipe, overrides or ()), _every(checkpoint)
         budget = None if memory is None else parse_bytes(memory)
         adapter, cards = curriculum.train.lora is not None, (gpus or "8xH200").split(",")
@@ -71,7 +74,7 @@ def register(plan: typer.Typer) -> None:
             if as_json:
                 typer.echo(json.dumps(plan_card.as_json(curriculum, name, machine), indent=1))
             else:
-                typer.echo("\n".join(plan_card.lines(recipe, curriculum, name, machine)))
+                typer.echo("\n".join(plan_card.lines(recipe, curriculum, name, machine, overrides or ())))
             return
         rates = (read_rates(feed_log) if feed_log else {}) | (parse_rates(encode_rate) if encode_rate else {})
         results = []

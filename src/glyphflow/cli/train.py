@@ -32,26 +32,27 @@ def register(app: typer.Typer) -> None:
 
         Alone it uses this machine's card or its CPU; torchrun … -m glyphflow train RECIPE uses as many as it starts.
         """
-        from glyphflow.train.curriculum import read_training
+        from glyphflow.train.curriculum import Curriculum, encoded_recipe, read_training
         from glyphflow.train.recipe import CaptionerRecipe, VAERecipe
-        from glyphflow.train.run import course_of, train_mmdit
+        from glyphflow.train.run import train_mmdit
 
         read = read_training(recipe, [*(overrides or ()), *_changes(producers)])
         if isinstance(read, VAERecipe):
             from glyphflow.train.vae_run import train_vae
 
-            train_vae(read, _reader() if read.ocr_pictures else None)
-            steps = read.train.steps
+            done = train_vae(read, _reader() if read.ocr_pictures else None, say=typer.echo)
         elif isinstance(read, CaptionerRecipe):
             from glyphflow.train.captioner import train_captioner
 
-            train_captioner(read)
-            steps = read.train.steps
+            done = train_captioner(read, say=typer.echo)
         else:
-            train_mmdit(read, peak=_peak())
-            steps = course_of(read).settings.steps
+            done = train_mmdit(encoded_recipe(read, "this is for"), peak=_peak(), say=typer.echo)
+        steps = read.starts()[-1] if isinstance(read, Curriculum) else read.train.steps
         if os.environ.get("RANK", "0") == "0":
-            typer.echo(f"Trained to step {steps} in {read.out}; glyphflow export {read.out} OUT makes a pipeline directory.")
+            what = f"Trained to step {done} in {read.out}"
+            if done > steps:
+                what = f"The run in {read.out} is at step {done}, beyond the {steps} asked for: nothing was trained"
+            typer.echo(f"{what}; glyphflow export {read.out} OUT makes a pipeline directory.")
 
     @app.command()
     def export(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _INDEX = (
     "id",
+    "key",
     "kind",
     "offset",
     "size",
@@ -70,6 +71,7 @@ class Row:
     domain: str = ""  # nature, design, people, synthetic, or "" where nothing has classified the row
     lines: str | None = None  # what was read in the picture, JSON of the stage text; None: it has not run
     text: str | None = None  # the same by the annotator, lines joined by line breaks
+    key: str = ""  # path below the ingested folder, or the number of the specification
 
 
 class Selection:
@@ -236,6 +238,7 @@ def _row(index: dict[str, list[Any]], known: _Known, shard: str, number: int) ->
         domain=known.domain(number, kind),
         lines=known.lines(number),
         text=known.text(number),
+        key=index["key"][number] or "",
     )
 
 

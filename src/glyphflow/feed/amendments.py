@@ -19,6 +19,7 @@ from typing import Any
 from glyphflow.core.config import load_config, parse_yaml, to_dict
 from glyphflow.core.errors import ConfigError, InputError
 from glyphflow.core.files import read_json, storage_errors, write_json
+from glyphflow.core.text import read_text, split_lines
 from glyphflow.feed.locks import patient
 from glyphflow.feed.settings import FeedSettings
 
@@ -79,14 +80,13 @@ class AmendmentLog:
 
     def read(self) -> tuple[Amendment, ...]:
         """All entries in the order in which they were made."""
-        try:
-            lines = self.path.read_text(encoding="utf-8").splitlines()
-        except FileNotFoundError:
+        if not self.path.exists():
             return ()
+        lines = split_lines(read_text(self.path))
         try:
             entries = [json.loads(line) for line in lines if line.strip()]
             return tuple(Amendment(int(entry["from_step"]), dict(entry["changes"])) for entry in entries)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise InputError(f"{self.path} has a line that is no amendment ({error}); restore the file.") from error
 
     def settle(self, step: int) -> tuple[Amendment, ...]:
@@ -121,7 +121,12 @@ class AmendmentLog:
     def horizon(self) -> int:
         """The first step that is not settled."""
         path = self._state / "settled.json"
-        return int(read_json(path)["steps"]) if path.exists() else 0
+        if not path.exists():
+            return 0
+        try:
+            return int(read_json(path)["steps"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path} does not say which steps are settled ({error}); restore the file.") from error
 
     def _locked(self) -> contextlib.AbstractContextManager[None]:
         return patient(self._state, "a change of the feed")

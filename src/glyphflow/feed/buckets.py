@@ -29,6 +29,17 @@ def bucket_of(size: Size, buckets: tuple[Size, ...]) -> Size:
     return min(buckets, key=lambda bucket: abs(math.log(bucket[0] / bucket[1]) - ratio))
 
 
+def scale_of(size: Size, bucket: Size) -> float:
+    """What a picture's sides are multiplied by so that it covers ``bucket``."""
+    return max(bucket[0] / size[0], bucket[1] / size[1])
+
+
+def cut_share(size: Size, bucket: Size) -> float:
+    """Share of a picture of ``size`` that :func:`fit` cuts away."""
+    scale = scale_of(size, bucket)
+    return max(0.0, 1.0 - bucket[0] * bucket[1] / (size[0] * scale * size[1] * scale))
+
+
 def fit(image: npt.NDArray[np.uint8], size: Size) -> npt.NDArray[np.uint8]:
     """Resize (H, W, 3) ``image`` until it covers ``size`` = (width, height), then cut the centre out.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +32,9 @@ from glyphflow.feed.texts import COPY
 SHARD_RECORDS = 128
 _TOGETHER = 64
 """Records that are encoded at a time, so that pictures of one size come together: 340 MB of pixels at 1328 px."""
+
+
+_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -66,14 +69,20 @@ def encode_selection(
 
 
 def encode_feed(
-    feed: StagedFeed, encoders: Encoders, heldout: int = 0, part: Part | None = None, *, check: bool = False
+    feed: StagedFeed,
+    encoders: Encoders,
+    heldout: int = 0,
+    part: Part | None = None,
+    *,
+    check: bool = False,
+    say: Callable[[str], None] = lambda line: None,
 ) -> dict[Path, int]:
     """Encode what ``feed`` needs into the caches of its sources, first ``heldout`` held-out samples, then step by step.
 
     Records that the feed's steps never reach come last. Returns how many records each cache holds, over all its areas.
-    ``check`` reads every record that is there and compares it with its checksum.
+    ``check`` reads every record that is there and compares it with its checksum. ``say`` is told what was left out.
     """
-    return encode_blocks(feed_blocks(feed, heldout), encoders, part or Part(), check=check)
+    return encode_blocks(feed_blocks(feed, heldout), encoders, part or Part(), check=check, say=say)
 
 
 def feed_blocks(feed: StagedFeed, heldout: int) -> list[Block]:
@@ -91,7 +100,14 @@ def feed_blocks(feed: StagedFeed, heldout: int) -> list[Block]:
     return blocks
 
 
-def encode_blocks(blocks: Sequence[Block], encoders: Encoders, part: Part, *, check: bool = False) -> dict[Path, int]:
+def encode_blocks(
+    blocks: Sequence[Block],
+    encoders: Encoders,
+    part: Part,
+    *,
+    check: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[Path, int]:
     """Write the shards of every ``part.world``-th block, as far as their records are missing.
 
     Each process that fills caches holds a lock of its own in all of them to its end, by which those who wait for records know
@@ -105,7 +121,7 @@ def encode_blocks(blocks: Sequence[Block], encoders: Encoders, part: Part, *, ch
         _put_damaged_aside(area_directory(cache, area), check)
         opened[cache, area] = LatentCache(cache, area)
     mine = [block for number, block in enumerate(blocks) if number % part.world == part.rank]
-    work = [(block, _missing(block, opened[block.cache, block.area])) for block in mine]
+    work = [(block, _missing(block, opened[block.cache, block.area], again=True)) for block in mine]
     total = sum(len(block.members) for block in mine)
     done = total - sum(len(missing) for _, missing in work)
     with contextlib.ExitStack() as stack:
@@ -120,7 +136,24 @@ def encode_blocks(blocks: Sequence[Block], encoders: Encoders, part: Part, *, ch
         if not any(_missing(block, reader) for block in blocks if (block.cache, block.area) == (cache, area)):
             reader.mark_complete()
         found[cache] = found.get(cache, 0) + len(reader.places)
+    for line in _left_out(blocks, opened):
+        say(line)
     return found
+
+
+def _left_out(blocks: Sequence[Block], opened: Mapping[tuple[Path, int], LatentCache]) -> Iterator[str]:
+    """A line for each cache that lacks records, with the first few of them and why."""
+    lost: dict[Path, dict[str, str]] = {}
+    for block in blocks:
+        reader = opened[block.cache, block.area]
+        for index in block.members:
+            record = block.records.ids[index]
+            if record in reader.skipped and not _current(block, reader, index):
+                lost.setdefault(block.cache, {})[block.records.name(index)] = reader.skipped[record].rstrip(".")
+    for cache, reasons in lost.items():
+        named = "; ".join(f"{name}: {why}" for name, why in list(reasons.items())[:_NAMED])
+        more = f"; and {len(reasons) - _NAMED} more" if len(reasons) > _NAMED else ""
+        yield f"{len(reasons)} records are left out of {cache}: {named}{more}."
 
 
 def _write(
@@ -162,23 +195,38 @@ def _write(
             write_shard(area_directory(block.cache, block.area), samples, skipped, max(known, default=-1) + 1)
 
 
-def _missing(block: Block, cache: LatentCache) -> list[int]:
-    """The members of ``block`` that the cache lacks, or has with other texts than they have now."""
+def _missing(block: Block, cache: LatentCache, *, again: bool = False) -> list[int]:
+    """The members of ``block`` that the cache lacks, or has with other texts than they have now.
+
+    Those that were left out are not missing; ``again`` takes them once more where it was for their caption.
+    """
     found = []
     for index in block.members:
         record = block.records.ids[index]
-        if record in cache.places:
-            shard, row = cache.places[record]
-            names = shard.names(row)
-            captions = block.records.captions[index] or {}
-            said = {name: int(shard.said[row, shard.texts.index(name)]) for name in names}
-            current = all(said.get(name) == caption_mark(caption) for name, caption in captions.items())
-            if current and not (block.copies and COPY not in names):
-                continue
-        elif record in cache.skipped and not cache.skipped[record].startswith(LONG_CAPTION):
+        if _current(block, cache, index):
+            continue
+        if record in cache.skipped and not (again and (record in cache.places or _refused_caption(cache, record))):
             continue
         found.append(index)
     return found
+
+
+def _refused_caption(cache: LatentCache, record: str) -> bool:
+    return cache.skipped[record].startswith(LONG_CAPTION)
+
+
+def _current(block: Block, cache: LatentCache, index: int) -> bool:
+    """Whether the cache has a member of ``block`` with the texts that it has now."""
+    record = block.records.ids[index]
+    if record not in cache.places:
+        return False
+    shard, row = cache.places[record]
+    names = shard.names(row)
+    said = {name: int(shard.said[row, shard.texts.index(name)]) for name in names}
+    captions = block.records.captions[index] or {}
+    if any(said.get(name) != caption_mark(caption) for name, caption in captions.items()):
+        return False
+    return COPY in names or not block.copies
 
 
 def _put_damaged_aside(directory: Path, check: bool) -> None:

@@ -64,6 +64,12 @@ class Records:
     """Variant -> tokens of each record's caption, where a cache knows them."""
     selection: Selection | None = None
 
+    def name(self, place: int) -> str:
+        """What a person calls a record: its file, where the corpus knows it, and its id."""
+        rows = getattr(self.selection, "rows", None)
+        key = getattr(rows[place], "key", "") if rows else ""
+        return f"{key} ({self.ids[place]})" if key else self.ids[place]
+
     def labels(self, kind: LabelKind) -> Sequence[str]:
         """The label of each record; ConfigError when nothing here knows labels."""
         known = getattr(self.selection, "labels", None)

@@ -86,6 +86,9 @@ class FeedSettings(Config):
     """Chance of each sample to get the empty prompt instead, which classifier-free guidance needs."""
     heldout_share: Share = 0.02
     """Records (chosen by a hash of their id) that training never sees; the held-out loss is measured on them."""
+    crop_limit: float = Field(default=0.5, gt=0, le=1)
+    """Pictures of which more than this share would be cut away, to bring them to one of the nine ratios, are left out: what
+    their captions say, and the words in them, would no longer be there. 1: all are taken."""
     fingerprint: str | None = None
     """Identity of the encoders; what other encoders made is refused. None: any, but one for all sources."""
     producers: Positive | Literal["auto"] = "auto"

@@ -171,6 +171,12 @@ class StagedFeed:
             for stream in [*stretch.streams, *stretch.heldout_streams()]:
                 yield from fresh(stretch, stream, stream.members.tolist())
 
+    def stretches(self) -> Iterator[tuple[int, Stretch]]:
+        """Between two changes of what is drawn: how many steps, and what they draw from."""
+        ends = [start for start, _ in self._spans[1:]] + [self.segments[-1].start + self.segments[-1].steps]
+        for (start, _), end in zip(self._spans, ends, strict=True):
+            yield max(0, end - start), self._stretch(start)
+
     def _copied(self, heldout: int) -> set[tuple[str, int, str]]:
         """(source, area, id) of the records that a step or a held-out sample shows as their own reconstruction: their texts
         see the picture, which costs as much as all else of a record, so nobody else's are made."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from glyphflow.core.errors import ConfigError
-from glyphflow.feed.buckets import Size, bucket_of, bucket_sizes
+from glyphflow.feed.buckets import Size, bucket_of, bucket_sizes, cut_share
 from glyphflow.feed.order import Numbers, is_heldout
 from glyphflow.feed.records import Records
 from glyphflow.feed.settings import TEXT_LEVELS, FeedSettings, Resolution, Task
@@ -72,6 +72,7 @@ def _source_streams(
     buckets = bucket_sizes(resolution.area)
     place = {size: bucket_of(size, buckets) for sizes in records.pictures for size in sizes}
     places = [tuple(place[size] for size in sizes) for sizes in records.pictures]
+    keep &= ~cropped_away(records, buckets, settings.crop_limit)
     by_stream: dict[tuple[Task, str, str, Compound], list[int]] = {}
     for index in np.flatnonzero(keep).tolist():
         for task in settings.tasks:
@@ -85,6 +86,13 @@ def _source_streams(
         name = f"{source.title}|{resolution.area}|{task}"
         found.append(Stream(number, task, resolution, sizes, array, float(weights[array].sum()), name, domain, split))
     return found
+
+
+def cropped_away(records: Records, buckets: tuple[Size, ...], limit: float) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Which records have a picture that would lose more than the share ``limit``."""
+    sizes = {size for pictures in records.pictures for size in pictures}
+    lost = {size: cut_share(size, bucket_of(size, buckets)) > limit for size in sizes}
+    return np.asarray([any(lost[size] for size in pictures) for pictures in records.pictures], dtype=np.bool_)
 
 
 Level = tuple[Callable[[Stream], str], Mapping[str, float]]
@@ -147,4 +155,7 @@ class _Names:
         for task, weight in self._settings.tasks.items():
             if weight > 0 and task not in tasks:
                 kind = "edits (rows with references)" if task == "ti2i" else "records to train on"
-                raise ConfigError(f"feed.tasks asks for {task}, and the sources hold no {kind} after mixture, splits and text.")
+                raise ConfigError(
+                    f"feed.tasks asks for {task}, and the sources hold no {kind} after mixture, splits, text and crop_limit "
+                    f"({self._settings.crop_limit:g} of a picture may be cut away)."
+                )

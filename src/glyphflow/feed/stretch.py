@@ -44,6 +44,11 @@ class Stretch:
         self._turns = Interleave([stream.share for stream in self.streams])
         self._servings: dict[int, Serving] = {}
 
+    @property
+    def crop_limit(self) -> float:
+        """Share of a picture that may be cut away."""
+        return self._settings.crop_limit
+
     def picks(self, step: int) -> tuple[Stream, list[Pick]]:
         number, turn = self._turns.at(step - self._start)
         return self.streams[number], self._serving(number).picks(turn)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from glyphflow.core.errors import InputError
+from glyphflow.core.text import read_text, split_lines
 from glyphflow.feed.buckets import bucket_sizes
 from glyphflow.models import VAE, VAEConfig
 from glyphflow.plan.cards import Card
@@ -59,8 +61,8 @@ def parse_rates(text: str) -> dict[int, float]:
         rates = {int(side): float(rate) for side, rate in pairs}
     except ValueError as error:
         raise InputError(f"{text!r} are no encode rates; write pictures a second by side, like 256=400,640=60.") from error
-    if min(rates.values()) <= 0:
-        raise InputError(f"{text!r} has a rate that is not above 0; a producer that encodes nothing feeds nobody.")
+    if not all(0 < rate < math.inf and side > 0 for side, rate in rates.items()):
+        raise InputError(f"{text!r} has a rate or a side that is not above 0; a producer that encodes nothing feeds nobody.")
     return rates
 
 
@@ -70,17 +72,13 @@ def read_rates(path: Path) -> dict[int, float]:
     Lines without the three are of other things and skipped. Raises InputError when none has them.
     """
     found: dict[int, list[float]] = {}
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise InputError(f"Cannot read the feed log {path}: {error.strerror}.") from error
-    for line in lines:
+    for line in split_lines(read_text(path)):
         try:
             entry = json.loads(line)
-        except json.JSONDecodeError:
-            continue  # one that a kill cut short
-        if {"side", "pictures", "seconds"} <= entry.keys() and entry["seconds"] > 0:
-            found.setdefault(int(entry["side"]), []).append(entry["pictures"] / entry["seconds"])
+            if {"side", "pictures", "seconds"} <= entry.keys() and 0 < entry["seconds"] < math.inf:
+                found.setdefault(int(entry["side"]), []).append(entry["pictures"] / entry["seconds"])
+        except (ValueError, TypeError, AttributeError, OverflowError):
+            continue  # one that a kill cut short, or of something else
     if not found:
         raise InputError(f"{path} has no line with side, pictures and seconds; give the log of a feed's producers.")
     return {side: statistics.median(rates) for side, rates in found.items()}

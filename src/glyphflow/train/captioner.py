@@ -16,14 +16,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glyphflow.corpus.annotate.prompts import quotations, read_answer
+from glyphflow.feed.records import open_selection
 from glyphflow.feed.tokens import TokenBatch, token_plan
 from glyphflow.feed.transport import open_transport
 from glyphflow.generate.directory import locate
 from glyphflow.models import ConditionEncoder
+from glyphflow.train.history import History
 from glyphflow.train.loop import Loop
 from glyphflow.train.parallel import World
 from glyphflow.train.recipe import CaptionerRecipe
-from glyphflow.train.run import check_recipe, joined, save_recipe
+from glyphflow.train.resuming import check_recipe
+from glyphflow.train.run import Say, joined, save_recipe, silent, told
 
 _MOST_WORDS = 512  # tokens of a reply that is compared with the truth
 
@@ -74,10 +77,15 @@ def samples(batch: TokenBatch) -> int:
     return len(batch.ids)
 
 
-def train_captioner(recipe: CaptionerRecipe) -> None:
-    """Train the condition encoder of ``recipe.train.init_from``, in ``recipe.out``; continues what is there."""
+def train_captioner(recipe: CaptionerRecipe, *, say: Say = silent) -> int:
+    """Train the condition encoder of ``recipe.train.init_from``, in ``recipe.out``; continues what is there.
+
+    ``say`` is told what is different where the run goes on. Returns the step that it is at.
+    """
     with joined(recipe.out, recipe.train) as world:
-        check_recipe(recipe)
+        for source in recipe.feed.sources:
+            open_selection(source, None)
+        news = told(check_recipe(recipe), say, world)
         world.barrier()
         save_recipe(recipe, world)
         root, feed, settings = locate(recipe.train.init_from), recipe.feed, recipe.train
@@ -94,7 +102,7 @@ def train_captioner(recipe: CaptionerRecipe) -> None:
             heldout_share=feed.heldout_share,
         )
         heldout = [batch.to(world.device) for batch in plan.open().heldout(settings.heldout_samples)]
-        Loop(
+        return Loop(
             world.apply(model, settings.computed_in(world.device)),
             next_token,
             lambda start: open_transport(
@@ -112,6 +120,7 @@ def train_captioner(recipe: CaptionerRecipe) -> None:
             seed=recipe.seed,
             world=world,
             weight=samples,
+            history=History([], news=news),
             size=lambda batch: batch.tokens,
             heldout=heldout_captions(heldout, encoder.tokenizer, recipe.read_samples, world) if heldout else None,
         ).run()

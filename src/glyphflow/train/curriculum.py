@@ -107,6 +107,8 @@ class Curriculum(Config):
     fingerprint: str | None = None
     """Identity of the encoders; filled in by the first run, and samples of other encoders are refused from then on."""
     heldout_share: Share = 0.02
+    crop_limit: float = Field(default=0.5, gt=0, le=1)
+    """Share of a picture that may be cut away; see :class:`glyphflow.feed.settings.FeedSettings`."""
     from_scratch: bool = True
     """Begin with random weights of ``model``; false: with those of ``train.init_from``. The encoders are always from there."""
     train: RunConfig = RunConfig()
@@ -139,6 +141,7 @@ class Curriculum(Config):
             captions=stage.captions,
             drop_condition=self.drop_condition,
             heldout_share=self.heldout_share,
+            crop_limit=self.crop_limit,
             fingerprint=self.fingerprint,
             producers=stage.producers,
         )

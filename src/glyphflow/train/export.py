@@ -15,7 +15,7 @@ from glyphflow.train.checkpoint import Checkpoints
 from glyphflow.train.curriculum import Curriculum, read_training
 from glyphflow.train.lora import TrainedLoRA, inject_lora
 from glyphflow.train.recipe import AnyRecipe, CaptionerRecipe, VAERecipe
-from glyphflow.train.run import RECIPE
+from glyphflow.train.resuming import RECIPE
 from glyphflow.train.vae_run import standardised
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}

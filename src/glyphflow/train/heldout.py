@@ -29,17 +29,20 @@ def heldout_velocity(
 ) -> dict[str, float]:
     """``heldout_loss``: mean squared velocity error over :data:`BINS` noise levels, and ``heldout_loss_sigma_…`` for each.
 
-    Samples take the levels in turn. The level decides most of the error, so a mean over random levels would mostly measure
+    Samples take the levels in turn, and fewer samples than levels take them in several rounds, so that none is left out. The
+    level decides most of the error, so a mean over random levels would mostly measure
     luck. ``world`` processes share the batches and join their sums with ``total``; all make the same number of passes, as
     sharded weights must be gathered by all.
     """
     levels = stratified_sigmas(BINS)
     sums, counts = torch.zeros(BINS), torch.zeros(BINS)
     firsts = [sum(len(batch.ids) for batch in batches[:number]) for number in range(len(batches))]
-    for turn in range(rank, -(-len(batches) // world) * world, world):
-        number = min(turn, len(batches) - 1)
-        batch, first = batches[number], firsts[number]
-        bins = (torch.arange(len(batch.ids)) + first) % BINS
+    samples = sum(len(batch.ids) for batch in batches)
+    turns = len(batches) * -(-BINS // samples)
+    for turn in range(rank, -(-turns // world) * world, world):
+        number = min(turn, turns - 1)
+        batch, first = batches[number % len(batches)], firsts[number % len(batches)]
+        bins = (torch.arange(len(batch.ids)) + first + number // len(batches) * samples) % BINS
         rng = torch.Generator().manual_seed(derive_seed(seed, "heldout"))
         noise = [torch.randn(batch.latents.shape[1:], generator=g) for g in sample_generators(rng, first, len(batch.ids))]
         errors = velocity_errors(model, batch, levels[bins], torch.stack(noise)).cpu()

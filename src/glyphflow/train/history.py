@@ -16,16 +16,23 @@ Change = tuple[int, Mapping[str, Any]]
 
 
 class History:
-    """Stages, as (first step, name), and changes, read anew at every step by ``changes``."""
+    """Stages, as (first step, name), and changes, read anew at every step by ``changes``; ``news`` come before the first."""
 
-    def __init__(self, stages: Sequence[tuple[int, str]], changes: Callable[[], Sequence[Change]] = lambda: ()) -> None:
+    def __init__(
+        self,
+        stages: Sequence[tuple[int, str]],
+        changes: Callable[[], Sequence[Change]] = lambda: (),
+        news: Sequence[str] = (),
+    ) -> None:
         self._stages = tuple(stages)
+        self._news = tuple(news)
         self._changes = changes
         self._known: int | None = None
 
     def notes(self, step: int) -> list[str]:
         """What is new at ``step``, in words: the stage that begins here, and changes that were logged since the last call."""
-        found = [f"stage {name} begins" for start, name in self._stages if start == step]
+        found = [*self._news, *(f"stage {name} begins" for start, name in self._stages if start == step)]
+        self._news = ()
         changes = self._changes()
         known = len(changes) if self._known is None else self._known
         found += [f"from step {at} on: {_words(change)}" for at, change in changes[known:]]

@@ -120,11 +120,14 @@ class Loop(Generic[B]):
         self._checkpoints = Checkpoints(self._out / "checkpoints", settings.keep, world.group)
         self._measured: tuple[int, Measured] = (0, {})
 
-    def run(self) -> None:
-        """Train to the last step. Ctrl-C (or SIGTERM) saves a checkpoint and raises :class:`InterruptedRun`."""
+    def run(self) -> int:
+        """Train to the last step, and return the step that the run is at.
+
+        Ctrl-C (or SIGTERM) saves a checkpoint and raises :class:`InterruptedRun`.
+        """
         start = self._resume()
         if start >= self._settings.steps:
-            return
+            return start
         world, settings = self._world, self._settings
         with contextlib.ExitStack() as stack:
             metrics = stack.enter_context(Metrics(self._out, start, wandb=settings.wandb)) if world.is_main else None
@@ -152,6 +155,7 @@ class Loop(Generic[B]):
                 with meter.paused():
                     self._look(done, metrics)
                     self._save(done, stop)
+        return settings.steps
 
     def _step(self, step: int, batches: Sequence[B]) -> dict[str, float]:
         """One optimizer step; returns its measurements. Stops before the weights change when the numbers are not finite."""
@@ -195,15 +199,24 @@ class Loop(Generic[B]):
     def _refuse(self, step: int, batches: Sequence[B], loss: float, norm: float) -> None:
         """Say which records made the numbers useless: every sample is computed again alone, as the same work on every rank."""
         found = [record for batch in batches for sample in batch.split(len(batch.ids)) for record in self._guilty(sample)]
+        everyone = [record for batch in batches for record in batch.ids]
+        every = not self._anyone(not set(everyone) <= set(found)) and len(everyone) * self._world.part.world > 1
         if self._world.part.world > 1:
             gathered: list[list[str]] = [[] for _ in range(dist.get_world_size())]
             dist.all_gather_object(gathered, found)
             found = list(dict.fromkeys(record for some in gathered for record in some))
-        everyone = [record for batch in batches for record in batch.ids]
-        names = f"the records {', '.join(found)}" if found else f"no single record of {', '.join(everyone)}"
+        kept = self._checkpoints.steps()
+        again = f"continue from the checkpoint of step {kept[-1]}" if kept else "begin anew, as there is no checkpoint yet"
+        slower = f"train.lr is {self._rate(step):.3g} here" if self._rate(step) > 0 else "the warm-up has not begun"
+        where = f"Training stopped at step {step + 1}: the loss is {loss:g} and the gradient's norm {norm:g}, "
+        if every:
+            raise InputError(
+                f"{where}with every record of the step: it is the weights or the learning rate, not the data ({slower}); lower "
+                f"train.lr and run again to {again}."
+            )
+        names = f"because of the records {', '.join(found)}" if found else f"with no single record of {', '.join(everyone)}"
         raise InputError(
-            f"Training stopped at step {step + 1}: the loss is {loss:g} and the gradient's norm {norm:g}, because of {names}; "
-            "look at these records or lower train.lr, then run again to continue from the last checkpoint."
+            f"{where}{names}; look at these records and leave them out by a view, or lower train.lr, then run again to {again}."
         )
 
     def _guilty(self, sample: B) -> tuple[str, ...]:

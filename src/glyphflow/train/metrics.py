@@ -8,9 +8,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from glyphflow.core.errors import InputError
 from glyphflow.core.files import storage_errors, write_text
 from glyphflow.core.hardware import require
 from glyphflow.core.hashing import fingerprint
+from glyphflow.core.text import read_text, split_lines
 
 
 class Metrics:
@@ -59,11 +61,14 @@ def read_metrics(directory: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     found = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in split_lines(read_text(path)):
         try:
-            found.append(json.loads(line))
+            entry = json.loads(line)
         except json.JSONDecodeError:
             break
+        if not (isinstance(entry, dict) and isinstance(entry.get("step"), int)):
+            raise InputError(f"{path} has a line that no run wrote ({line[:60]!r}); restore the file, or move it away.")
+        found.append(entry)
     return found
 
 

@@ -326,7 +326,7 @@ def check_same_run(saved: Config, now: Config) -> None:
     Lengths, intervals and what decides speed only may change, the directory may move, and a curriculum may get more stages at
     its end.
     """
-    before, after = _flat(to_dict(saved)), _flat(to_dict(now))
+    before, after = flat(to_dict(saved)), flat(to_dict(now))
     stages = len(getattr(saved, "stages", ()))
     for key in sorted(before.keys() | after.keys()):
         if not _may_change(key, stages) and before.get(key) != after.get(key):
@@ -358,7 +358,7 @@ def find_recipe(source: str | Path) -> Path:
     return next((found for found in packaged if found.is_file()), path)
 
 
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
     """Leaves by dotted key; lists of objects are numbered."""
     if isinstance(value, list) and value and isinstance(value[0], dict):
         value = dict(enumerate(value))
@@ -366,5 +366,5 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
         return {prefix: value}
     found: dict[str, Any] = {}
     for key, below in value.items():
-        found |= _flat(below, f"{prefix}.{key}" if prefix else str(key))
+        found |= flat(below, f"{prefix}.{key}" if prefix else str(key))
     return found

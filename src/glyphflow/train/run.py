@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from glyphflow.core.config import dump_config, load_config
+from glyphflow.core.config import dump_config
 from glyphflow.core.errors import ConfigError, InterruptedRun
 from glyphflow.core.files import exclusive
 from glyphflow.core.hardware import pick_device
@@ -20,10 +20,12 @@ from glyphflow.core.hashing import derive_seed
 from glyphflow.feed.amendments import FILE as AMENDMENTS
 from glyphflow.feed.amendments import AmendmentLog
 from glyphflow.feed.batches import EncodedBatch
+from glyphflow.feed.content import cache_path
 from glyphflow.feed.encode import Encoders, encoder_fingerprint
 from glyphflow.feed.order import Part
 from glyphflow.feed.producing import encode_feed
 from glyphflow.feed.staged import Segment, StagedFeed
+from glyphflow.feed.summary import summary
 from glyphflow.feed.transport import FeedPlan, Kind, Producers, Transport, encoded_plan, open_transport
 from glyphflow.generate.directory import locate
 from glyphflow.models import MMDiT, MMDiTConfig
@@ -38,30 +40,40 @@ from glyphflow.train.lora import TrainedLoRA, inject_lora
 from glyphflow.train.lowmem import LowMemory, needs_low_memory, open_low_memory
 from glyphflow.train.objectives import flow_matching, image_tokens, predicted_elements
 from glyphflow.train.parallel import Weights, World
-from glyphflow.train.recipe import AnyRecipe, MMDiTRecipe, RunConfig, TrainConfig, check_same_run
+from glyphflow.train.recipe import AnyRecipe, MMDiTRecipe, RunConfig, TrainConfig
+from glyphflow.train.resuming import RECIPE, check_recipe, check_records
 from glyphflow.train.sharing import shared
 
 Preview = Callable[[nn.Module], Image.Image]
-RECIPE = "recipe.yaml"
+Say = Callable[[str], None]
+"""Takes a line for the person who started the run."""
 FEED_LOG = "feed.jsonl"
 
 
-def train_mmdit(recipe: MMDiTRecipe | Curriculum, preview: Preview | None = None, *, peak: float | None = None) -> None:
+def silent(line: str) -> None:
+    """Say nothing."""
+
+
+def train_mmdit(
+    recipe: MMDiTRecipe | Curriculum, preview: Preview | None = None, *, peak: float | None = None, say: Say = silent
+) -> int:
     """Train an MMDiT on encoded samples by a recipe of one stage or a curriculum, in ``recipe.out``; continues what is there.
 
     ``preview`` draws with the averaged weights; None: the recipe's prompts. ``peak``: what a device can do, operations a
-    second; None: what ``recipe.train`` says, or what a CPU is measured at.
+    second; None: what ``recipe.train`` says, or what a CPU is measured at. ``say`` is told what the run learns from, and what
+    is different where it goes on. Returns the step that the run is at.
     """
     with joined(recipe.out, recipe.train) as world:
+        course = course_of(recipe)
+        news = look_at(recipe, say) if world.is_main else []
         root = locate(recipe.train.init_from)
         recipe = _with_fingerprint(recipe, root)
-        course = course_of(recipe)
-        check_recipe(recipe)
+        news = told([*news, *check_recipe(recipe)], say, world)
         feed = RunFeed(recipe, course, root, world)
         # Before the network is opened: a card need not hold it and the condition encoder at once.
         preview = preview or _previews(recipe, world)
         network = _network(recipe, root, world)
-        Loop(
+        return Loop(
             network.model,
             functools.partial(flow_matching, times=recipe.objective),
             feed.open,
@@ -76,10 +88,26 @@ def train_mmdit(recipe: MMDiTRecipe | Curriculum, preview: Preview | None = None
             rate=course.rate,
             work=functools.partial(batch_flops, config=network.config, frozen=recipe.train.lora is not None),
             peak=recipe.train.peak_flops or peak or _measured_peak(world, recipe.train),
-            history=History(course.begins, feed.changes),
+            history=History(course.begins, feed.changes, news),
             heldout=feed.measure,
             preview=preview,
         ).run()
+
+
+def told(news: list[str], say: Say, world: World) -> list[str]:
+    """``news``, once they are said by the process that speaks for all."""
+    for sentence in news if world.is_main else ():
+        say(sentence)
+    return news
+
+
+def look_at(recipe: MMDiTRecipe | Curriculum, say: Say) -> list[str]:
+    """Open the sources of ``recipe`` and say what the run learns from; returns what of it is no longer as it was."""
+    course = course_of(recipe)
+    feed = StagedFeed(course.segments, recipe.seed, AmendmentLog(recipe.out / AMENDMENTS).read())
+    for line in summary(feed, course.segments[0].settings.heldout_share):
+        say(line)
+    return check_records(feed, recipe.out)
 
 
 class Course(NamedTuple):
@@ -275,18 +303,27 @@ def _previews(recipe: MMDiTRecipe | Curriculum, world: World) -> Preview | None:
 
 
 def encode_sources(
-    recipe: MMDiTRecipe | Curriculum, part: Part | None = None, *, check: bool = False, memory: str | int = "auto"
+    recipe: MMDiTRecipe | Curriculum,
+    part: Part | None = None,
+    *,
+    check: bool = False,
+    memory: str | int = "auto",
+    say: Say = silent,
 ) -> list[tuple[Path, int]]:
     """Fill the caches of a recipe's sources with the encoders of ``recipe.train.init_from``: (cache, records) each.
 
     What the first steps need comes first. ``part`` is the share of this one of several encoding processes; ``check`` compares
-    what is there with its checksums.
+    what is there with its checksums. ``memory``: what a card may give, see :class:`glyphflow.feed.frozen.FrozenEncoders`.
+    ``say`` is told what the run learns from, and at last which records were left out.
     """
-    device = pick_device(recipe.train.device)
-    encoders = Encoders(locate(recipe.train.init_from), device, recipe.train.computed_in(device))
-    log = AmendmentLog(recipe.out / AMENDMENTS)
-    feed = StagedFeed(course_of(recipe).segments, recipe.seed, log.read())
-    return list(encode_feed(feed, encoders, recipe.train.heldout_samples, part, check=check).items())
+    device, course = pick_device(recipe.train.device), course_of(recipe)
+    feed = StagedFeed(course.segments, recipe.seed, AmendmentLog(recipe.out / AMENDMENTS).read())
+    for source in (source for segment in course.segments for source in segment.settings.sources):
+        cache_path(source)
+    for line in summary(feed, course.segments[0].settings.heldout_share):
+        say(line)
+    encoders = Encoders(locate(recipe.train.init_from), device, recipe.train.computed_in(device), memory)
+    return list(encode_feed(feed, encoders, recipe.train.heldout_samples, part, check=check, say=say).items())
 
 
 def _with_fingerprint(recipe: MMDiTRecipe | Curriculum, root: Path) -> MMDiTRecipe | Curriculum:
@@ -301,13 +338,6 @@ def _with_fingerprint(recipe: MMDiTRecipe | Curriculum, root: Path) -> MMDiTReci
     if isinstance(recipe, Curriculum):
         return recipe.model_copy(update={"fingerprint": wanted})
     return recipe.model_copy(update={"feed": recipe.feed.model_copy(update={"fingerprint": wanted})})
-
-
-def check_recipe(recipe: AnyRecipe | Curriculum) -> None:
-    """Refuse to continue a run that computes something else."""
-    path = recipe.out / RECIPE
-    if path.exists():
-        check_same_run(load_config(type(recipe), path), recipe)
 
 
 def save_recipe(recipe: AnyRecipe | Curriculum, world: World) -> None:

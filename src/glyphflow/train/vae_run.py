@@ -12,14 +12,17 @@ import torch
 from glyphflow.core.progress import Progress
 from glyphflow.feed.batches import PixelBatch
 from glyphflow.feed.pixels import open_pixels
+from glyphflow.feed.records import open_selection
 from glyphflow.feed.transport import FeedPlan, open_transport, pixel_plan
 from glyphflow.generate.directory import locate
 from glyphflow.models import VAE
+from glyphflow.train.history import History
 from glyphflow.train.loop import Feed, Loop
 from glyphflow.train.objectives import predicted_elements
 from glyphflow.train.parallel import World
 from glyphflow.train.recipe import VAERecipe
-from glyphflow.train.run import FEED_LOG, check_recipe, joined, save_recipe
+from glyphflow.train.resuming import check_recipe
+from glyphflow.train.run import FEED_LOG, Say, joined, save_recipe, silent, told
 from glyphflow.train.vae import Reader, Reconstruction, latent_statistics
 from glyphflow.train.vae_loss import open_perceptual, vae_loss
 
@@ -27,19 +30,22 @@ STATISTICS_PICTURES = 256
 """Training pictures that latents_mean and latents_std are measured on, beside the held-out ones."""
 
 
-def train_vae(recipe: VAERecipe, read: Reader | None = None) -> None:
+def train_vae(recipe: VAERecipe, read: Reader | None = None, *, say: Say = silent) -> int:
     """Train the VAE of ``recipe.train.init_from`` on pixels, in ``recipe.out``; continues what is there.
 
-    ``read`` reads the text of ``recipe.ocr_pictures`` held-out pictures at every held-out measurement.
+    ``read`` reads the text of ``recipe.ocr_pictures`` held-out pictures at every held-out measurement. ``say``
+    is told what is different where the run goes on. Returns the step that it is at.
     """
     with joined(recipe.out, recipe.train) as world:
-        check_recipe(recipe)
+        for source in recipe.feed.sources:
+            open_selection(source, None)
+        news = told(check_recipe(recipe), say, world)
         world.barrier()
         vae = VAE.from_pretrained(locate(recipe.train.init_from) / "vae", dtype=torch.float32, device=world.device)
         select_parameters(vae, recipe)
         perceptual = open_perceptual(recipe.objective, world.device)
         seen = Reconstruction(perceptual, read if world.is_main else None, recipe.ocr_pictures)
-        Loop(
+        return Loop(
             world.apply(vae, recipe.train.computed_in(world.device)),
             functools.partial(
                 vae_loss, objective=recipe.objective, perceptual=perceptual, frozen_encoder=recipe.trained == "decoder"
@@ -50,6 +56,7 @@ def train_vae(recipe: VAERecipe, read: Reader | None = None) -> None:
             seed=recipe.seed,
             world=world,
             weight=predicted_elements,
+            history=History([], news=news),
             heldout=seen.measure,
             preview=seen.draw if recipe.train.heldout_samples else None,
         ).run()
