@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -93,3 +94,27 @@ def test_refusals(recipe: str) -> None:
     for name, words in (("nano-vae", "kind vae"), ("nowhere", "Cannot read the recipe")):
         with pytest.raises(GlyphFlowError, match=words):
             run(name)
+
+
+def test_the_line_to_run_repeats_what_was_planned_for() -> None:
+    asked = [
+        "feed.batch_size=1",
+        "feed.area=262144",
+        "train.lora={rank: 64, targets: [attention, mlp]}",
+        "train.optimizer=adamw8bit",
+    ]
+    lines = run("qwen-image-20b/lora", "--memory", "24GB", *asked, "preview={prompts: [a]}").splitlines()
+    words = shlex.split(lines[-1])
+    assert words[:3] == ["glyphflow", "train", "qwen-image-20b/lora"] and words[3:6] == asked[:3]
+    assert sum(word.startswith("train.optimizer=") for word in words) == 1  # the plan's own choice, not both
+    assert any("glyphflow encode" in line and "GB" in line for line in lines) and any(
+        "A preview takes" in line for line in lines
+    )
+    small = run("qwen-image-20b/lora", "--memory", "16GB", *asked[:3])
+    assert "add --memory 15GB" in small
+
+
+def test_numbers_that_are_none_are_refused(recipe: str) -> None:
+    for option, value in (("--price", "nan"), ("--efficiency", "nan"), ("--encode-rate", "256=nan"), ("--encode-rate", "0=4")):
+        with pytest.raises(InputError):
+            run(recipe, option, value)

@@ -10,9 +10,10 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import glyphflow
 from glyphflow.cli import (
@@ -35,7 +36,7 @@ from glyphflow.cli import (
     train,
 )
 from glyphflow.core.errors import GlyphFlowError, InterruptedRun, StorageError
-from glyphflow.core.files import storage_errors
+from glyphflow.core.files import expanded, storage_errors
 from glyphflow.core.text import utf8_stream
 
 EXIT_ERROR = 1
@@ -44,8 +45,22 @@ _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 _NO_MEMORY = "There is not enough memory for this; ask for less at once: a smaller --size, --batch, or --memory streamed."
 _NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS)
 
+
+class _Verbs(TyperGroup):
+    """The verbs; a home directory that no shell has expanded (``--out=~/x``, an argument list) is expanded here."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, [_at_home(each) for each in args])
+
+
+def _at_home(argument: str) -> str:
+    option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+    return f"{option}{equals}{expanded(value)}" if value == "~" or value.startswith(("~/", "~\\")) else argument
+
+
 app = typer.Typer(
     name="glyphflow",
+    cls=_Verbs,
     help="Image models that write: the whole Qwen-Image system in the open. Start with: glyphflow demo",
     no_args_is_help=True,
     add_completion=False,

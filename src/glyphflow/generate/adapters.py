@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from glyphflow.core.errors import InputError, MissingError
+from glyphflow.core.files import expanded
 from glyphflow.generate.parallel import Ranks
 from glyphflow.generate.residency import TRANSFORMER, Residency
 from glyphflow.models import MMDiT, lora
@@ -109,7 +110,7 @@ def _written(source: str | Path | Mapping[str, Tensor], weight_name: str | None)
 
 def _find(source: str | Path, weight_name: str | None) -> Path:
     """The file that ``source`` means, downloaded once when it is a hub name."""
-    path = Path(source)
+    path = expanded(source)
     if path.exists() or path.is_absolute() or len(path.parts) < 2 or str(source).startswith("."):
         return lora_path(path, weight_name)
     repo, inside = "/".join(path.parts[:2]), "/".join(path.parts[2:])
