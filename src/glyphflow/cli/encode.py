@@ -45,6 +45,6 @@ def _part(text: str) -> Part:
     from glyphflow.feed.order import Part
 
     number, _, count = text.partition("/")
-    if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
         raise ConfigError(f"--part {text} is not of the form 1/4 (the first of four).")
     return Part(int(number) - 1, int(count))

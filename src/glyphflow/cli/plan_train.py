@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -68,6 +68,9 @@ def register(plan: typer.Typer) -> None:
         alone = gpus is not None and len(cards) == 1 and parse_gpus(cards[0])[0] == 1
         if adapter and not (alone or (gpus is None and budget)):
             raise InputError("An adapter is planned for on one card: give --memory 24GB, or --gpus 1xRTX4090.")
+        if not as_json:
+            for line in _learned_from(recipe, overrides or ()):
+                typer.echo(line)
         if adapter or (gpus is None and budget is not None):
             name = parse_gpus(cards[0])[1] if alone else smallest(budget or 0)
             machine = planning.Machine(CARDS[name], planning.Assumptions(efficiency), budget)
@@ -101,11 +104,31 @@ def register(plan: typer.Typer) -> None:
             typer.echo(line)
 
 
+def _learned_from(recipe: str, overrides: Sequence[str]) -> Iterator[str]:
+    """The table of what the run will learn from, where its corpora are here; nothing where one is not."""
+    from glyphflow.core.errors import GlyphFlowError
+    from glyphflow.feed.staged import StagedFeed
+    from glyphflow.feed.summary import summary
+    from glyphflow.train.curriculum import Curriculum, encoded_recipe, read_training
+    from glyphflow.train.run import course_of
+
+    read = encoded_recipe(read_training(recipe, overrides), "a plan is made for")
+    sources = read.sources if isinstance(read, Curriculum) else read.feed.sources
+    if not sources or not all(source.corpus and source.corpus.is_dir() for source in sources):
+        return
+    course = course_of(read)
+    try:
+        yield from summary(StagedFeed(course.segments, read.seed), course.segments[0].settings.heldout_share)
+    except GlyphFlowError as error:
+        yield f"The run cannot begin yet: {error}"
+    yield ""
+
+
 def _every(text: str | None) -> int | None:
     words = {"none": 0, "full": 1}
     if text is None or text in words:
         return None if text is None else words[text]
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise InputError(f"--checkpoint is {text!r}; it can be none, full, or a number k for every k-th block.")
     return int(text)
 
@@ -115,7 +138,7 @@ def _dp(text: str | None, world: int, tp: int | None, sp: int | None) -> tuple[i
     if text is None:
         return None
     copies, _, shards = text.rpartition("x")
-    if not shards.isdigit() or (copies and not copies.isdigit()) or "0" in (copies, shards):
+    if not shards.isdecimal() or (copies and not copies.isdecimal()) or "0" in (copies, shards):
         raise InputError(f"--dp is {text!r}; write the number of shards, or COPIESxSHARDS like 32x8.")
     if copies:
         return int(copies), int(shards)

@@ -125,7 +125,7 @@ def _place(level: dict[str, Any] | list[Any], part: str, override: str) -> Any:
     if isinstance(level, dict):
         return part
     names = [str(entry["name"]) if isinstance(entry, dict) and "name" in entry else str(at) for at, entry in enumerate(level)]
-    if part in names or (part.isdigit() and int(part) < len(level)):
+    if part in names or (part.isdecimal() and int(part) < len(level)):
         return names.index(part) if part in names else int(part)
     raise ConfigError(f"The override {override!r} names {part!r} in a list that has only {', '.join(names) or 'no entries'}.")
 
