@@ -311,7 +311,9 @@ def recipe_kind(source: str | Path) -> str | None:
         exists = False
     if not exists:
         trains = [found.stem for found in _PACKAGED.glob("*.yaml") if "\nkind: " in read_text(found)]
-        raise ConfigError(f"There is no recipe {path}; the packaged ones are {', '.join(sorted(trains))}.")
+        raise ConfigError(
+            f"Cannot read the recipe {path} (there is no such file); the packaged ones are {', '.join(sorted(trains))}."
+        )
     try:
         data = parse_yaml(read_text(path), str(path))
     except InputError as error:
