@@ -255,3 +255,14 @@ def test_values_that_came_with_pictures_can_decide(tmp_path: Path) -> None:
     for column, reason in (("metadata.tag", "holds texts"), ("metadata.other", "has only id, score, tag")):
         with pytest.raises(ConfigError, match=reason):
             curate(corpus, [Stage(name="F1", title="t", rules=(rule.model_copy(update={"column": column}),))], "good")
+
+
+def test_a_json_of_something_else_is_no_list(tmp_path: Path) -> None:
+    files = {"main.png": None, "package.json": {"name": "p", "version": "1", "main": "index.js", "author": {"name": "x"}}}
+    captions, told = _told(_put(tmp_path / "p", files))
+    assert captions == {"main.png": {}} and told[-1] == "Left out: 1 .json (package.json)."
+    line = '{"file_name": "1.jpg", "text": "一只猫坐在垫子上"}'.encode("gb18030")
+    captions, told = _told(_put(tmp_path / "q", {"1.jpg": None, "metadata.jsonl": line}))
+    assert (
+        captions == {"1.jpg": {"zh": "一只猫坐在垫子上"}} and "A text that is not UTF-8 was read as gb18030: 1 (1.jpg)." in told
+    )

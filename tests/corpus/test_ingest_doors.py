@@ -275,3 +275,32 @@ def test_the_command_prints_the_count_and_fails_where_nothing_was_taken(tmp_path
     failed = CliRunner().invoke(app, [*command[:3], str(tmp_path / "q"), "--source", "t"])
     assert isinstance(failed.exception, InputError) and "1 .docx (a.docx)" in str(failed.exception)
     assert pictures(Folder(tmp_path / "q")) == {}
+
+
+def test_a_corpus_inside_the_folder_is_no_part_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "p"
+    (place / "sub").mkdir(parents=True)
+    (place / "sub" / "1.jpg").write_bytes(PICTURE)
+    corpus = Corpus.create(place / "corpus")
+    assert ingest(corpus, place, "s", "x").added == 1
+    done = ingest(corpus, place, "t", "x")
+    assert done.added == 1 and done.tally.told() == ["0 with a caption, 1 without (sub/1.jpg)."]
+    with pytest.raises(InputError, match="is a corpus itself"):
+        ingest(corpus, place / "corpus", "u", "x")
+
+
+def test_a_folder_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "p" / "shut").mkdir(parents=True)
+    (tmp_path / "p" / "1.jpg").write_bytes(PICTURE)
+    scan = os.scandir
+
+    def refuse(path: str) -> Any:
+        if str(path).endswith("shut"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr("os.scandir", refuse)
+    told = _ingest(tmp_path / "p")[0].tally.told()
+    assert told[-1].startswith("1 folders cannot be read and were left out (") and told[-1].endswith(
+        "shut: Permission denied)."
+    )

@@ -26,11 +26,15 @@ ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 MAX_LIST_BYTES = 512 << 20  # a larger one takes more memory than its reader has a right to
 
 FILES = (
-    "file", "file_name", "filename", "path", "image", "key", "images", "image_path", "image_file", "image_name", "img_path",
-    "img", "file_path", "filepath", "file_names", "image_file_name", "images_file_names",
+    "file", "file_name", "filename", "path", "image", "images", "image_path", "image_file", "image_name", "img_path",
+    "img", "file_path", "filepath", "file_names", "image_file_name", "images_file_names", "key",
 )  # fmt: skip
 
 Row = tuple[tuple[str, ...], Said]  # the names of its pictures, and what it says of them
+
+
+class ByName(list[Row]):
+    """Rows of an object of names and captions. Any JSON file is such an object, so it counts if half of them are pictures."""
 
 
 class NoList(Exception):
@@ -48,6 +52,7 @@ class Listing:
     def add(self, name: str, rows: Sequence[Row], names: Names) -> None:
         """Take the rows of the list ``name``; a list none of whose rows names a picture of ours is none."""
         taken, unknown, first = 0, 0, ""
+        found: dict[str, Said] = {}
         for files, said in rows:
             places = [place for file in files if (place := names.find(file, name)) is not None]
             if not places:
@@ -59,8 +64,10 @@ class Listing:
                     captions={}, notes=(*said.notes, "a caption in a list speaks of several pictures and is none")
                 )
             for place in places:
-                self.said[place] = _further(self.said[place], said) if place in self.said else said
-        if taken:
+                known = found.get(place) or self.said.get(place)
+                found[place] = _further(known, said) if known else said
+        if taken and not (isinstance(rows, ByName) and taken < unknown):
+            self.said |= found
             self.used.add(name)
             if unknown:
                 self.strangers.append((name, unknown, first))
@@ -131,14 +138,24 @@ def read_list(name: str, data: bytes) -> list[Row]:
     if ending in (".csv", ".tsv"):
         return _from_csv(data)
     if ending in (".jsonl", ".ndjson"):
-        return _from_rows(_json_lines(data))
+        text, encoding = decode_damaged(data)
+        return _noted(_from_rows(_json_lines(text)), encoding)
     try:
-        value = json.loads(decode_text(data).text)
+        text, encoding = decode_text(data)
+        value = json.loads(text)
     except TextError as error:
         raise NoList(str(error)) from error
     except (ValueError, RecursionError) as error:
         raise NoList("it is no JSON") from error
-    return _from_json(value)
+    return _noted(_from_json(value), encoding)
+
+
+def _noted(rows: list[Row], encoding: str) -> list[Row]:
+    """``rows`` with a note in the first where the encoding of their list was guessed."""
+    if rows and (notes := encoding_notes(encoding)):
+        files, said = rows[0]
+        rows[0] = files, said._replace(notes=said.notes + notes)
+    return rows
 
 
 def read_captions(path: Path) -> list[Row]:
@@ -180,8 +197,8 @@ def _from_csv(data: bytes) -> list[Row]:
         if files := _files(row.get(column)):
             said = from_mapping({name: value for name, value in row.items() if name.strip()}, (column,))
             values = {name: _number(value) for name, value in said.metadata.items()}
-            found.append((files, said._replace(metadata=values, notes=said.notes + encoding_notes(encoding))))
-    return found
+            found.append((files, said._replace(metadata=values)))
+    return _noted(found, encoding)
 
 
 def _number(value: str) -> str | int | float:
@@ -191,8 +208,7 @@ def _number(value: str) -> str | int | float:
     return float(value) if re.fullmatch(r"-?(0|[1-9]\d{0,17})\.\d+(e-?\d{1,2})?", value, re.IGNORECASE) else value
 
 
-def _json_lines(data: bytes) -> Iterator[Any]:
-    text, _ = decode_damaged(data)
+def _json_lines(text: str) -> Iterator[Any]:
     for line in split_lines(text):
         if line.strip():
             try:
@@ -222,7 +238,7 @@ def _from_json(value: Any) -> list[Row]:
     for name in ("data", "annotations", "samples", "items"):
         if isinstance(value.get(name), list):
             return _from_rows(value[name])
-    rows: list[Row] = []  # names and captions, or names and objects as kohya's trainers write them
+    rows = ByName()  # names and captions, or names and objects as kohya's trainers write them
     for name, told in value.items():
         if isinstance(told, str):
             rows.append(((name,), from_mapping({"caption": told})))

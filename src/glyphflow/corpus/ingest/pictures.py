@@ -52,6 +52,8 @@ def ingest_folder(
         done.tally.sentences.append(
             f"{len(tree.loops)} links ({tree.loops[0]}) lead to folders that are read already and were not followed again."
         )
+    if tree.closed:
+        done.tally.sentences.append(f"{len(tree.closed)} folders cannot be read and were left out ({tree.closed[0]}).")
     return done
 
 
@@ -97,6 +99,8 @@ def ingest_tree(
 
 def nothing_taken(place: Path, tree: Tree) -> InputError:
     """The error of a place that holds nothing for a corpus; it says what lies there."""
+    if (place / "corpus.json").exists():
+        return InputError(f"{place} is a corpus itself; write its rows with glyphflow corpus export and ingest those.")
     kinds = Kinds()
     for name in tree.names:
         kinds.add(extension_of(name) or "without ending", key_of(name))

@@ -56,6 +56,7 @@ class Folder:
     def __init__(self, place: Path) -> None:
         self.place = place
         self.loops: list[str] = []  # links that were not followed, for what they lead to is read already
+        self.closed: list[str] = []  # folders that cannot be read, with the reason
 
     packed = ()
 
@@ -68,8 +69,11 @@ class Folder:
             if not _first_time(start, seen):
                 self.loops.append(start.relative_to(self.place).as_posix())
                 continue
-            for root, directories, names in os.walk(start):
+            for root, directories, names in os.walk(start, onerror=self._close):
                 base = Path(root)
+                if "corpus.json" in names and "index" in directories:  # a corpus, whose pictures came from elsewhere
+                    directories.clear()
+                    continue
                 directories[:] = sorted(name for name in directories if name[0] != "." and name not in _IGNORED_FOLDERS)
                 links = [name for name in directories if (base / name).is_symlink()]
                 waiting += [base / name for name in links]
@@ -78,6 +82,9 @@ class Folder:
                 below = base.relative_to(self.place).as_posix()
                 found += [name if below == "." else f"{below}/{name}" for name in names if is_counted(name)]
         return sorted(found)
+
+    def _close(self, error: OSError) -> None:
+        self.closed.append(f"{error.filename}: {error.strerror}")
 
     def read(self, name: str) -> tuple[bytes | None, str | None]:
         return read_picture(self.place / name)
