@@ -26,7 +26,7 @@ body { font: 15px/1.55 system-ui, "Noto Sans", "Noto Sans CJK SC", sans-serif; }
 main { max-width: 1180px; margin: 0 auto; padding: 40px 24px 80px; }
 header h1 { font-size: 34px; letter-spacing: -0.02em; margin: 0 0 6px; }
 header p { margin: 0; color: var(--soft); max-width: 70ch; }
-.facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; margin: 26px 0 0; }
+.facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(200px, 1fr)); gap: 12px; margin: 26px 0 0; }
 .facts div { background: var(--paper); border: 1px solid var(--line); border-radius: 10px; padding: 12px 16px; }
 .facts b { display: block; font-size: 24px; letter-spacing: -0.01em; } .facts span { color: var(--soft); font-size: 13px; }
 .card { background: var(--paper); border: 1px solid var(--line); border-radius: 12px; padding: 22px 26px; margin-top: 26px; }
@@ -72,8 +72,8 @@ def render_page(sections: Iterable[Section], facts: Mapping[str, str], records: 
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>GlyphFlow demo</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head><body><main>'
         "<header><h1>GlyphFlow, from pictures to pictures</h1><p>Every part of a text-writing image model at toy size, run "
-        "on this machine: a corpus is collected and curated, a small model learns a typeface it had not seen, and a judge "
-        f'reads what it writes.</p><div class="facts">{tiles}</div></header>{cards}'
+        "on this machine: a corpus is collected and curated, a small model learns emoji that it had never seen, and judges "
+        f'look at what it draws and writes.</p><div class="facts">{tiles}</div></header>{cards}'
         + _card(
             Section("Time and memory", "Each line is a command that can be repeated by hand.", lambda: steps_table(records))
         )
