@@ -175,6 +175,7 @@ def report(
     from glyphflow.core.errors import ConfigError
     from glyphflow.core.files import write_text
     from glyphflow.corpus import Corpus
+    from glyphflow.corpus.copies import remember
     from glyphflow.corpus.recipe import load_recipe
     from glyphflow.corpus.report import longest_view, page, view_of_recipe
 
@@ -184,6 +185,7 @@ def report(
     if recipe is not None:
         view = view_of_recipe(store, load_recipe(recipe).stages)
     write_text(output, page(store, view or longest_view(store)))
+    remember(store, "page", output)
     typer.echo(f"{output} ({output.stat().st_size / 1e6:.1f} MB)")
 
 
@@ -224,11 +226,29 @@ def forget(
     corpus: Annotated[Path, _CORPUS],
     ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of rows, as sql shows them.")],
 ) -> None:
-    """Remove pictures, their captions and everything measured about them; their ids stay as tombstones.
+    """Remove pictures, their captions and everything measured about them, with every row of the same bytes.
 
-    Exports and latent caches that were made before are not touched; make them again.
+    Their ids stay as tombstones, and an ingest refuses these bytes. Exports, latent caches and pages that were made before are
+    not touched: those that the corpus knows are named; make them again.
     """
     from glyphflow.corpus import Corpus
     from glyphflow.corpus.forget import forget as run
+    from glyphflow.corpus.forget import left_behind, tombstones
 
-    typer.echo(f"{run(Corpus.open(corpus), ids)} rows forgotten. Run glyphflow corpus measure and curate again.")
+    store = Corpus.open(corpus)
+    before = tombstones(store)
+    count = run(store, ids)
+    gone = sorted(set(tombstones(store)) - set(before))
+    typer.echo(f"{count} rows forgotten. Run glyphflow corpus measure and curate again.")
+    if others := [each for each in gone if each not in ids]:
+        typer.echo(f"  {len(others)} of them were other rows with the same bytes: {_some(others)}.")
+    edits, places = left_behind(store, before)
+    if edits:
+        typer.echo(f"  {len(edits)} edits start from a forgotten picture and may show it; look at them: {_some(edits)}.")
+    for kind, place in places:
+        typer.echo(f"  The {kind} {place} was made before and may hold a copy; make it again.")
+
+
+def _some(ids: list[str]) -> str:
+    """The first ids of a list, for a sentence."""
+    return ", ".join(ids[:20]) + (f" and {len(ids) - 20} more" if len(ids) > 20 else "")

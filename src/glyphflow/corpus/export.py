@@ -20,8 +20,9 @@ from glyphflow.core.files import atomic_path, read_json, write_bytes, write_json
 from glyphflow.core.hardware import require
 from glyphflow.core.hashing import fingerprint
 from glyphflow.core.progress import Progress
+from glyphflow.corpus.copies import remember
 from glyphflow.corpus.store import PHOTO
-from glyphflow.corpus.variants import best_caption
+from glyphflow.corpus.variants import best_caption, languages
 
 if TYPE_CHECKING:
     from glyphflow.corpus.selection import Row, Selection
@@ -35,6 +36,8 @@ _FEATURES = {
     "image": {"_type": "Image"},
     "caption_en": {"dtype": "string", "_type": "Value"},
     "caption_zh": {"dtype": "string", "_type": "Value"},
+    "captions": {"dtype": "string", "_type": "Value"},  # JSON, of every language
+    "licence": {"dtype": "string", "_type": "Value"},
     "width": {"dtype": "int32", "_type": "Value"},
     "height": {"dtype": "int32", "_type": "Value"},
     "source": {"dtype": "string", "_type": "Value"},
@@ -144,12 +147,21 @@ def sample(selection: Selection, row: Row) -> tuple[bytes, str, Row]:
 
 
 def _caption(row: Row) -> str:
-    return best_caption(row.captions, "en") or best_caption(row.captions, "zh") or ""
+    told = _plain(row)
+    return told.get("en") or told.get("zh") or next(iter(told.values()), "")
+
+
+def _plain(row: Row) -> dict[str, str]:
+    """What says most in each language."""
+    return {language: told for language in languages(row.captions) if (told := best_caption(row.captions, language))}
 
 
 def _said(row: Row) -> bytes:
-    plain = {language: told for language in ("en", "zh") if (told := best_caption(row.captions, language))}
-    said = {"id": row.id, **row.captions, **plain, "width": row.width, "height": row.height, "source": row.source}
+    plain = _plain(row)
+    usual = {language: plain[language] for language in ("en", "zh") if language in plain}
+    said = {"id": row.id, **row.captions, **usual, "width": row.width, "height": row.height, "source": row.source}
+    if len(plain) > len(usual):
+        said["captions"] = plain  # another name of two letters could be anything
     said |= {"licence": row.licence} | ({"references": list(row.references)} if row.references else {})
     return json.dumps(said, ensure_ascii=False).encode()
 
@@ -182,6 +194,8 @@ def _batch(selection: Selection, rows: Sequence[Row]) -> Any:
                 "image": {"bytes": data, "path": row.id + ending},
                 "caption_en": best_caption(row.captions, "en"),
                 "caption_zh": best_caption(row.captions, "zh"),
+                "captions": json.dumps(_plain(row), ensure_ascii=False),
+                "licence": row.licence,
                 "width": row.width,
                 "height": row.height,
                 "source": row.source,
@@ -203,6 +217,7 @@ def _export(
         if folder.exists() and any(folder.iterdir()):
             raise InputError(f"{folder} holds other files; choose an empty or new directory.")
         write_json(told, mark)
+    remember(selection.corpus, "export", folder)
     with Progress(f"export {kind}", len(selection), "record") as progress:
         for number, start in enumerate(range(0, len(selection), per_file)):
             rows = selection.rows[start : start + per_file]

@@ -1,12 +1,14 @@
 """Taking pictures back out: their bytes, captions and everything measured about them, from every shard; a tombstone stays.
 
 What is to be forgotten is written down first (``forgotten.json``) and marked when it is done; a run that dies in between is
-completed by whoever writes to the corpus next. Each file is replaced whole, so a reader never sees a half. The row keeps its
+completed by whoever writes to the corpus next. Each file is replaced whole, so a reader never sees a half; one that has the
+old index and meets the new tar gets an error instead of the zeros there. The row keeps its
 place and its id, so no other row moves and an ingest of the same source does not bring the picture back.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tarfile
@@ -18,17 +20,18 @@ from typing import Any
 from glyphflow.core.errors import InputError
 from glyphflow.core.files import atomic_path, read_json, write_json
 from glyphflow.core.hardware import require
-from glyphflow.corpus.store import PHOTO, Corpus
+from glyphflow.corpus.copies import copies
+from glyphflow.corpus.store import BLANK, FORGOTTEN, PHOTO, Corpus
 
-FORGOTTEN = "forgotten"  # the error of such a row
 _BLOCK = 512  # of a tar
 
 
 def forget(corpus: Corpus, ids: Sequence[str]) -> int:
     """Forget the pictures with these ids; gives how many were there until now.
 
-    An id that the corpus does not hold, or that is a render (which holds no picture), is an :class:`InputError` and nothing is
-    changed. Other copies, such as exports and latent caches, are not touched.
+    Every row that holds the same bytes goes with them, and an ingest refuses these bytes from now on. An id that the corpus
+    does not hold, or that is a render (which holds no picture), is an :class:`InputError` and nothing is changed. Copies
+    outside of the corpus, such as exports and latent caches, are not touched: see :func:`left_behind`.
     """
     wanted = list(dict.fromkeys(ids))
     with corpus.writing("forgetting"):
@@ -38,6 +41,18 @@ def forget(corpus: Corpus, ids: Sequence[str]) -> int:
             write_json(_journal(corpus), {**known, **{each: {**place, "done": False} for each, place in places.items()}})
             complete(corpus)
     return len(places)
+
+
+def left_behind(corpus: Corpus, before: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """What forgetting does not reach, when ``before`` is what was forgotten already: edits that start from a row that is gone
+    since, by id, and (kind, place) of exports, caches and pages that were made and are still there."""
+    gone = set(tombstones(corpus)) - set(before)
+    edits = []
+    for shard in corpus.shards() if gone else ():
+        index = corpus.index(shard, ("id", "references"))
+        told = zip(index["id"], index["references"], strict=True)
+        edits += [each for each, references in told if references and not gone.isdisjoint(json.loads(references))]
+    return edits, copies(corpus) if gone else []
 
 
 def complete(corpus: Corpus) -> None:
@@ -62,21 +77,28 @@ def _tombstones(corpus: Corpus) -> dict[str, dict[str, Any]]:
 
 
 def _locate(corpus: Corpus, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    places: dict[str, dict[str, Any]] = {}
-    lacking = set(ids)
+    """Where the rows ``ids`` are, and all others that hold the bytes of one of them."""
+    lacking, hashes = set(ids), set()
     for shard in corpus.shards() if lacking else ():
-        index = corpus.index(shard, ("id", "kind"))
-        for row, (each, kind) in enumerate(zip(index["id"], index["kind"], strict=True)):
+        index = corpus.index(shard, ("id", "kind", "size", "sha256"))
+        for each, kind, size, sha256 in zip(*index.values(), strict=True):
             if each not in lacking:
                 continue
             if kind != PHOTO:
                 raise InputError(
                     f"{each} is a render, which holds no picture; take it out of its recipe and make a new corpus."
                 )
-            places[each] = {"shard": shard, "row": row}
+            hashes |= {sha256} if size else set()
             lacking.discard(each)
     if lacking:
         raise InputError(f"The corpus {corpus.directory} has no row {sorted(lacking)[0]}; nothing was forgotten.")
+    places: dict[str, dict[str, Any]] = {}
+    wanted = set(ids)
+    for shard in corpus.shards() if wanted else ():
+        index = corpus.index(shard, ("id", "kind", "size", "sha256"))
+        for row, (each, kind, size, sha256) in enumerate(zip(*index.values(), strict=True)):
+            if each in wanted or (kind == PHOTO and size and sha256 in hashes):
+                places[each] = {"shard": shard, "row": row, **({"sha256": sha256} if size else {})}
     return places
 
 
@@ -128,7 +150,7 @@ def _blank_pictures(path: Path, shard: str, rows: Sequence[int]) -> None:
                 stem, _, ending = member.name.partition(".")
                 if stem not in gone or not ending:
                     continue
-                blank = tarfile.TarInfo(f"{shard}/forgotten-{member.offset:015d}")
+                blank = tarfile.TarInfo(f"{shard}/{BLANK}{member.offset:015d}")
                 blank.size, blank.mode = member.size, 0o644
                 file.seek(member.offset)
                 file.write(blank.tobuf(tarfile.PAX_FORMAT))

@@ -24,7 +24,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from glyphflow.core.errors import InputError, InUseError
 from glyphflow.core.files import exclusive, read_json, write_json
@@ -39,9 +39,13 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 PLACES_KEPT = 1024  # shards whose offsets stay in memory: 16 bytes a row
+_HEADER = 512  # bytes before those of a member of a tar
 PHOTO = "photo"  # a row whose pixels are in pixels/<shard>.tar
 METADATA = "metadata"  # the stage that holds values which came with pictures; a shard has those columns that it had values for
 RENDER = "render"  # a row whose specification is in specs/<shard>.jsonl
+
+FORGOTTEN = "forgotten"  # the error of a row that was taken out
+BLANK = "forgotten-"  # how the name of a member in a tar begins whose bytes were taken out
 
 INDEX_TYPES = {
     "id": "string",  # 32 hex characters, unique in the corpus, the same in every run
@@ -88,6 +92,15 @@ def _same_file(path: Path) -> tuple[int, int, int]:
     """Changes when ``path`` is replaced by another file."""
     told = path.stat()
     return told.st_ino, told.st_mtime_ns, told.st_size
+
+
+def _refuse_blank(file: IO[bytes], data: bytes | memoryview, offset: int) -> None:
+    """Raise :class:`InputError` where ``data`` was forgotten after the index was read that told where it is."""
+    if not len(data) or any(data[:8]):
+        return
+    file.seek(offset - _HEADER)
+    if f"/{BLANK}".encode() in file.read(100):  # the name that stands first in the header of a tar
+        raise InputError("The picture was forgotten (glyphflow corpus forget) while it was read; read the corpus again.")
 
 
 def record_id(source: str, key: str, sha256: str) -> str:
@@ -206,6 +219,8 @@ class Corpus:
             with path.open("rb", buffering=0) as file:
                 file.seek(offset)
                 data = file.read(size)
+                if kind == PHOTO:
+                    _refuse_blank(file, data, offset)
         except FileNotFoundError as error:
             raise InputError(f"{path} is gone while its index is still there; restore it or remove the index file.") from error
         if len(data) != size:
@@ -244,6 +259,7 @@ class Corpus:
                     file.seek(offset)
                     if file.readinto(buffer[start : start + size]) != size:
                         raise InputError(f"{path} ends before byte {offset + size}, which the index expects; restore the file.")
+                    _refuse_blank(file, buffer[start : start + size], offset)
                     found.append(buffer[start : start + size])
                     start += size
         return found
@@ -253,6 +269,12 @@ class Corpus:
         from glyphflow.corpus.selection import select
 
         return select(self, view)
+
+    def forgotten_hashes(self) -> frozenset[str]:
+        """The sha256 of bytes that were taken out and may not come back."""
+        path = self.directory / "forgotten.json"
+        told = read_json(path).values() if path.exists() else ()
+        return frozenset(place["sha256"] for place in told if place.get("sha256"))
 
     # -- columns ------------------------------------------------------------------------------------------------------
 

@@ -34,6 +34,11 @@ def text_level(text: str) -> str:
     return "line" if len(lines) <= 2 and len(tokens) <= _LINE else "paragraph"
 
 
+def languages(captions: Mapping[str, str]) -> list[str]:
+    """The languages of ``captions`` ("raw_en", "recaption_ja", "zh"), in order."""
+    return sorted({name.rpartition("_")[2] for name, told in captions.items() if told})
+
+
 def best_caption(captions: Mapping[str, str], language: str) -> str | None:
     """What says most in a language: a render's own words, a captioner's, those fused with the raw caption, the raw caption."""
     names = (language, f"recaption_{language}", f"fused_{language}", f"raw_{language}")

@@ -17,6 +17,7 @@ from glyphflow.corpus.ingest.listing import ENDINGS as LISTS
 from glyphflow.corpus.ingest.listing import NoList, read_list
 from glyphflow.corpus.ingest.pages import HTML, PDF, ingest_pages
 from glyphflow.corpus.ingest.pictures import ingest_folder, nothing_taken
+from glyphflow.corpus.ingest.returned import relink
 from glyphflow.corpus.ingest.shards import Ingested, extension_of
 from glyphflow.corpus.ingest.tally import Kinds
 from glyphflow.corpus.ingest.tars import ENDINGS as TARS
@@ -74,10 +75,15 @@ def ingest(corpus: Corpus, place: Path | str, source: str, licence: str, caption
     tree = Folder(place) if place.is_dir() else None
     kind = _known_kind(corpus, place, source) or (_kind_of_folder(tree) if tree is not None else _kind_of_file(place))
     if kind == "folder":
-        return ingest_folder(corpus, place, source, licence, captions=captions)
+        done = ingest_folder(corpus, place, source, licence, captions=captions)
+        with corpus.writing(f"ingesting {source!r}"):
+            done.tally.sentences += relink(corpus, source)
+        return done
     if captions is not None:
         raise InputError(f"{captions} gives captions for a folder of pictures, but {place} brings its own; leave it out.")
     done = _DOORS[kind](corpus, place, source, licence)
+    with corpus.writing(f"ingesting {source!r}"):
+        done.tally.sentences += relink(corpus, source)
     if done.total == 0:
         raise nothing_taken(place, tree) if tree is not None else InputError(f"{place} holds no picture.")
     if tree is not None and not len(done.tally.left_out):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +13,11 @@ MAX_CAPTION_BYTES = 100_000  # a text above this is not a caption
 
 CAPTION_NAMES = ("caption", "text", "prompt", "instruction")
 _SEVERAL = ("captions", "texts", "sentences")  # lists of captions: the first counts
+_LANGUAGES = (
+    "en", "zh", "ja", "ko", "ru", "ar", "de", "fr", "es", "it", "pt", "nl", "pl", "tr", "vi", "th", "hi", "uk", "cs", "el",
+    "he", "sv", "fi", "da", "hu", "ro", "fa", "bn", "ur", "ta", "te", "ms", "sk", "bg", "hr", "sr", "ca",
+)  # fmt: skip
+_NAMED = re.compile(rf"(?:caption|text|prompt|instruction)_({'|'.join(_LANGUAGES)})")
 _LICENCE = ("licence", "license")
 
 
@@ -90,6 +96,13 @@ def from_mapping(value: Mapping[str, Any], without: Sequence[str] = ()) -> Said:
         if text := _text(value.get(names.get(language, ""))):
             captions[language] = text
             used.add(names[language])
+    for name, own in names.items():
+        if (named := _NAMED.fullmatch(name)) and (text := _text(value.get(own))):  # caption_ja
+            captions.setdefault(named[1], text)
+            used.add(own)
+    for code, words in _by_language(value.get(names.get("captions", ""))).items():
+        captions.setdefault(code, words)
+        used.add(names["captions"])
     for name in (*CAPTION_NAMES, *_SEVERAL):
         told = value.get(names.get(name, ""))
         if name in _SEVERAL and isinstance(told, Sequence) and not isinstance(told, str):
@@ -106,6 +119,18 @@ def from_mapping(value: Mapping[str, Any], without: Sequence[str] = ()) -> Said:
     rest = {str(name): each for name, each in value.items() if name not in used and name is not None and not _empty(each)}
     damaged = any(_damaged(value.get(names.get(name, ""))) for name in (*CAPTION_NAMES, "en", "zh"))
     return Said(captions, licence, rest, ("a caption in a list is in no encoding that can be told",) if damaged else ())
+
+
+def _by_language(value: Any) -> dict[str, str]:
+    """The captions of {"en": ..., "ja": ...}, which may be written as JSON; nothing of anything else."""
+    if isinstance(value, str) and value.lstrip()[:1] == "{":
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return {}
+    if not isinstance(value, Mapping):
+        return {}
+    return {name: text for name, told in value.items() if name in _LANGUAGES and (text := _text(told))}
 
 
 def _empty(value: Any) -> bool:

@@ -24,7 +24,7 @@ from glyphflow.core.progress import Progress
 from glyphflow.corpus.decode import read_header, seems_cut
 from glyphflow.corpus.ingest.metadata import write_metadata
 from glyphflow.corpus.ingest.tally import Tally
-from glyphflow.corpus.store import PHOTO, Corpus, record_id
+from glyphflow.corpus.store import FORGOTTEN, PHOTO, Corpus, record_id
 
 PICTURES_PER_SHARD = 1000
 MAX_FILE_BYTES = 1 << 30
@@ -124,11 +124,23 @@ def write_shards(
     """Write the shards of ``plan`` that are not committed yet; ``read`` gives the ``count`` items of one, always the same."""
     waiting = [number for number in range(len(plan)) if not corpus.index_path(shard_name(source, number)).exists()]
     total, todo = sum(map(count, plan)), sum(count(plan[number]) for number in waiting)
-    tally = Tally()
+    tally, forgotten = Tally(), corpus.forgotten_hashes()
+
+    def admitted(part: Part) -> Iterator[Item]:
+        for item in read(part):
+            refused = item.data is not None and forgotten and sha256_bytes(item.data) in forgotten
+            yield _refused(item) if refused else item
+
     with Progress(f"ingest {source}", total, "file", initial=total - todo) as progress:
         for number in waiting:
-            _write_shard(corpus, shard_name(source, number), (source, licence), read(plan[number]), progress, tally)
+            _write_shard(corpus, shard_name(source, number), (source, licence), admitted(plan[number]), progress, tally)
     return Ingested(todo, total, tally)
+
+
+def _refused(item: Item) -> Item:
+    """The row of bytes that were forgotten in this corpus: nothing of them comes in, the name as little as the captions."""
+    name = sha256_bytes(item.key.encode("utf-8", "surrogatepass"))[:16]
+    return Item(f"{FORGOTTEN}-{name}", None, FORGOTTEN)
 
 
 def shard_name(source: str, number: int) -> str:
