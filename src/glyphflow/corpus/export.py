@@ -159,7 +159,14 @@ def _plain(row: Row) -> dict[str, str]:
 def _said(row: Row) -> bytes:
     plain = _plain(row)
     usual = {language: plain[language] for language in ("en", "zh") if language in plain}
-    said = {"id": row.id, **row.captions, **usual, "width": row.width, "height": row.height, "source": row.source}
+    said: dict[str, Any] = {
+        "id": row.id,
+        **row.captions,
+        **usual,
+        "width": row.width,
+        "height": row.height,
+        "source": row.source,
+    }
     if len(plain) > len(usual):
         said["captions"] = plain  # another name of two letters could be anything
     said |= {"licence": row.licence} | ({"references": list(row.references)} if row.references else {})

@@ -11,9 +11,8 @@ from typing import Any
 
 from glyphflow.core.files import read_json
 from glyphflow.core.hardware import require
-from glyphflow.corpus.ingest.metadata import STAGE
 from glyphflow.corpus.ingest.shards import shard_name
-from glyphflow.corpus.store import Corpus
+from glyphflow.corpus.store import METADATA, Corpus
 
 _ID, _REFERENCES = "id_", "references"  # as metadata calls them
 _OURS = re.compile(r"[0-9a-f]{32}")
@@ -56,11 +55,11 @@ def _shards(corpus: Corpus, source: str) -> list[str]:
 
 def _told(corpus: Corpus, shard: str) -> dict[str, list[Any]] | None:
     """The two columns of a shard's metadata, where it has both."""
-    path = corpus.column_path(STAGE, corpus.stage_fingerprint(STAGE) or "", shard)
+    path = corpus.column_path(METADATA, corpus.stage_fingerprint(METADATA) or "", shard)
     if not path.exists():
         return None
     names = require("pyarrow.parquet", "corpus").read_schema(path).names
-    return corpus.columns(STAGE, shard, (_ID, _REFERENCES)) if {_ID, _REFERENCES} <= set(names) else None
+    return corpus.columns(METADATA, shard, (_ID, _REFERENCES)) if {_ID, _REFERENCES} <= set(names) else None
 
 
 def _names(text: Any) -> list[str]:
