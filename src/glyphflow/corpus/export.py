@@ -158,7 +158,7 @@ def _plain(row: Row) -> dict[str, str]:
 
 def _said(row: Row) -> bytes:
     plain = _plain(row)
-    usual = {language: plain[language] for language in ("en", "zh") if language in plain}
+    usual: dict[str, str] = {language: plain[language] for language in ("en", "zh") if language in plain}
     said: dict[str, Any] = {
         "id": row.id,
         **row.captions,
