@@ -58,6 +58,10 @@ def test_lines_end_at_newlines_only(tmp_path: Path) -> None:
     ]
 
 
+def test_marks_inside_joined_files_are_no_text(tmp_path: Path) -> None:
+    assert prompts("\ufeffone\n\ufefftwo\n\ufeff\n".encode(), "a.txt", tmp_path) == ["one", "two"]
+
+
 def test_a_guessed_encoding_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert prompts("一家咖啡店的招牌,上面写着欢迎光临\n".encode("gbk"), "a.txt", tmp_path) == [
         "一家咖啡店的招牌,上面写着欢迎光临"
@@ -323,6 +327,11 @@ def test_prompts_that_no_jpeg_holds_are_refused_before_work() -> None:
     check_metadata(Path("a.jpg"), METADATA)
     with pytest.raises(InputError, match="too long for the metadata of a JPEG"):
         check_metadata(Path("a.jpg"), long)
+
+
+def test_sizes_that_no_webp_holds_are_refused_before_work() -> None:
+    with pytest.raises(InputError, match="16384x16 is over the 16383 pixels"):
+        check_metadata(Path("a.webp"), METADATA.model_copy(update={"width": 16384}))
 
 
 def test_names_of_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

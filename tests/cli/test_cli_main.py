@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -87,3 +89,58 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["glyphflow"])
     with pytest.raises(ZeroDivisionError):
         cli.main()
+
+
+def run(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> int:
+    monkeypatch.setattr(cli, "app", failing(error))
+    monkeypatch.setattr(sys, "argv", ["glyphflow"])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    return int(stop.value.code or 0)
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (
+            FileNotFoundError(2, "No such file or directory", "absent.bin"),
+            "absent.bin: No such file or directory; check the path.",
+        ),
+        (PermissionError(13, "Permission denied", b"closed.bin"), "closed.bin: Permission denied; check the path."),
+        (MemoryError(), "There is not enough memory"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+            "There is not enough memory",
+        ),
+        (RuntimeError("CUDA out of memory. Tried to allocate 9 GiB"), "There is not enough memory"),
+    ],
+)
+def test_refusals_of_the_machine_are_sentences(
+    error: BaseException, sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, error) == 1
+    assert capsys.readouterr().err.startswith(sentence)
+
+
+def test_pipes_get_utf8_and_warnings_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = typer.Typer()
+
+    @app.command()
+    def say() -> None:
+        warnings.warn("mind\nthe gap", stacklevel=1)
+        typer.echo("字 caf\udce9")
+
+    out, err = io.BytesIO(), io.BytesIO()
+    monkeypatch.setattr(cli, "app", app)
+    monkeypatch.setattr(sys, "argv", ["glyphflow"])
+    streams = [io.TextIOWrapper(pipe, encoding="cp1252", newline="\r\n") for pipe in (out, err)]
+    monkeypatch.setattr(sys, "stdout", streams[0])
+    monkeypatch.setattr(sys, "stderr", streams[1])
+    before = warnings.showwarning
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    for stream in streams:
+        stream.flush()
+    assert stop.value.code == 0 and warnings.showwarning is before
+    assert out.getvalue() == "字 caf".encode() + b"\\udce9\n"
+    assert err.getvalue() == b"Warning: mind the gap\n"

@@ -50,6 +50,8 @@ def seeded() -> torch.Generator:
         ({"height": 10**9}, "The height of the picture is 1000000000"),
         ({"width": 64.0}, "The width of the picture is 64"),
         ({"latents": torch.full((1, 4, 64), math.nan)}, "latents that were given are not finite"),
+        ({"height": "64"}, "The height of the picture is '64'"),
+        ({"generator": 42}, "generator is 42; give a torch.Generator"),
         ({"schedule": ["lightning"]}, "There is no schedule"),
         ({"prompt": "caf\udce9"}, r"prompt holds U\+DCE9"),
         ({"prompt": "half an emoji \ud83d"}, r"prompt holds U\+D83D"),
@@ -73,6 +75,14 @@ def test_crops(pipeline: Pipeline, crop: Any) -> None:
     mask = Image.new("L", (32, 32), 255)
     with pytest.raises(InputError, match=r"padding_mask_crop is .* whole number from 0"):
         pipeline.inpaint(photo(32, 32), mask, "x", padding_mask_crop=crop, **FAST | {"output_type": "pil"})
+
+
+def test_weights_of_adapters(pipeline: Pipeline) -> None:
+    for weight in (math.nan, math.inf, "1"):
+        with pytest.raises(InputError, match=r"The weight of the adapter .* is .* finite number"):
+            pipeline.load_lora_weights("style.safetensors", weight=weight)  # type: ignore[arg-type]
+        with pytest.raises(InputError, match=r"The weight of the adapter .* is .* finite number"):
+            pipeline.set_adapters("style", weight)  # type: ignore[arg-type]
 
 
 def test_tiles() -> None:

@@ -51,7 +51,9 @@ def read_lines(path: Path) -> Numbered:
         typer.echo(f"{name} is not UTF-8 and was read as {read.encoding}; save it as UTF-8 if characters are wrong.", err=True)
     if ending == ".json":
         return _read_array(name, read.text, path.parent)
-    numbered = [(f"{name}, line {n}: ", line.strip()) for n, line in enumerate(split_lines(read.text), 1) if line.strip()]
+    # A mark may also stand inside, where files were joined.
+    stripped = [line.strip().strip("\ufeff").strip() for line in split_lines(read.text)]
+    numbered = [(f"{name}, line {n}: ", line) for n, line in enumerate(stripped, 1) if line]
     if not numbered:
         raise InputError(f"{name} holds no prompt; write one on each line.")
     if ending in (".jsonl", ".ndjson") or (str(path) == "-" and all(text.startswith("{") for _, text in numbered)):

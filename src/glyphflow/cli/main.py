@@ -115,7 +115,7 @@ def _run() -> None:
     except OSError as error:
         if error.errno not in _NO_ROOM and error.filename is None:
             raise
-        _leave(_storage_sentence(error), EXIT_ERROR)
+        _leave(_storage_sentence(error) if error.errno in _NO_ROOM else _path_sentence(error), EXIT_ERROR)
     except MemoryError:
         _leave(_NO_MEMORY, EXIT_ERROR)
     except RuntimeError as error:  # PyTorch's refusals of memory, which is not imported for their sake
@@ -144,5 +144,8 @@ def _storage_sentence(error: OSError) -> str:
             raise error
     except StorageError as sentence:
         return str(sentence)
-    except OSError:
-        return f"{os.fsdecode(error.filename)}: {error.strerror or error}; check the path."
+
+
+def _path_sentence(error: OSError) -> str:
+    name = error.filename
+    return f"{os.fsdecode(name) if isinstance(name, str | bytes) else name}: {error.strerror or error}; check the path."

@@ -13,6 +13,7 @@ import codecs
 import itertools
 import os
 import re
+import sys
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -112,7 +113,8 @@ def whole_characters(text: str) -> str:
 
 def argument_text(text: str) -> str:
     """A word of the command line as its writer meant it: bytes that are no UTF-8 are decoded as a file's would be."""
-    if text.isascii() or not any("\udc80" <= character <= "\udcff" for character in text):
+    plain = sys.getfilesystemencoding() == "utf-8" and not any("\udc80" <= character <= "\udcff" for character in text)
+    if text.isascii() or plain:
         return text
     return decode_text(os.fsencode(text)).text
 

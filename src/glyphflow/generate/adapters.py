@@ -10,6 +10,7 @@ from torch import Tensor
 
 from glyphflow.core.errors import InputError, MissingError
 from glyphflow.core.files import expanded
+from glyphflow.core.numbers import checked
 from glyphflow.generate.parallel import Ranks
 from glyphflow.generate.residency import TRANSFORMER, Residency
 from glyphflow.models import MMDiT, lora
@@ -51,6 +52,7 @@ class Adapters:
 
         Raises InputError for a file that does not fit the model as a whole, or is of a kind that is not read.
         """
+        checked(weight, f"The weight of the adapter {source if isinstance(source, str | Path) else adapter_name}")
         name = adapter_name or next(n for n in map("default_{}".format, range(999)) if n not in self.adapters)
         where = source if isinstance(source, Mapping) else _find(source, weight_name)
         read = lora.read_lora if self.ranks is None else self.ranks.read_lora
@@ -68,6 +70,8 @@ class Adapters:
             raise InputError(
                 f"{len(names)} adapters are named, but {len(strengths)} weights given; give one each or one for all."
             )
+        for name, strength in zip(names, strengths, strict=True):
+            checked(strength, f"The weight of the adapter {name}")
         chosen = dict(zip(names, map(float, strengths), strict=True))
         self.residency.recall(TRANSFORMER)
         lora.set_weights(self.transformer, chosen)

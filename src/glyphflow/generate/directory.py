@@ -12,6 +12,7 @@ import math
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Literal
 
@@ -192,10 +193,14 @@ def _hash(places: Mapping[str, Path]) -> str:
     return fingerprint({part: weights_hash(place) for part, place in places.items()})
 
 
+def _is_whole(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
 def check_size(height: int, width: int) -> None:
     """Refuse picture sides that cannot be cut into tokens of 16 x 16 pixels, and those beyond any memory."""
     for name, side in (("height", height), ("width", width)):
-        if side is not None and (isinstance(side, (bool, float)) or abs(side) > _LONGEST):
+        if not _is_whole(side) or side > _LONGEST:
             whole(side, f"The {name} of the picture", 16, _LONGEST)
     if height % 16 or width % 16 or min(height, width) < 16:
         near = [max(16, round(side / 16) * 16) for side in (width, height)]

@@ -80,8 +80,8 @@ def _references(pipeline: Pipeline, images: References, count: int) -> list[list
             raise InputError("There is no picture to edit; give one, or use generate().")
         if pipeline.kind == "edit" and len(pictures) > 1:
             raise InputError(
-                f"This model edits one picture and there are {len(pictures)}; use one, give a list of lists for several "
-                "prompts, or use a model that takes up to three, such as Qwen/Qwen-Image-Edit-2511."
+                f"This model edits one picture and there are {len(pictures)}; use one (for the same edit of many, a line of "
+                "--prompts or a list in a list for each), or a model that takes up to three, such as Qwen/Qwen-Image-Edit-2511."
             )
         if len(pictures) > _TRAINED_ON:
             warnings.warn(f"{len(pictures)} references; the released models know {_TRAINED_ON} at most.", stacklevel=4)

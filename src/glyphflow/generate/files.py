@@ -32,6 +32,7 @@ _FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".webp": ("WEBP", {"lossless": True, "exact": True}),
 }
 _WRITTEN = ("PNG", "JPEG", "WEBP", "PSD")
+_WEBP_SIDE = 16383
 _JPEG_PACKET = 65_000  # bytes
 ENDINGS = tuple(_FORMATS)
 _PACKET = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
@@ -52,7 +53,11 @@ def check_ending(path: Path, mode: str = "RGB") -> None:
 
 
 def check_metadata(path: Path, metadata: Metadata) -> None:
-    """Refuse metadata that a file of this ending cannot hold: those of a JPEG are one segment."""
+    """Refuse metadata and sizes that a file of this ending cannot hold: the metadata of a JPEG are one segment."""
+    if path.suffix.lower() == ".webp" and max(metadata.width, metadata.height) > _WEBP_SIDE:
+        raise InputError(
+            f"{path}: {metadata.width}x{metadata.height} is over the {_WEBP_SIDE} pixels a side of WebP; use .png."
+        )
     if path.suffix.lower() in (".jpg", ".jpeg") and len(_packet(metadata.shared())) > _JPEG_PACKET:
         raise InputError(f"{path}: the prompts are too long for the metadata of a JPEG; use .png or .webp.")
 

@@ -122,6 +122,9 @@ class Call:
         if self.output_type not in OUTPUT_TYPES:
             raise InputError(f"output_type is {self.output_type!r}; it can be {', '.join(OUTPUT_TYPES)}.")
         checked(self.true_cfg_scale, "true_cfg_scale", 0, MOST_GUIDANCE, "1 or less turns guidance off")
+        for one in self.generator if isinstance(self.generator, Sequence) else [self.generator]:
+            if one is not None and not isinstance(one, torch.Generator):
+                raise InputError(f"generator is {one!r}; give a torch.Generator, such as torch.Generator().manual_seed(7).")
         if self.num_inference_steps is not None:
             whole(self.num_inference_steps, "num_inference_steps", 1, MOST_STEPS)
         whole(self.num_images_per_prompt, "num_images_per_prompt", 1, 10_000)
