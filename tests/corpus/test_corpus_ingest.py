@@ -174,6 +174,22 @@ def test_wrong_places_and_names_are_sentences(folder: Folder, tmp_path: Path) ->
         ingest_folder(corpus, folder(1, "others"), "mine", "x")
 
 
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("고양이가 매트 위에 앉아 있다", "ko"), ("東京タワーの夜景が美しい", "ja"), ("ねこ", "ja"), ("кошка на коврике", "ru"),
+        ("кіт на вікні", "uk"), ("قطة على السجادة", "ar"), ("گربه روی پنجره", "fa"), ("แมวนั่งบนเสื่อ", "th"),
+        ("बिल्ली चटाई पर बैठी है", "hi"), ("חתול על השטיח", "he"), ("γάτα στο χαλί", "el"), ("বিড়াল", "bn"), ("ᚠᚢᚦᚨᚱᚲ", "und"),
+        ("三星 갤럭시 스마트폰을 들고 있는 사람", "ko"), ("カフェで coffee を飲む人", "ja"), ("Windows 95 安装光盘", "zh"),
+        ("A café in Zürich, 2024", "en"), ('A poster with the words "禁止停车，违者罚款，后果自负"', "en"),
+        ("一张海报，上面写着“Grand Opening Today Only”", "zh"), ('사진에 "OPEN DAILY FROM NINE" 라고 쓰여 있다', "ko"),
+        ("“禁止停车”", "zh"), ("2024", "en"), ("😀", "en"),
+    ],
+)  # fmt: skip
+def test_a_caption_is_stored_under_its_own_language(text: str, code: str) -> None:
+    assert language_of(text) == code
+
+
 def test_language_of_captions() -> None:
     assert [language_of(text) for text in ("a cat", "一只猫", 'a sign that says "你好"', '写着"HELLO"的海报上', "")] == [
         "en", "zh", "en", "zh", "en",

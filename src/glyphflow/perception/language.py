@@ -8,6 +8,7 @@ Bayes model of py3langid, restricted to the languages of that script.
 from __future__ import annotations
 
 import functools
+import re
 import threading
 import unicodedata
 from collections import Counter
@@ -30,6 +31,11 @@ _ONE_LANGUAGE = {
     "KHMER": "km", "LAO": "lo", "MYANMAR": "my", "ETHIOPIC": "am", "TIBETAN": "bo", "MONGOLIAN": "mn", "BOPOMOFO": "zh",
 }  # fmt: skip
 _CYRILLIC = (("uk", "іїєґ"), ("sr", "љњћђџј"))  # and "ru" without any of these; the classifier errs on short texts here
+_LETTERS = {  # of one language among those of a script; the last without any
+    "ARABIC": (("ur", "\u0679\u0688\u0691\u06ba\u06d2"), ("fa", "\u067e\u0686\u0698\u06af\u06cc\u06a9"), ("ar", "")),
+    "DEVANAGARI": (("mr", "\u0933"), ("hi", "")),
+}
+_QUOTED = re.compile(r"\u201c[^\u201c\u201d]*\u201d|\"[^\"]*\"|\u300c[^\u300c\u300d]*\u300d|\u300e[^\u300e\u300f]*\u300f")
 _MANY_LANGUAGES = {
     "LATIN": ("en", "de", "fr", "es", "it", "pt", "nl", "sv", "da", "no", "fi", "pl", "cs", "sk", "hu", "ro", "tr", "vi", "id",
               "ca", "hr", "sl", "et", "lv", "lt"),
@@ -43,7 +49,7 @@ def language(text: str) -> str:
 
     Chinese needs a third of the letters only, because one character is a word (a Chinese sentence about a "Windows 95 CD").
     """
-    scripts = Counter(script for char in text if char.isalpha() and (script := _script(char)))
+    scripts = _scripts(text)
     letters = sum(scripts.values())
     if not letters:
         return ""
@@ -56,6 +62,36 @@ def language(text: str) -> str:
     if script == "CYRILLIC":
         return next((code for code, own in _CYRILLIC if set(own) & set(text.lower())), "ru")
     return _classified(text, script) if script in _MANY_LANGUAGES else "und"
+
+
+def _scripts(text: str) -> Counter[str]:
+    """How many letters ``text`` has of each script."""
+    return Counter(script for char in text if char.isalpha() and (script := _script(char)))
+
+
+def language_by_script(text: str) -> str:
+    """As :func:`language`, from the characters alone: no model, so it is the same on every machine.
+
+    Latin letters are "en", Arabic and Devanagari ones by the letters that only one of their languages has. What is quoted in a
+    text says nothing about its language, unless nothing else is there. "" and digits are "en", too.
+    """
+    own = _QUOTED.sub(" ", text)
+    scripts = _scripts(own if sum(map(str.isalpha, own)) > 1 else text)
+    letters = sum(scripts.values())
+    kana, han = scripts["HIRAGANA"] + scripts["KATAKANA"], scripts["CJK"]
+    if letters and 3 * (kana + han) >= letters:
+        # Korean with hanja, or a name in them: the script of the sentence is the one of its endings.
+        if scripts["HANGUL"] > han:
+            return "ko"
+        return "ja" if kana > KANA_SHARE * (kana + han) else "zh"
+    script = scripts.most_common(1)[0][0] if letters else "LATIN"
+    if script == "LATIN":
+        return "en"
+    if script == "CYRILLIC":
+        return next((code for code, letters in _CYRILLIC if set(letters) & set(text.lower())), "ru")
+    if script in _LETTERS:
+        return next((code for code, letters in _LETTERS[script] if not letters or set(letters) & set(text)), "und")
+    return _ONE_LANGUAGE.get(script, "und")
 
 
 def split_of(text: str) -> Split:

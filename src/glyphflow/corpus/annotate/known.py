@@ -47,9 +47,9 @@ def sure_lines(lines: list[Mapping[str, Any]]) -> list[str]:
 
 
 def raw_captions(row: Row) -> dict[str, str]:
-    """The captions that came with a picture, by language; {} if none did."""
+    """The captions that came with a picture, by language, English and Chinese first; {} if none did."""
     said: dict[str, str] = json.loads(row["captions"] or "{}")
-    return {language: said[language] for language in ("en", "zh") if said.get(language)}
+    return {language: said[language] for language in ("en", "zh", *said) if said.get(language)}
 
 
 def page_type(key: str) -> str | None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from glyphflow.core.text import TextError, decode_text
+from glyphflow.perception.language import language_by_script
 
 MAX_CAPTION_BYTES = 100_000  # a text above this is not a caption
 
@@ -43,9 +44,11 @@ NOTHING = Said()
 
 
 def language_of(text: str) -> str:
-    """ "zh" if at least a third of the letters are Chinese characters, else "en"."""
-    chinese = sum("\u4e00" <= char <= "\u9fff" for char in text)
-    return "zh" if chinese * 3 >= max(1, sum(char.isalpha() for char in text)) else "en"
+    """The language that a caption is stored under: "en", "zh", or the ISO 639-1 code of another, told by its script.
+
+    Latin letters are "en" here; the stage captions has a classifier for them.
+    """
+    return language_by_script(text)
 
 
 def from_text(data: bytes) -> Said:
