@@ -1,9 +1,12 @@
-"""Which pictures are the same picture: equal bytes, perceptual hashes a few bits apart, or one a part of the other."""
+"""Which pictures are the same picture: equal bytes, perceptual hashes a few bits apart, or one a part of the other.
+
+Hashes find the pairs; whether two are one picture is for a look at them to say (:mod:`glyphflow.corpus.operators.alike`).
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +27,10 @@ DUPLICATE_TYPES = {
 
 @dataclass(frozen=True)
 class Candidate:
-    """One picture as the grouping sees it. ``phash`` None: comparable by its bytes only. ``crops``: (CROPS,) window hashes."""
+    """One picture as the grouping sees it. ``phash`` None: comparable by its bytes only. ``crops``: (CROPS,) window hashes.
+
+    ``apart``: SHA-256 of pictures that this one was made from (an edit's references), and so is no duplicate of.
+    """
 
     id: str
     sha256: str
@@ -33,13 +39,21 @@ class Candidate:
     size: int
     key: str
     crops: NDArray[np.uint64] | None = None
+    apart: frozenset[str] = frozenset()
 
 
-def group_duplicates(candidates: Sequence[Candidate], distance: int, crop_distance: int) -> dict[str, dict[str, Any]]:
+Look = Callable[[Candidate, Candidate], bool]
+LOOKS = 64  # at a picture: one that is none of so many others of its hash is its own; a popular ground has thousands
+
+
+def group_duplicates(
+    candidates: Sequence[Candidate], distance: int, crop_distance: int, look: Look | None = None
+) -> dict[str, dict[str, Any]]:
     """Columns (see DUPLICATE_TYPES) for the ids that have duplicates.
 
     Two pictures are duplicates when their bytes are equal, their hashes at most ``distance`` bits apart, or the hash of one at
-    most ``crop_distance`` bits from that of a window of the other. Of a group the picture with the largest area stays, then the
+    most ``crop_distance`` bits from that of a window of the other; where bytes differ, ``look`` has to agree. A picture and one
+    that it was made from are no duplicates. Of a group the picture with the largest area stays, then the
     larger file, then the first key, so the choice does not depend on the order of the rows. Each of a group is a duplicate of
     the one that stays: chains, in which every picture resembles only the next (numbered icons do), are cut where that ends.
     """
@@ -59,7 +73,7 @@ def group_duplicates(candidates: Sequence[Candidate], distance: int, crop_distan
     for candidate, group in zip(candidates, components(len(candidates), np.concatenate(pairs)).tolist(), strict=True):
         groups[group].append(candidate)
     chains = (sorted(chain, key=_standing) for chain in groups.values() if len(chain) > 1)
-    stars = (star for chain in chains for star in _stars(chain, distance, crop_distance) if len(star) > 1)
+    stars = (star for chain in chains for star in _stars(chain, distance, crop_distance, look) if len(star) > 1)
     return {row: columns for star in stars for row, columns in _columns(star)}
 
 
@@ -105,16 +119,32 @@ def _standing(each: Candidate) -> tuple[int, int, str, str]:
     return -each.area, -each.size, each.key, each.id
 
 
-def _stars(chain: list[Candidate], distance: int, crop_distance: int) -> Iterator[list[Candidate]]:
+def _stars(chain: list[Candidate], distance: int, crop_distance: int, look: Look | None = None) -> Iterator[list[Candidate]]:
     """``chain`` in groups: the first with all that are its duplicates, then the same with those that are left."""
+    looks: dict[str, int] = defaultdict(int)
     while chain:
         first, near = chain[0], [chain[0]]
         far: list[Candidate] = []
         for each in chain[1:]:
-            whole, part = _distances(first, each)
-            (near if whole <= distance or part <= crop_distance else far).append(each)
+            (near if _same(first, each, distance, crop_distance, look, looks) else far).append(each)
         yield near
         chain = far
+
+
+def _same(
+    first: Candidate, each: Candidate, distance: int, crop_distance: int, look: Look | None, looks: dict[str, int]
+) -> bool:
+    if first.sha256 in each.apart or each.sha256 in first.apart:
+        return False
+    if first.sha256 == each.sha256:
+        return True
+    whole, part = _distances(first, each)
+    if whole > distance and part > crop_distance:
+        return False
+    if look is None:
+        return True
+    looks[each.id] += 1
+    return looks[each.id] <= LOOKS and look(first, each)
 
 
 def _columns(group: list[Candidate]) -> list[tuple[str, dict[str, Any]]]:

@@ -6,21 +6,28 @@ the hashes of the whole corpus. A stage works shard by shard; the shards without
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from glyphflow.core.hashing import fingerprint
 from glyphflow.core.pictures import PictureError
-from glyphflow.corpus.decode import MAX_PIXELS, MAX_SIDE, check_size, jpeg_quality, read_header, upright_size
+from glyphflow.corpus.decode import MAX_PIXELS, MAX_SIDE, check_size, decode_rgb, jpeg_quality, read_header, upright_size
 from glyphflow.corpus.forget import tombstones
 from glyphflow.corpus.operator import Operator, Row
+from glyphflow.corpus.operators.alike import SIDE, alike, cells_of
 from glyphflow.corpus.operators.duplicates import DUPLICATE_TYPES, Candidate, group_duplicates
 from glyphflow.corpus.operators.metrics import SHORT_SIDE, pixel_metrics
 from glyphflow.corpus.runner.stage import run
 from glyphflow.corpus.store import PHOTO, Corpus
 from glyphflow.corpus.tables import write_table
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 HEADER_TYPES = {
     "bytes": "int64",  # of the file; null for renders
@@ -50,7 +57,7 @@ CROP_DISTANCE = 5  # bits; distances are even, since 31 of 63 bits are always se
 MIN_ENTROPY = 1.0  # bits: nearly flat pictures share one hash whatever they show, so only their bytes are compared
 DUPLICATE_OPERATOR = {
     "stage": "duplicates",
-    "version": 3,
+    "version": 4,
     "distance": HASH_DISTANCE,
     "crop_distance": CROP_DISTANCE,
     "min_entropy": MIN_ENTROPY,
@@ -158,14 +165,19 @@ def duplicates(corpus: Corpus) -> int:
         return 0
     candidates: list[Candidate] = []
     ids: dict[str, list[str]] = {}
+    places: dict[str, tuple[str, int, int]] = {}
+    made_from: dict[str, list[str]] = {}
     for shard in shards:
-        index = corpus.index(shard, ("id", "kind", "key", "sha256", "size", "width", "height"))
+        index = corpus.index(shard, ("id", "kind", "key", "sha256", "size", "width", "height", "offset", "references"))
         pixels = corpus.columns("pixels", shard, ("phash", "crop_phashes", "entropy")) or {}
         ids[shard] = index["id"]
         for number, kind in enumerate(index["kind"]):
             if kind == PHOTO and index["size"][number]:
                 candidates.append(_candidate(index, pixels, number))
-    found = group_duplicates(candidates, HASH_DISTANCE, CROP_DISTANCE)
+                places[index["id"][number]] = (shard, index["offset"][number], index["size"][number])
+                if index["references"][number]:
+                    made_from[index["id"][number]] = json.loads(index["references"][number])
+    found = group_duplicates(_apart(candidates, made_from), HASH_DISTANCE, CROP_DISTANCE, _Look(corpus, places))
     for shard in shards:
         nothing = {"first_of_group": None, "duplicate_of": None, "distance": None, "group_size": 1}
         rows = [found.get(each, nothing | {"first_of_group": each}) for each in ids[shard]]
@@ -176,6 +188,39 @@ def duplicates(corpus: Corpus) -> int:
             {"id": "string", **DUPLICATE_TYPES},
         )
     return len(candidates)
+
+
+def _apart(candidates: Sequence[Candidate], made_from: Mapping[str, Sequence[str]]) -> list[Candidate]:
+    """The candidates, each knowing the pictures that it was made from."""
+    if not made_from:
+        return list(candidates)
+    hashes = {each.id: each.sha256 for each in candidates}
+    apart = {row: frozenset(hashes[each] for each in others if each in hashes) for row, others in made_from.items()}
+    return [replace(each, apart=apart[each.id]) if each.id in apart else each for each in candidates]
+
+
+class _Look:
+    """Whether two pictures of a corpus are one; each is decoded, small, when it is first looked at."""
+
+    def __init__(self, corpus: Corpus, places: Mapping[str, tuple[str, int, int]]) -> None:
+        self._corpus, self._places = corpus, places
+        self._seen = functools.lru_cache(maxsize=2048)(self._decoded)  # 64 KB each
+
+    def __call__(self, one: Candidate, other: Candidate) -> bool:
+        (first, short), (second, other_short) = self._seen(one.id), self._seen(other.id)
+        return first is not None and second is not None and alike(first, second, min(short, other_short))
+
+    def _decoded(self, row: str) -> tuple[NDArray[np.float32] | None, int]:
+        from glyphflow.corpus.operators import kernels
+
+        shard, offset, size = self._places[row]
+        try:
+            image = decode_rgb(self._corpus.payload(shard, PHOTO, offset, size), short_side=2 * SIDE)
+        except PictureError:
+            return None, 0
+        gray = np.empty(image.shape[:2], np.uint8)
+        kernels.gray_and_saturation(image, gray)
+        return cells_of(gray), min(gray.shape)
 
 
 def _candidate(index: dict[str, list[Any]], pixels: dict[str, list[Any]], number: int) -> Candidate:
