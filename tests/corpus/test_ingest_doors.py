@@ -138,7 +138,7 @@ def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
     assert Folder(place).names == ["cats/deep/1.jpg", "gone", "own/2.jpg"]
     done, rows = _ingest(place)
     assert rows.keys() == {"cats/deep/1.jpg", "own/2.jpg"}
-    assert any("2 links" in each and "not followed again" in each for each in done.tally.told())
+    assert any("again: 2 (again)" in each for each in done.tally.told())
 
 
 def test_a_place_of_which_nothing_can_be_taken_is_an_error_that_says_what_lies_there(tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_the_closing_count(tmp_path: Path) -> None:
     assert told[:4] == [
         "1 with a caption, 1 without (b).",
         "1 cannot be read: the file is empty (c).",
-        "1 seem cut off (b); glyphflow corpus measure says which are damaged.",
+        "Seemingly cut off: 1 (b); glyphflow corpus measure says which are damaged.",
         "Note: 2 (a).",
     ]
     assert told[4].startswith("Left out: 1 .00 (file.00), ") and told[4].endswith(", 12 of 12 other kinds (file.08).")
@@ -301,6 +301,6 @@ def test_a_folder_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr("os.scandir", refuse)
     told = _ingest(tmp_path / "p")[0].tally.told()
-    assert told[-1].startswith("1 folders cannot be read and were left out (") and told[-1].endswith(
+    assert told[-1].startswith("Folders that cannot be read and were left out: 1 (") and told[-1].endswith(
         "shut: Permission denied)."
     )

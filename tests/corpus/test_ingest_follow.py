@@ -38,7 +38,7 @@ def test_changed_captions_are_taken_and_what_was_measured_of_them_goes(folder: F
     done = ingest_folder(corpus, place, "mine", "x", per_shard=3)
     assert (done.added, done.total) == (0, 5)
     assert done.tally.told() == [
-        "2 captions changed since they were ingested (picture-001.jpg); the new ones are taken. Measure and curate again."
+        "Captions that changed since they were ingested: 2 (picture-001.jpg). The new ones are taken; measure and curate again."
     ]
     index = corpus.index("mine-00000")
     assert json.loads(index["captions"][1]) == {"en": "the corrected caption"}
@@ -71,9 +71,9 @@ def test_changed_and_missing_pictures_are_named_and_their_rows_stay(folder: Fold
     done = ingest_folder(corpus, place, "mine", "x")
     told = "\n".join(done.tally.told())
     assert done.added == 1 and "0 with a caption, 1 without (new.jpg)." in told
-    assert "2 pictures changed since they were ingested (picture-000.jpg); their rows keep the first bytes." in told
-    assert "1 pictures are gone (picture-002.jpg); their rows stay" in told
-    assert "1 captions are gone (picture-003.jpg); their rows keep them." in told
+    assert "Pictures that changed since they were ingested: 2 (picture-000.jpg). Their rows keep the first bytes;" in told
+    assert "Pictures that are gone: 1 (picture-002.jpg). Their rows stay" in told
+    assert "Captions that are gone: 1 (picture-003.jpg). Their rows keep them." in told
     assert corpus.index("mine-00000") == before
 
 

@@ -100,11 +100,11 @@ def _take(
 
 def _sentences(changes: Kinds) -> list[str]:
     words = {
-        "caption": "{} captions changed since they were ingested ({}); the new ones are taken. Measure and curate again.",
-        "caption gone": "{} captions are gone ({}); their rows keep them.",
-        "picture": "{} pictures changed since they were ingested ({}); their rows keep the first bytes. Ingest the new ones "
-        "under other names, and forget the old rows.",
-        "gone": "{} pictures are gone ({}); their rows stay until glyphflow corpus forget takes them out.",
+        "caption": "Captions that changed since they were ingested: {} ({}). The new ones are taken; measure and curate again.",
+        "caption gone": "Captions that are gone: {} ({}). Their rows keep them.",
+        "picture": "Pictures that changed since they were ingested: {} ({}). Their rows keep the first bytes; ingest the "
+        "new ones under other names and forget the old rows.",
+        "gone": "Pictures that are gone: {} ({}). Their rows stay until glyphflow corpus forget takes them out.",
         "list": "The captions came from a list ({1}); give it with --captions again where it changed.",
     }
     return [words[kind].format(*changes.counts[kind]) for kind in words if kind in changes.counts]

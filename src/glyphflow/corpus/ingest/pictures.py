@@ -50,10 +50,10 @@ def ingest_folder(
     done = ingest_tree(corpus, tree, folder, source, licence, per_shard, Path(captions) if captions is not None else None)
     if tree.loops:
         done.tally.sentences.append(
-            f"{len(tree.loops)} links ({tree.loops[0]}) lead to folders that are read already and were not followed again."
+            f"Links to folders that are read already, not followed again: {len(tree.loops)} ({tree.loops[0]})."
         )
     if tree.closed:
-        done.tally.sentences.append(f"{len(tree.closed)} folders cannot be read and were left out ({tree.closed[0]}).")
+        done.tally.sentences.append(f"Folders that cannot be read and were left out: {len(tree.closed)} ({tree.closed[0]}).")
     return done
 
 

@@ -67,7 +67,9 @@ class Tally:
             said.append(f"{self.captioned} with a caption{bare}.")
         said += [f"{count} cannot be read: {reason} ({name})." for reason, count, name in self.unreadable.ranked()]
         if len(self.cut):
-            said.append(f"{len(self.cut)} seem cut off ({_first(self.cut)}); glyphflow corpus measure says which are damaged.")
+            said.append(
+                f"Seemingly cut off: {len(self.cut)} ({_first(self.cut)}); glyphflow corpus measure says which are damaged."
+            )
         said += [f"{note[:1].upper()}{note[1:]}: {count} ({name})." for note, count, name in self.notes.ranked()]
         said += self.sentences
         if len(self.left_out):
