@@ -64,10 +64,10 @@ def train_mmdit(
     is different where it goes on. Returns the step that the run is at.
     """
     with joined(recipe.out, recipe.train) as world:
-        course = course_of(recipe)
         news = look_at(recipe, say) if world.is_main else []
         root = locate(recipe.train.init_from)
         recipe = _with_fingerprint(recipe, root)
+        course = course_of(recipe)
         news = told([*news, *check_recipe(recipe)], say, world)
         feed = RunFeed(recipe, course, root, world)
         # Before the network is opened: a card need not hold it and the condition encoder at once.
