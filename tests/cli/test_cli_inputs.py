@@ -80,6 +80,13 @@ def test_other_lists(tmp_path: Path) -> None:
             prompts(content, "a.jsonl", tmp_path)
 
 
+def test_pictures_of_a_line_lie_beside_its_file_or_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    (tmp_path / "a.jsonl").write_text('{"prompt": "x", "image": ["a$b.png", "~/b.png", "/c.png"], "mask": "~/m.png"}')
+    ((_, line),) = lines.read_lines(tmp_path / "a.jsonl")
+    assert line.image == [str(tmp_path / "a$b.png"), "/home/me/b.png", "/c.png"] and line.mask == "/home/me/m.png"
+
+
 def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     def piped(data: bytes) -> list[str]:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))

@@ -125,9 +125,13 @@ def _line(where: str, content: object, folder: Path) -> Line:
         line = load_config(Line, content)
     except ConfigError as error:
         raise InputError(f"{where}{str(error).removeprefix('Line: ')}") from error
-    inside = {name: [str(folder / file) for file in files(line, name)] for name in ("image", "control") if files(line, name)}
-    mask = {} if line.mask is None else {"mask": str(folder / line.mask)}
+    inside = {name: [_place(folder, file) for file in files(line, name)] for name in ("image", "control") if files(line, name)}
+    mask = {} if line.mask is None else {"mask": _place(folder, line.mask)}
     return line.model_copy(update={**inside, **mask})
+
+
+def _place(folder: Path, file: str) -> str:
+    return str(Path.home() / file[2:] if file.startswith("~/") else folder / file)  # no shell reads this file
 
 
 def files(line: Line, option: str) -> list[str]:
