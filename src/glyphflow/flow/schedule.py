@@ -12,7 +12,7 @@ import torch
 
 from glyphflow.core.config import Config, load_config
 from glyphflow.core.errors import InputError
-from glyphflow.core.files import read_json, write_json
+from glyphflow.core.files import read_json_object, write_json
 
 _REFUSED = ("invert_sigmas", "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "stochastic_sampling")
 
@@ -42,7 +42,7 @@ class ScheduleConfig(Config):
     @classmethod
     def from_json(cls, path: str | Path) -> ScheduleConfig:
         """Read a ``scheduler_config.json``; a schedule of another kind raises :class:`InputError` or ``ConfigError``."""
-        content = read_json(Path(path))
+        content = read_json_object(Path(path))
         config = load_config(cls, {key: value for key, value in content.items() if not key.startswith("_")})
         for key in _REFUSED:
             if getattr(config, key):

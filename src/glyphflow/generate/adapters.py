@@ -8,9 +8,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from glyphflow.core.errors import InputError, MissingError
+from glyphflow.core.errors import InputError
 from glyphflow.core.files import expanded
 from glyphflow.core.numbers import checked
+from glyphflow.generate.hub import from_hub, hub_name
 from glyphflow.generate.parallel import Ranks
 from glyphflow.generate.residency import TRANSFORMER, Residency
 from glyphflow.models import MMDiT, lora
@@ -115,18 +116,17 @@ def _written(source: str | Path | Mapping[str, Tensor], weight_name: str | None)
 def _find(source: str | Path, weight_name: str | None) -> Path:
     """The file that ``source`` means, downloaded once when it is a hub name."""
     path = expanded(source)
-    if path.exists() or path.is_absolute() or len(path.parts) < 2 or str(source).startswith("."):
+    name = None if path.exists() else hub_name(source)
+    if name is None:
         return lora_path(path, weight_name)
-    repo, inside = "/".join(path.parts[:2]), "/".join(path.parts[2:])
-    weight_name = inside or weight_name
-    from huggingface_hub import HfApi, hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    try:
-        if weight_name is None:
-            names = [name for name in HfApi().list_repo_files(repo) if name.endswith(".safetensors")]
-            weight_name = choose_file(names, None, str(source))
-        return Path(hf_hub_download(repo, weight_name))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise MissingError(f"{source} is no file here and the Hugging Face hub does not give it: {reason}") from error
+    def ask() -> Path:
+        from huggingface_hub import HfApi, hf_hub_download
+
+        file = name.inside or weight_name
+        if file is None:
+            names = [each for each in HfApi().list_repo_files(name.repository) if each.endswith(".safetensors")]
+            file = choose_file(names, None, str(source))
+        return Path(hf_hub_download(name.repository, file))
+
+    return from_hub(str(source), "file", ask)

@@ -18,10 +18,15 @@ from typing import Literal
 
 from glyphflow.core.config import Config, load_config
 from glyphflow.core.errors import GlyphFlowError, InputError, MissingError
-from glyphflow.core.files import expanded, read_json, write_json
+from glyphflow.core.files import expanded, read_json, read_json_object, write_json
 from glyphflow.core.hashing import fingerprint
 from glyphflow.core.numbers import whole
-from glyphflow.models.weights import weights_hash
+from glyphflow.flow import ScheduleConfig
+from glyphflow.generate.hub import from_hub, hub_name
+from glyphflow.models.mmdit import CLASSES as MMDIT_CLASSES
+from glyphflow.models.stored import MODEL_BASENAME, open_checkpoint
+from glyphflow.models.vae import CLASSES as VAE_CLASSES
+from glyphflow.models.weights import read_class, weights_hash
 
 NANO = "nano"
 COMPONENTS = ("transformer", "vae", "text_encoder")
@@ -73,7 +78,7 @@ class ModelFacts(Config):
     def read(cls, directory: Path) -> ModelFacts:
         """What ``directory`` says; keys of other readers are skipped."""
         path = directory / "glyphflow.json"
-        content = read_json(path) if path.exists() else {}
+        content = read_json_object(path) if path.exists() else {}
         return load_config(cls, {key: value for key, value in content.items() if key in cls.model_fields})
 
     @property
@@ -99,10 +104,12 @@ def read_kind(root: Path) -> Kind:
     Raises :class:`InputError` for a model of another family.
     """
     path = root / "model_index.json"
-    name = read_json(path).get("_class_name") if path.exists() else _CLASSES["t2i"]
+    name = read_json_object(path).get("_class_name") if path.exists() else _CLASSES["t2i"]
     kinds = {known: kind for kind, known in _CLASSES.items()} | _SIBLINGS
     if name not in kinds:
-        raise InputError(f"{root} holds a {name}, which is not of the Qwen-Image family; known are {', '.join(kinds)}.")
+        raise InputError(
+            f"{root} holds a {name or 'pipeline of no class'}, which this version does not run; known are {', '.join(kinds)}."
+        )
     return kinds[name]
 
 
@@ -125,19 +132,46 @@ def locate(source: str | Path | None) -> Path:
     if source is None or str(source) == NANO:
         return _nano()
     directory = expanded(source)
-    if directory.is_dir():
-        absent = [part for part in (*COMPONENTS, "scheduler") if not (directory / part).is_dir()]
-        if absent:
-            raise MissingError(f"{directory} has no directory {absent[0]!r}; give a model directory in the released layout.")
-        return directory
-    return _download(source, "model directory", "Qwen/Qwen-Image", _PATTERNS)
+    if not directory.exists():
+        return _checked(_download(source, "model directory", "Qwen/Qwen-Image", _PATTERNS, "model_index.json"))
+    if not directory.is_dir():
+        raise InputError(
+            f"{directory} is a file, and a model is a directory in the released layout; give one transformer's file as "
+            "transformer beside the directory that it belongs to."
+        )
+    return _checked(directory)
+
+
+def _checked(root: Path) -> Path:
+    """``root`` if it is a model directory whose parts are there and of the classes that are run here."""
+    read_kind(root)
+    for part in (*COMPONENTS, "tokenizer", "scheduler"):
+        if not (root / part).is_dir():
+            raise MissingError(f"{root} has no directory {part!r}; give a model directory in the released layout.")
+    read_class(root / "transformer", MMDIT_CLASSES)
+    read_class(root / "vae", VAE_CLASSES)
+    return root
+
+
+def read_small_files(root: Path, transformer: Path | None) -> tuple[ScheduleConfig, ModelFacts]:
+    """The schedule and the facts of the model in ``root``, before its weights: what is damaged is said in a moment.
+
+    The headers of all files of weights are looked at, too; ``transformer`` stands in for the one in ``root``.
+    """
+    schedule = ScheduleConfig.from_json(root / "scheduler" / "scheduler_config.json")
+    facts = ModelFacts.read(root)
+    for source in (root / "vae", *(() if transformer is not None else (root / "transformer",))):
+        open_checkpoint(source)
+    open_checkpoint(root / "text_encoder", MODEL_BASENAME)
+    return schedule, facts
 
 
 def locate_controlnet(source: str | Path) -> Path:
     """The local directory of a ControlNet: one with its config.json, or ``owner/name`` on the hub, as in :func:`locate`."""
     directory = expanded(source)
-    if not directory.is_dir():
-        return _download(source, "ControlNet", "InstantX/Qwen-Image-ControlNet-Union", ["config.json", "*.safetensors*"])
+    if not directory.exists():
+        example, patterns = "InstantX/Qwen-Image-ControlNet-Union", ["config.json", "*.safetensors*"]
+        return _download(source, "ControlNet", example, patterns, "config.json")
     if not (directory / "config.json").exists():
         raise MissingError(f"{directory} has no config.json; give the directory of a ControlNet, with its weights.")
     return directory
@@ -153,18 +187,20 @@ def _nano() -> Path:
     return directory
 
 
-def _download(source: str | Path, what: str, example: str, patterns: list[str]) -> Path:
-    directory, name = Path(source), str(source)
-    if directory.is_absolute() or len(directory.parts) != 2 or name.startswith("."):
-        raise MissingError(f"There is no {what} {name}; check the path, or give a hub name such as {example}.")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+def _download(source: str | Path, what: str, example: str, patterns: list[str], first: str) -> Path:
+    """The directory of the hub's repository ``source``; its file ``first`` is looked at before gigabytes follow."""
+    found = hub_name(source)
+    if found is None or found.inside:
+        raise MissingError(f"There is no {what} {source}; check the path, or give a hub name such as {example}.")
 
-    try:
-        return Path(snapshot_download(name, allow_patterns=patterns))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise MissingError(f"{name} is no directory here and the Hugging Face hub does not give it: {reason}") from error
+    def ask() -> Path:
+        from huggingface_hub import hf_hub_download, snapshot_download
+
+        if first == "model_index.json":
+            read_kind(Path(hf_hub_download(found.repository, first)).parent)
+        return Path(snapshot_download(found.repository, allow_patterns=patterns))
+
+    return from_hub(str(source), "directory", ask)
 
 
 def directory_hash(directory: Path, transformer: Path | None = None) -> str:

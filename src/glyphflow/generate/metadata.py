@@ -17,6 +17,7 @@ from glyphflow.core.errors import InputError, MissingError
 from glyphflow.core.files import kind_of
 from glyphflow.core.text import whole_characters
 from glyphflow.generate.adapters import FROM_TENSORS
+from glyphflow.generate.hub import hub_name
 from glyphflow.generate.images import Picture, rgba
 from glyphflow.generate.places import recall, remember
 from glyphflow.generate.speed import Speed
@@ -107,11 +108,8 @@ class Metadata(Config):
 def place_name(source: str) -> str:
     """``source`` of weights as a shared file may say it: a hub name whole, of a path the last name alone."""
     path = Path(source)
-    there = kind_of(path) is not None
-    if not there and not path.is_absolute() and len(path.parts) > 1 and not source.startswith((".", "~")):
-        hub_file = len(path.parts) > 2 or path.suffix != ".safetensors"
-        if hub_file:
-            return source
+    if kind_of(path) is None and hub_name(source) is not None:
+        return source
     return whole_characters(path.name or path.resolve().name or "model")
 
 
@@ -245,7 +243,7 @@ def _found(name: str | None, what: str, beside: Path | None, identity: str | Non
     for place in () if beside is None else (beside / name, beside / Path(name).name):
         if kind_of(place) is not None:
             return str(place)
-    if place_name(name) == name and len(Path(name).parts) > 1:
+    if hub_name(name) is not None:
         return name
     raise MissingError(f"The {what} {name} is neither here nor beside the picture; say where it lies now (--{what}).")
 

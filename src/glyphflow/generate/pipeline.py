@@ -30,6 +30,7 @@ from glyphflow.generate.directory import (
     locate,
     locate_controlnet,
     read_kind,
+    read_small_files,
     require_kind,
 )
 from glyphflow.generate.half import PartDtypes, keep_finite
@@ -149,16 +150,17 @@ class Pipeline(Adapters):
         dtypes = PartDtypes.of(dtype)
         budget = rooms.budget(memory, root, place, dtype, quantize)
         at = place if budget is None else torch.device("cpu")
-        source = None if transformer is None else Path(transformer)
+        source = None if transformer is None else Path(transformer).expanduser()
         beside = None if controlnet is None else locate_controlnet(controlnet)
         known = None if source is None or source.is_dir() else read_config(root / "transformer", MMDiTConfig)
         load = MMDiT.from_pretrained if ranks is None else ranks.load
+        schedule, facts = read_small_files(root, source)
         return cls(
             load(source or root / "transformer", dtypes.transformer, at, config=known, quantize=quantize),
             VAE.from_pretrained(root / "vae", dtypes.vae, at),
             ConditionEncoder.from_pretrained(root, dtypes.condition_encoder, at),
-            ScheduleConfig.from_json(root / "scheduler" / "scheduler_config.json"),
-            ModelFacts.read(root),
+            schedule,
+            facts,
             directory=root,
             device=place,
             budget=budget,

@@ -11,8 +11,8 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from glyphflow.core.errors import MissingError
-from glyphflow.core.files import read_json
+from glyphflow.core.errors import InputError, MissingError
+from glyphflow.core.files import read_json_object
 from glyphflow.generate.half import PartDtypes
 from glyphflow.generate.placement import PartSizes
 from glyphflow.generate.streaming import Weights
@@ -45,8 +45,10 @@ class EncoderConfig:
         path = directory / "config.json"
         if not path.exists():
             raise MissingError(f"{directory} has no config.json; give a model directory in the released layout.")
-        content = read_json(path)
+        content = read_json_object(path)
         text, vision = content.get("text_config", content), content.get("vision_config") or {}
+        if not isinstance(text, dict) or not isinstance(vision, dict):
+            raise InputError(f"{path} has a text_config or vision_config without sizes; copy or download it again.")
         sizes: dict[str, Any] = {name: text[name] for name in cls.text_fields() if name in text}
         if vision:
             sizes |= {

@@ -58,7 +58,7 @@ class StreamsConfig(Config):
         return self
 
 
-CLASS = "QwenImageTransformer2DModel"
+CLASSES = ("QwenImageTransformer2DModel",)
 """What released files call this network."""
 
 
@@ -283,7 +283,7 @@ class MMDiT(nn.Module):
         """
         source = Path(source)
         if source.is_dir():
-            config = config or weights.read_config(source, MMDiTConfig, (CLASS,))
+            config = config or weights.read_config(source, MMDiTConfig, CLASSES)
         else:
             known = None if config is None else config.model_dump()
             config = MMDiTConfig(**transformer_fields(open_checkpoint(source), known))
@@ -297,7 +297,7 @@ class MMDiT(nn.Module):
 
     def save_pretrained(self, directory: str | Path, max_shard_bytes: int = weights.MAX_SHARD_BYTES) -> None:
         """Write config.json and safetensors that diffusers' QwenImageTransformer2DModel opens, too."""
-        weights.save_weights(self, Path(directory), weights.released_config(CLASS, self.config), max_shard_bytes)
+        weights.save_weights(self, Path(directory), weights.released_config(CLASSES[0], self.config), max_shard_bytes)
 
     def _check(
         self,

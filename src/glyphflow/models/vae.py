@@ -39,7 +39,8 @@ _STD = (2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743) + (
 
 FRAMES_PER_LATENT = 4
 
-_CLASSES = ("AutoencoderKLQwenImage", "AutoencoderKLWan")  # what released files call it; the second is the same network
+CLASSES = ("AutoencoderKLQwenImage", "AutoencoderKLWan")
+"""What released files call this network; Wan's is the same."""
 
 
 class VAEConfig(Config):
@@ -215,11 +216,11 @@ class VAE(nn.Module):
         cls, directory: str | Path, dtype: torch.dtype = torch.bfloat16, device: str | torch.device = "cpu"
     ) -> VAE:
         """Read a released ``vae`` directory straight to ``device``; gradients are off until asked for."""
-        return weights.build(cls, weights.read_config(Path(directory), VAEConfig, _CLASSES), directory, dtype, device)
+        return weights.build(cls, weights.read_config(Path(directory), VAEConfig, CLASSES), directory, dtype, device)
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write config.json and safetensors that diffusers' AutoencoderKLQwenImage opens, too."""
-        weights.save_weights(self, Path(directory), weights.released_config(_CLASSES[0], self.config))
+        weights.save_weights(self, Path(directory), weights.released_config(CLASSES[0], self.config))
 
 
 @torch.no_grad()

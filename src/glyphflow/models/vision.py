@@ -20,7 +20,7 @@ from pydantic import Field
 
 from glyphflow.core.config import Config, load_config, to_dict
 from glyphflow.core.errors import InputError
-from glyphflow.core.files import read_json, write_json
+from glyphflow.core.files import read_json_object, write_json
 from glyphflow.core.pictures import PictureError, on_white, plain
 
 FILE = "preprocessor_config.json"
@@ -65,9 +65,11 @@ class Preprocessing(Config):
         found = [path for path in (directory / FILE, directory / "processor_config.json") if path.is_file()]
         if not found:
             return None
-        values: dict[str, Any] = read_json(found[0])
+        values: dict[str, Any] = read_json_object(found[0])
         values = values.get("image_processor", values)
         size = values.get("size") or {}
+        if not isinstance(values, dict) or not isinstance(size, dict):
+            raise InputError(f"{found[0]} says nothing about pictures that can be read; fetch the file again.")
         limits = {"min_pixels": size.get("shortest_edge"), "max_pixels": size.get("longest_edge")}
         own = {name: value for name, value in values.items() if value is not None}
         known = {name: value for name, value in (limits | own).items() if name in cls.model_fields and value is not None}

@@ -35,10 +35,7 @@ def read_config(directory: Path, cls: type[C], classes: tuple[str, ...] = ()) ->
     computation. Raises InputError where the file names a class that is not of ``classes``, or weights in a form of others.
     """
     path = directory / "config.json"
-    data = read_json_object(path)
-    name = data.get("_class_name")
-    if classes and name is not None and name not in classes:
-        raise InputError(f"{path} is of the class {name}, and {' or '.join(classes)} is needed; give the directory of one.")
+    data = read_class(directory, classes)
     if how := data.get("quantization_config"):
         raise InputError(f"{path} says that its weights are {quantised_by(how)}, which is not read; use bf16 or fp8 weights.")
     known = {key: value for key, value in data.items() if key in cls.model_fields}
@@ -49,6 +46,16 @@ def read_config(directory: Path, cls: type[C], classes: tuple[str, ...] = ()) ->
         return load_config(cls, known)
     except (ConfigError, InputError) as error:
         raise InputError(f"{path} cannot be used: {error}") from error
+
+
+def read_class(directory: Path, classes: tuple[str, ...]) -> dict[str, Any]:
+    """The content of ``directory``/config.json; InputError where it names a class that is not of ``classes`` (none: any)."""
+    path = directory / "config.json"
+    data = read_json_object(path)
+    name = data.get("_class_name")
+    if classes and name is not None and name not in classes:
+        raise InputError(f"{path} is of the class {name}, and {' or '.join(classes)} is needed; give the directory of one.")
+    return data
 
 
 def quantised_by(how: Any) -> str:
