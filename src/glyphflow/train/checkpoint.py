@@ -11,38 +11,31 @@ import contextlib
 import os
 import re
 import shutil
+import sys
 import threading
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
-from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner, DefaultSavePlanner
-from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import (
-    ChunkStorageMetadata,
     Metadata,
-    MetadataIndex,
-    TensorProperties,
     TensorStorageMetadata,
 )
-from torch.distributed.checkpoint.planner import LoadPlan, SavePlan, TensorWriteData, WriteItem, WriteItemType
-from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
-from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
-from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 from torch.distributed.tensor import DTensor
 
 from glyphflow.core.errors import ConfigError, InputError
-from glyphflow.core.files import read_json, storage_errors, write_json
+from glyphflow.core.files import read_json_object, storage_errors, write_json
+from glyphflow.train.checksums import SUMS, damage, sums_of
 from glyphflow.train.ema import EMA
 from glyphflow.train.lean import LeanOptimizer
+from glyphflow.train.piece_files import read_metadata, read_pieces, write_pieces
 from glyphflow.train.pieces import Piece, local, pieces, whole_names
 
+T = TypeVar("T")
 EXTRA = "extra.json"
 METRIC = "heldout_loss"
 """The entry of a checkpoint's ``extra`` that the best one is chosen by; lower is better."""
@@ -60,7 +53,8 @@ class Checkpoints:
         self._directory = Path(directory)
         self._keep = keep
         self._group = group
-        self._main = group is None or group.rank() == 0
+        self._rank = 0 if group is None else group.rank()
+        self._main = self._rank == 0
         self._writing: threading.Thread | None = None
         self._failure: BaseException | None = None
 
@@ -71,9 +65,32 @@ class Checkpoints:
         return sorted(int(found[1]) for entry in self._directory.iterdir() if (found := _NAME.match(entry.name)))
 
     def best(self, metric: str = METRIC) -> int | None:
-        """The step whose checkpoint has the lowest ``extra[metric]``; None when none has any."""
-        found = [(extra[metric], step) for step in self.steps() if metric in (extra := self.extra(step))]
+        """The step whose checkpoint has the lowest ``extra[metric]``; None when none has any. Damaged ones do not count."""
+        found = []
+        for step in self.steps():
+            with contextlib.suppress(InputError, KeyError):
+                found.append((self.extra(step)[metric], step))
         return min(found)[1] if found else None
+
+    def latest(self, *, set_aside: bool = False) -> int | None:
+        """The newest step whose checkpoint is whole, None where there is none yet; what was passed over is said on stderr.
+
+        With ``set_aside`` the damaged ones are renamed, so that the run continues from the whole one. Raises InputError when
+        all are damaged: a run is not begun again where someone may still save it.
+        """
+        passed: list[tuple[int, str]] = []
+        for step in reversed(self.steps()):
+            reason = self._damage(step)
+            if reason is None:
+                self._pass_over(passed, step, set_aside)
+                return step
+            passed.append((step, reason))
+        if passed:
+            raise InputError(
+                f"All {len(passed)} checkpoints in {self._directory} are damaged (the newest: {passed[0][1]}); copy one back "
+                "from elsewhere, or move the directory away to begin again."
+            )
+        return None
 
     def path(self, step: int) -> Path:
         """Directory of the checkpoint after ``step`` steps."""
@@ -82,7 +99,7 @@ class Checkpoints:
     def extra(self, step: int) -> dict[str, Any]:
         """What was saved as ``extra`` after ``step`` steps."""
         path = self.path(step) / EXTRA
-        return dict(read_json(path)) if path.exists() else {}
+        return read_json_object(path) if path.exists() else {}
 
     def save(
         self,
@@ -117,10 +134,10 @@ class Checkpoints:
         """Restore ``model``, ``optimizer`` and ``ema`` in place, bit for bit, on any layout; returns ``extra``."""
         path = self.path(step)
         state = _state(model, None, ema)
-        moments, names = _room_for_moments(model, _metadata(path), path), whole_names(model)
+        moments, names = _room_for_moments(model, read_metadata(path), path), whole_names(model)
         for name, found in moments.items():
             state |= {f"optimizer.{names[name]}.{key}": piece for key, piece in found.items()}
-        _read(state, path)
+        read_pieces(state, path)
         for name, parameter in model.named_parameters():
             if name in moments:
                 _restore(optimizer, parameter, moments[name])
@@ -132,7 +149,7 @@ class Checkpoints:
         Those that were not trained keep the values they have. Raises InputError for trained ones that ``into`` lacks.
         """
         path = self.path(step)
-        stored = _metadata(path).state_dict_metadata
+        stored = read_metadata(path).state_dict_metadata
         kind = "ema" if ema and any(key.startswith("ema.") for key in stored) else "model"
         trained = {key.removeprefix(f"{kind}.") for key in stored if key.startswith(f"{kind}.")}
         if missing := sorted(trained - into.keys()):
@@ -140,7 +157,7 @@ class Checkpoints:
                 f"The checkpoint {path} holds {missing[0]}, which this model has not; they do not belong together."
             )
         wanted = {f"{kind}.{name}": into[name] for name in trained}
-        _read({key: value if isinstance(value, Piece) else Piece.of(value) for key, value in wanted.items()}, path)
+        read_pieces({key: value if isinstance(value, Piece) else Piece.of(value) for key, value in wanted.items()}, path)
 
     def _write(self, step: int, state: dict[str, Piece], extra: dict[str, Any]) -> None:
         path = self.path(step)
@@ -151,9 +168,12 @@ class Checkpoints:
                     shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed here
                     unfinished.mkdir(parents=True)
                 self._meet()
-                _write_pieces(state, unfinished, self._group)
+                write_pieces(state, unfinished, self._group)
                 if self._main:
                     write_json(unfinished / EXTRA, extra)
+                sums = self._gathered(sums_of(unfinished, self._rank))
+                if self._main:
+                    write_json(unfinished / SUMS, {name: found for part in sums for name, found in part.items()})
                     shutil.rmtree(path, ignore_errors=True)
                     unfinished.replace(path)
                     _sync_directory(path.parent)
@@ -169,6 +189,32 @@ class Checkpoints:
         for step in self.steps():
             if step not in kept:
                 shutil.rmtree(self.path(step), ignore_errors=True)
+
+    def _damage(self, step: int) -> str | None:
+        """What is wrong with the checkpoint, for all processes alike, each of which looks at its share of the files."""
+        ranks = 1 if self._group is None else self._group.size()
+        return next((reason for reason in self._gathered(damage(self.path(step), self._rank, ranks)) if reason), None)
+
+    def _pass_over(self, passed: Sequence[tuple[int, str]], good: int, set_aside: bool) -> None:
+        for step, reason in passed if self._main else ():
+            path = self.path(step)
+            aside = path.with_name(f"damaged_{path.name}")
+            where = "is left out"
+            if set_aside:
+                shutil.rmtree(aside, ignore_errors=True)
+                path.replace(aside)
+                where = f"was put aside as {aside.name}"
+            text = f"The checkpoint {path} is damaged ({reason}) and {where}; step {good} is the last whole one and is used."
+            print(text, file=sys.stderr, flush=True)
+        self._meet()
+
+    def _gathered(self, value: T) -> list[T]:
+        """The ``value`` of every process, in all of them."""
+        if self._group is None:
+            return [value]
+        values: list[Any] = [None] * self._group.size()
+        dist.all_gather_object(values, value, group=self._group)
+        return values
 
     def _meet(self) -> None:
         if self._group is not None:
@@ -242,107 +288,6 @@ def _staged(piece: Piece) -> Piece:
     if not data.is_cuda:
         return piece.like(data.clone(memory_format=torch.contiguous_format))
     return piece.like(torch.empty_like(data, device="cpu", pin_memory=True).copy_(data, non_blocking=True))
-
-
-def _write_pieces(state: dict[str, Piece], directory: Path, group: ProcessGroup | None) -> None:
-    with _as_itself():
-        writer = FileSystemWriter(directory)
-        dcp_save(state, storage_writer=writer, planner=_SavePieces(), process_group=group, no_dist=group is None)
-
-
-def _read(state: dict[str, Piece], path: Path) -> None:
-    try:
-        with _as_itself():
-            dcp_load(state, storage_reader=FileSystemReader(path), planner=_LoadPieces(), no_dist=True)
-    except Exception as error:
-        raise InputError(
-            f"The checkpoint {path} does not fit this model or is damaged ({' '.join(str(error).split())[:200]}); remove it "
-            "to continue from the one before."
-        ) from error
-
-
-@contextlib.contextmanager
-def _as_itself() -> Iterator[None]:
-    """What goes wrong inside of dcp, which wraps everything, arrives as what it is: a full disk can be told from a bug.
-
-    Its remark that no process group is there is not shown: one process is what was asked for.
-    """
-    failures: list[BaseException] = []
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="torch.distributed")
-            yield
-    except CheckpointException as error:
-        failures = [failure for failure, _ in error.failures.values()]
-    for failure in failures:  # raising replaces a context, here that of a full disk, but not a cause
-        raise failure from (failure.__cause__ or failure.__context__)
-
-
-def _metadata(path: Path) -> Metadata:
-    try:
-        return FileSystemReader(path).read_metadata()
-    except Exception as error:
-        raise InputError(
-            f"The checkpoint {path} cannot be read ({error}); remove it to continue from the one before."
-        ) from error
-
-
-class _SavePieces(DefaultSavePlanner):
-    """Plans the writing of pieces; what several processes hold alike is written by one of them, dealt out evenly."""
-
-    def __init__(self) -> None:
-        super().__init__(flatten_state_dict=False, flatten_sharded_tensors=False)
-
-    def create_local_plan(self) -> SavePlan:
-        self.plan = SavePlan([_write_item(name, piece) for name, piece in self.state_dict.items() if _holds(piece)])
-        return self.plan
-
-    def resolve_data(self, write_item: WriteItem) -> Tensor:
-        piece: Piece = self.state_dict[write_item.index.fqn]
-        return piece.data
-
-
-class _LoadPieces(DefaultLoadPlanner):
-    """Plans the reading of pieces from whatever pieces were written."""
-
-    def set_up_planner(self, state_dict: Any, metadata: Metadata | None = None, is_coordinator: bool = False) -> None:
-        self.state_dict, self.metadata, self.is_coordinator = state_dict, metadata, is_coordinator
-
-    def create_local_plan(self) -> LoadPlan:
-        assert self.metadata is not None
-        items = []
-        for name, piece in self.state_dict.items():
-            stored = self.metadata.state_dict_metadata.get(name)
-            if not isinstance(stored, TensorStorageMetadata):
-                raise InputError(f"{name} is missing")
-            if tuple(stored.size) != piece.whole:
-                raise InputError(f"{name} is {tuple(stored.size)} there and {piece.whole} here")
-            if _holds(piece):
-                items += create_read_items_for_chunk_list(name, stored, [_chunk(piece)])
-        return LoadPlan(items)
-
-    def lookup_tensor(self, index: MetadataIndex) -> Tensor:
-        piece: Piece = self.state_dict[index.fqn]
-        return piece.data
-
-
-def _write_item(name: str, piece: Piece) -> WriteItem:
-    chunk = _chunk(piece)
-    properties = TensorProperties.create_from_tensor(piece.data)
-    return WriteItem(
-        index=MetadataIndex(name, chunk.offsets),
-        type=WriteItemType.SHARD,
-        tensor_data=TensorWriteData(chunk=chunk, properties=properties, size=torch.Size(piece.whole)),
-    )
-
-
-def _chunk(piece: Piece) -> ChunkStorageMetadata:
-    return ChunkStorageMetadata(torch.Size(piece.offset), piece.data.shape)
-
-
-def _holds(piece: Piece) -> bool:
-    """False where there are more processes than rows to shard."""
-    return piece.data.numel() > 0
 
 
 def _sync_directory(directory: Path) -> None:

@@ -24,7 +24,7 @@ _PARTS = {"vae": "vae", "captioner": "text_encoder"}
 
 
 def export_run(run: Path, out: Path, *, average: bool = True, dtype: str = "bfloat16") -> int:
-    """Write the latest checkpoint of ``run`` as the pipeline directory ``out``; returns its step.
+    """Write the latest whole checkpoint of ``run`` as the pipeline directory ``out``; returns its step.
 
     The trained part comes from the checkpoint (its moving average unless ``average`` is false), every other part is copied from
     the directory that the run started from. A VAE whose encoder was trained gets latents_mean and latents_std measured on
@@ -36,19 +36,19 @@ def export_run(run: Path, out: Path, *, average: bool = True, dtype: str = "bflo
     require_new(Path(out))
     recipe = read_training(run / RECIPE)
     checkpoints = Checkpoints(run / "checkpoints", recipe.train.keep)
-    steps = checkpoints.steps()
-    if not steps:
+    step = checkpoints.latest()
+    if step is None:
         raise InputError(
             f"{run} holds no checkpoint yet; let the run reach step {recipe.train.checkpoint_every} or stop it with Ctrl-C."
         )
     if recipe.train.lora:
-        _export_adapter(recipe, checkpoints, steps[-1], out, average)
-        return steps[-1]
+        _export_adapter(recipe, checkpoints, step, out, average)
+        return step
     root = locate(recipe.train.init_from)
     part = _PARTS.get(recipe.kind, "transformer")
     model = _model(recipe, root)
     weights = {name: p.detach() for name, p in model.named_parameters()}
-    checkpoints.load_weights(steps[-1], weights, ema=average)
+    checkpoints.load_weights(step, weights, ema=average)
     if isinstance(recipe, VAERecipe):
         assert isinstance(model, VAE)
         model = standardised(model, recipe)
@@ -56,7 +56,7 @@ def export_run(run: Path, out: Path, *, average: bool = True, dtype: str = "bflo
         copy_without(root, temporary, part)
         network = model.language if isinstance(model, Captioner) else model
         network.to(_DTYPES[dtype]).save_pretrained(temporary / part)
-    return steps[-1]
+    return step
 
 
 def _export_adapter(recipe: AnyRecipe | Curriculum, checkpoints: Checkpoints, step: int, out: Path, average: bool) -> None:

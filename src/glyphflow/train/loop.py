@@ -271,12 +271,12 @@ class Loop(Generic[B]):
             )
 
     def _resume(self) -> int:
-        steps = self._checkpoints.steps()
-        if not steps:
+        step = self._checkpoints.latest(set_aside=True)
+        if step is None:
             return 0
-        extra = self._checkpoints.load(steps[-1], self._trained, self._optimizer, self.ema)
-        self._history.check(extra, steps[-1] * self._settings.accumulate)
-        return steps[-1]
+        extra = self._checkpoints.load(step, self._trained, self._optimizer, self.ema)
+        self._history.check(extra, step * self._settings.accumulate)
+        return step
 
     @contextlib.contextmanager
     def _averaged(self) -> Iterator[None]:
