@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from glyphflow.core.errors import InputError
+from glyphflow.feed.encode import Encoders
 from glyphflow.feed.frozen import FrozenEncoders, encoders_bytes
 from glyphflow.generate.residency import DECODER, ENCODER, Residency
 from glyphflow.generate.sizes import EncoderConfig
@@ -33,6 +34,7 @@ def test_weights_are_in_the_compute_type_and_the_vae_in_float32(model: Path) -> 
     frozen = FrozenEncoders(model, torch.device("cpu"), torch.bfloat16)
     assert frozen.condition.dtype == torch.bfloat16 and next(frozen.vae.parameters()).dtype == torch.float32
     assert frozen.embed(["a"])[0].dtype == torch.bfloat16
+    assert Encoders(model, torch.device("cpu"), torch.bfloat16).condition.dtype == torch.bfloat16
 
 
 def test_under_a_budget_they_take_turns_and_give_the_same_bits(model: Path) -> None:

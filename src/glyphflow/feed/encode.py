@@ -23,7 +23,7 @@ from glyphflow.feed.pixels import to_tensor
 from glyphflow.feed.records import Picture, Selection
 from glyphflow.feed.texts import COPY, COPY_EMPTY, EDIT_EMPTY, copy_instruction
 from glyphflow.models import VAEConfig, weights_hash
-from glyphflow.models.condition import TEMPLATES, TooLong
+from glyphflow.models.condition import TEMPLATES, ConditionEncoder, TooLong
 from glyphflow.models.stored import open_checkpoint, read_tensor
 from glyphflow.models.templates import PICTURE_TEMPLATES
 from glyphflow.models.weights import read_config
@@ -91,6 +91,11 @@ class Encoders:
         self._frozen = FrozenEncoders(root, device, compute_dtype, memory)
         self._said: dict[str, torch.Tensor] = {}
         self._together: dict[tuple[int, ...], bool] = {}
+
+    @property
+    def condition(self) -> ConditionEncoder:
+        """What embeds captions, in the dtype that :class:`FrozenEncoders` chose."""
+        return self._frozen.condition
 
     def pictures(self, pictures: Sequence[Picture]) -> list[torch.Tensor]:
         """(H, W, 3) each, of any sizes -> standardised latents (C, h, w), bfloat16 on the CPU."""
