@@ -174,3 +174,11 @@ def test_other_values_of_a_sample_become_metadata(tmp_path: Path) -> None:
     ingest_tars(corpus, write_tar(tmp_path / "x.tar", [("a.jpg", small(1)), ("a.json", told)]), "s", "x")
     columns = corpus.columns("metadata", "s-00000")
     assert columns is not None and columns["url"] == ["http://x"] and columns["similarity"] == [0.5]
+
+
+def test_a_file_whose_own_name_is_not_utf8(tmp_path: Path) -> None:
+    place = tmp_path / "in"
+    place.mkdir()
+    write_tar(place / "\udcff.tar", [("a.jpg", small(1))])
+    _, rows = _ingest(place)
+    assert {key: row["data"] for key, row in rows.items()} == {"\\xff.tar/a": small(1)}

@@ -25,7 +25,7 @@ from glyphflow.corpus.ingest.shards import (
 from glyphflow.corpus.ingest.tables import Tables, has_pictures
 from glyphflow.corpus.ingest.tally import Kinds
 from glyphflow.corpus.ingest.tars import ENDINGS, Tars
-from glyphflow.corpus.ingest.tree import find_files
+from glyphflow.corpus.ingest.tree import find_files, key_of
 from glyphflow.corpus.store import Corpus, check_name
 
 __all__ = ["has_pictures", "ingest_parquet", "ingest_tars"]
@@ -79,7 +79,7 @@ def _ingest_files(corpus: Corpus, place: Path, source: str, licence: str, per_sh
 
         def read(part: Part) -> Iterator[Item]:
             name, first, count = part
-            return reader.read(folder / name, name, first, count)
+            return reader.read(folder / name, key_of(name), first, count)
 
         before = _rows(corpus, source, len(plan["shards"]))
         done = write_shards(corpus, source, licence, plan["shards"], lambda part: part[2], read)

@@ -21,6 +21,7 @@ from glyphflow.core.files import atomic_path, read_json, write_bytes
 from glyphflow.core.hashing import sha256_bytes
 from glyphflow.core.pictures import PictureError
 from glyphflow.core.progress import Progress
+from glyphflow.core.text import whole_characters
 from glyphflow.corpus.decode import read_header, seems_cut
 from glyphflow.corpus.ingest.metadata import write_metadata
 from glyphflow.corpus.ingest.tally import Tally
@@ -124,6 +125,7 @@ def write_shards(
     """Write the shards of ``plan`` that are not committed yet; ``read`` gives the ``count`` items of one, always the same."""
     waiting = [number for number in range(len(plan)) if not corpus.index_path(shard_name(source, number)).exists()]
     total, todo = sum(map(count, plan)), sum(count(plan[number]) for number in waiting)
+    licence = whole_characters(licence)  # a word of the command line may be any bytes
     tally, forgotten = Tally(), corpus.forgotten_hashes()
 
     def admitted(part: Part) -> Iterator[Item]:
