@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from glyphflow.core.errors import ConfigError, InputError
+from glyphflow.core.files import read_json_object
+from glyphflow.core.numbers import checked
 
 if TYPE_CHECKING:
     from glyphflow.evaluate.benchmark import Benchmark
@@ -64,6 +66,7 @@ def register(app: typer.Typer) -> None:
         from glyphflow.core.files import write_text
         from glyphflow.evaluate.report import page
 
+        _require_new_place(out, folder)
         write_text(out, page(folder))
         typer.echo(f"Wrote {out}")
 
@@ -80,6 +83,8 @@ def register(app: typer.Typer) -> None:
         from glyphflow.evaluate.compare import compare, table
         from glyphflow.evaluate.sample import benchmark_of
 
+        for folder in (a, b):
+            _require_new_place(out, folder)
         result = compare(a, b, benchmark_of(a, data), resamples)
         typer.echo(table(result))
         if out is not None:
@@ -117,12 +122,12 @@ def _register_sample(group: typer.Typer) -> None:
         device: Annotated[str | None, typer.Option(help="cpu or cuda (default: the best here).")] = None,
     ) -> None:
         """Make the pictures of a benchmark, one PNG each."""
-        from glyphflow.core.files import read_json
         from glyphflow.evaluate import load_benchmark
         from glyphflow.evaluate.sample import not_made, sample
 
         benchmark, (width, height) = load_benchmark(bench, data, limit), parse_size(size)  # mistakes show before a model loads
-        prompts = None if rewritten is None else read_json(rewritten)
+        prompts = None if rewritten is None else _prompts(rewritten)
+        check_numbers(cfg=cfg)
         maker: Maker
         if endpoint is None:
             if option or seeds:
@@ -179,9 +184,11 @@ def _register_score(group: typer.Typer) -> None:
         """Let judges look at the pictures, and print what it adds up to."""
         from glyphflow.cli.judges import JudgeOptions, judges, missing, typesetter
         from glyphflow.evaluate import score
+        from glyphflow.evaluate.folder import tally
         from glyphflow.evaluate.report import table
         from glyphflow.evaluate.sample import benchmark_of
 
+        check_numbers(temperature=temperature)
         benchmark = benchmark_of(folder, data)
         options = JudgeOptions(
             threads=threads,
@@ -204,15 +211,43 @@ def _register_score(group: typer.Typer) -> None:
         typeset = typesetter(benchmark) if ceiling else None
         result = score(folder, benchmark, found, typeset, strict=strict, again=again)
         typer.echo(table(result))
-        typer.echo(f"Everything is in {folder / 'scores.json'}")
+        found = result["pictures"]
+        typer.echo(f"{tally(found['taken'], found['missing'], found['left_out'])}. Everything is in {folder / 'scores.json'}")
+
+
+def check_numbers(**options: float | None) -> None:
+    """Refuse what a number on the command line may be and no option can: nan, inf."""
+    for name, value in options.items():
+        if value is not None:
+            checked(value, f"--{name}")
+
+
+def _require_new_place(out: Path | None, folder: Path) -> None:
+    """Refuse to write a result over what it is made from."""
+    from glyphflow.evaluate.folder import SUFFIXES
+
+    kept = ("manifest.json", "scores.json", "verdicts.jsonl", "prompts.jsonl", "failures.jsonl")
+    if out is None or out.resolve().parent not in (folder.resolve(), (folder / "ceiling").resolve()):
+        return
+    if out.name in kept or (out.suffix.lower() in SUFFIXES and out.exists()):
+        raise InputError(f"--out {out} is a file of the scored folder itself, which would be lost; choose another name.")
+
+
+def _prompts(path: Path) -> dict[str, str]:
+    """Other prompts by sample id."""
+    found = read_json_object(path)
+    for name, prompt in found.items():
+        if not isinstance(prompt, str):
+            raise InputError(f"{path} gives {name!r} the prompt {prompt!r}; every value must be a text.")
+    return found
 
 
 def parse_size(size: str | None) -> tuple[int | None, int | None]:
     """Width and height of "192x128" or "128"; nothing of nothing."""
     if size is None:
         return None, None
-    match = re.fullmatch(r"(\d+)(?:x(\d+))?", size)
-    if match is None:
+    match = re.fullmatch(r"([0-9]{1,6})(?:[xX×*]([0-9]{1,6}))?", size.strip())
+    if match is None or 0 in (int(match[1]), int(match[2] or match[1])):
         raise InputError(f"--size {size} is not a size; give WIDTHxHEIGHT such as 192x128, or one side such as 128.")
     return int(match[1]), int(match[2] or match[1])
 
@@ -222,11 +257,11 @@ def parse_options(options: list[str]) -> dict[str, object]:
     found: dict[str, object] = {}
     for entry in options:
         name, equals, value = entry.partition("=")
-        if not name or not equals:
+        if not name.strip() or not equals:
             raise InputError(f"--option {entry} is not a field; give name=value, such as quality=high.")
         try:
             found[name] = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             found[name] = value
     return found
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from glyphflow.core.errors import GlyphFlowError, InputError, InUseError, StorageError
+from glyphflow.core.text import TextError, read_text
 
 _DISK = {
     errno.ENOSPC: "the disk is full",
@@ -213,15 +214,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON from ``path`` (UTF-8, BOM or not); a missing or broken file is an :class:`InputError` that names it."""
+    """Read JSON from ``path`` (:func:`read_text`); a missing or broken file is an :class:`InputError` that names it."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path} does not exist; check the path.") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        return json.loads(read_text(Path(path)))
+    except (TextError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON ({error}); restore the file or make it again.") from error
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror or error}); check the path and its permissions.") from error
 
 
 def read_json_object(path: Path) -> dict[str, Any]:

@@ -20,6 +20,7 @@ pixels   whatever the function that judges takes     what it gives: numbers by n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -125,6 +126,37 @@ def failed(identity: str, status: Status, reason: str, **raw: Any) -> Verdict:
     return Verdict(status, None, {"reason": reason, **raw}, identity)
 
 
+def _sound(case: Case, verdict: Verdict) -> Verdict:
+    """``verdict``; a failure where it is no answer to ``case``, or holds a number that is not finite and spoils an average."""
+    if verdict.ok and not fits(case.kind, verdict.value):
+        reason = f"the judge's answer is none to a question of kind {case.kind}, or not finite: {str(verdict.value)[:120]}"
+        return failed(verdict.identity, "error", reason)
+    return verdict
+
+
+def fits(kind: str, value: Any) -> bool:
+    """Whether ``value`` has the form of an answer to a question of this kind (see the table above), all numbers finite."""
+    if not _is_finite(value):
+        return False
+    if kind in ("ocr", "objects"):
+        text = "text" if kind == "ocr" else "label"
+        return isinstance(value, list) and all(
+            isinstance(found, Mapping) and isinstance(found.get(text), str) and isinstance(found.get("box", []), list | tuple)
+            for found in value
+        )
+    if kind == "similarity":
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, Mapping) if kind in ("subject", "pixels") else True
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(map(_is_finite, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
+
+
 def ask(judge: Judge, cases: Sequence[Case]) -> list[Verdict]:
     """One verdict per case, whatever the judge does.
 
@@ -136,7 +168,7 @@ def ask(judge: Judge, cases: Sequence[Case]) -> list[Verdict]:
         verdicts = judge(cases)
         if len(verdicts) != len(cases):
             raise ValueError(f"{len(verdicts)} verdicts for {len(cases)} pictures")
-        return list(verdicts)
+        return [_sound(case, verdict) for case, verdict in zip(cases, verdicts, strict=True)]
     except (ConfigError, MissingError):
         raise
     except Exception as error:  # a judge is foreign code: whatever it raises is a failed judgement

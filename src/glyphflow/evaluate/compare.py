@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from glyphflow.core.errors import ConfigError
+from glyphflow.core.errors import ConfigError, InputError
 from glyphflow.core.progress import Progress
 from glyphflow.evaluate.benchmark import Benchmark, MetricIdentity, SampleScore
 from glyphflow.evaluate.bootstrap import draws, percentiles
 from glyphflow.evaluate.report import aligned, benchmark_name, metric_name, number
-from glyphflow.evaluate.score import read_scores
+from glyphflow.evaluate.score import read_scores, shaped
 
 RESAMPLES = 1000
 
@@ -25,8 +25,11 @@ def compare(a: Path, b: Path, benchmark: Benchmark, resamples: int = RESAMPLES) 
     in which B is ahead.
     """
     scores = [read_scores(a), read_scores(b)]
-    _check_same(scores, (a, b), benchmark)
-    tables, left_out = _common([_rows(entry) for entry in scores])
+    with shaped(a), shaped(b):
+        _check_same(scores, (a, b), benchmark)
+        tables, left_out = _common([_rows(entry) for entry in scores])
+    if not tables[0]:
+        raise InputError(f"{a} and {b} have no judged picture in common; score both, of the same benchmark, first.")
     values = [{str(metric.identity): metric for metric in benchmark.aggregate(rows)} for rows in tables]
     found: dict[str, list[float]] = {}
     with Progress("bootstrap", total=resamples, unit="draw") as progress:

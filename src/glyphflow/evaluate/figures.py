@@ -13,10 +13,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from glyphflow.core.errors import InputError
+from glyphflow.core.pictures import open_picture, read_rgb
 from glyphflow.evaluate.metrics.normalise import letters, pieces
 from glyphflow.evaluate.metrics.strings import matched_characters
 
 SIDE = 448  # px; larger pictures are shown smaller
+MOST_BYTES = 100_000  # of a picture's own file; larger ones are shown as JPEG, a quarter of that
 
 STYLE = """
 .gf-eval { font: 14px/1.45 system-ui, "Noto Sans", "Noto Sans CJK SC", sans-serif; color: #1c1e21; }
@@ -203,12 +206,14 @@ def _inline(path: Path) -> tuple[str, tuple[int, int] | None]:
     try:
         if not path.is_file() and path.with_suffix(".npy").is_file():
             return _shown(_grey(path.with_suffix(".npy")))
-        with Image.open(path) as image:
-            if max(image.size) <= SIDE and image.format in ("PNG", "JPEG"):
-                image.load()  # that it can be read
-                return _tag(path.read_bytes(), image.format), image.size
-            return _shown(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError):
+        image = read_rgb(path)  # as the judge saw it
+        data = path.read_bytes()
+        with open_picture(data) as stored:
+            same = stored.mode == "RGB" and stored.size == image.size and not stored.info.keys() & {"icc_profile", "exif"}
+            if same and stored.format in ("PNG", "JPEG") and max(image.size) <= SIDE and len(data) <= MOST_BYTES:
+                return _tag(data, stored.format), image.size
+        return _shown(image)
+    except (InputError, OSError, SyntaxError, ValueError):
         return "", None
 
 
@@ -221,11 +226,11 @@ def _shown(image: Image.Image) -> tuple[str, tuple[int, int]]:
 
 def _tag(data: bytes, kind: str) -> str:
     text = base64.b64encode(data).decode("ascii")
-    return f'<img alt="" loading="lazy" src="data:image/{kind.lower()};base64,{text}">'
+    return f'<img alt="" loading="lazy" decoding="async" src="data:image/{kind.lower()};base64,{text}">'
 
 
 def _grey(path: Path) -> Image.Image:
     """A map of numbers, from its smallest (black) to its largest (white)."""
-    values = np.load(path).squeeze().astype(np.float64)
+    values = np.nan_to_num(np.load(path).squeeze().astype(np.float64))
     spread = max(float(values.max() - values.min()), 1e-12)
     return Image.fromarray((255 * (values - values.min()) / spread).astype(np.uint8))

@@ -2,7 +2,7 @@
 
 manifest.json           which benchmark, which model, which settings
 prompts.jsonl           the prompts, when they are the user's own and no benchmark's
-<sample>.png            the pictures; <sample>_<repeat>.png where a sample has several (others' may be .jpg, .jpeg, .webp)
+<sample>.png            the pictures; <sample>_<repeat>.png where a sample has several (others' may be in other formats)
 failures.jsonl          pictures that could not be made, and why
 ceiling/                the same texts perfectly typeset, or the samples perfectly drawn (written by scoring)
 verdicts.jsonl          every question to a judge and its answer, word for word
@@ -13,7 +13,8 @@ A folder that somebody else filled needs the pictures and a manifest.json with f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,10 @@ from glyphflow.core.pictures import read_rgb
 
 FORMAT = 2
 PROMPTS = "prompts.jsonl"
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-"""Of pictures that are scored, the first that is there; those that are made here are PNG."""
+SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".gif", ".jfif", ".jpe", ".jp2", ".heic", ".heif"),
+)
+"""Of pictures that are scored, in small letters or capitals; of several of one name the first of these counts."""
 
 
 @dataclass(frozen=True)
@@ -103,16 +106,72 @@ def read_manifest(folder: Path) -> Manifest:
     if not isinstance(benchmark, dict) or not isinstance(benchmark.get("name"), str):
         raise InputError(f"{path} names no benchmark; it needs format, benchmark and model.")
     limit = str(benchmark.get("limit", 1))
-    if not limit.isdecimal():
+    if not (limit.isascii() and limit.isdecimal()) or len(limit) > 9:
         raise InputError(f"{path} limits the benchmark to {limit!r}; the limit is a number of samples.")
     benchmark = {name: str(value) for name, value in benchmark.items()}
-    return Manifest(benchmark, str(data.get("model", "unknown")), dict(data.get("settings") or {}))
+    settings = data.get("settings") or {}
+    if not isinstance(settings, dict):
+        raise InputError(f"{path} holds the settings {settings!r}; they are names with values, or absent.")
+    return Manifest(benchmark, str(data.get("model", "unknown")), settings)
+
+
+class Pictures:
+    """The pictures in a folder by the names that a benchmark gives them, which are read from the disk once.
+
+    A name is found whatever the case of its letters and of its ending, and in either form of its accents (macOS writes them
+    apart). Of several files of one name, the very one that was asked for counts, else the first format of :data:`SUFFIXES`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._files: dict[str, list[Path]] = {}
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith("."):
+                self._files.setdefault(_plain(path.stem), []).append(path)
+
+    def find(self, name: str) -> Path:
+        """The file of the picture ``name`` ("a.png"), in whichever format; where there is none, its path as it would be."""
+        path = self.folder / name
+        found = self._files.get(_plain(path.stem), [])
+        return min(
+            found,
+            key=lambda file: (file.name != name, file.stem != path.stem, SUFFIXES.index(file.suffix.lower())),
+            default=path,
+        )
+
+    def beside(self, taken: Collection[Path]) -> dict[str, str]:
+        """The pictures that none of ``taken`` is, by name, and why."""
+        chosen = {_plain(path.stem): path.name for path in taken}
+        found: dict[str, str] = {}
+        for stem, files in self._files.items():
+            why = f"{chosen[stem]} was taken" if stem in chosen else "no sample has this name"
+            found |= {path.name: why for path in files if path.name != chosen.get(stem)}
+        return found
 
 
 def find_picture(path: Path) -> Path:
-    """``path``, or the picture of that name in another format where only that is there."""
-    found = (other for other in map(path.with_suffix, SUFFIXES) if other.is_file())
-    return path if path.is_file() else next(found, path)
+    """:meth:`Pictures.find` of one picture."""
+    return Pictures(path.parent).find(path.name)
+
+
+def _plain(stem: str) -> str:
+    return unicodedata.normalize("NFC", stem).casefold()
+
+
+def tally(taken: int, missing: Sequence[str], left: Mapping[str, str]) -> str:
+    """In one sentence how many pictures were taken, which are missing, and which were left out and why."""
+    parts = [f"{taken} of {taken + len(missing)} pictures were there"]
+    if missing:
+        parts.append(f"{len(missing)} missing ({_some(missing)})")
+    reasons: dict[str, list[str]] = {}
+    for name, why in left.items():
+        reasons.setdefault("another format was taken" if why.endswith("was taken") else why, []).append(name)
+    parts += [f"{len(names)} left out because {why} ({_some(names)})" for why, names in reasons.items()]
+    return "; ".join(parts)
+
+
+def _some(names: Sequence[str], most: int = 3) -> str:
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
 
 
 def load_picture(path: Path) -> NDArray[np.uint8]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 import json
 import secrets
@@ -15,6 +14,7 @@ from PIL import Image
 
 from glyphflow.core.errors import ConfigError
 from glyphflow.core.files import atomic_path
+from glyphflow.core.pictures import open_picture, plain
 from glyphflow.evaluate.benchmark import Sample, Task
 from glyphflow.evaluate.folder import load_picture
 from glyphflow.evaluate.sample import NotMade
@@ -126,9 +126,8 @@ class EndpointMaker:
         if reply.status != "ok":
             raise NotMade(f"{reply.status}: {reply.text}")
         try:
-            image = Image.open(io.BytesIO(base64.b64decode(reply.text)))
-            image.load()
-        except (binascii.Error, OSError, SyntaxError, ValueError) as error:
+            image = plain(open_picture(base64.b64decode(reply.text)))
+        except Exception as error:  # damaged bytes make the codecs raise anything
             raise NotMade(f"error: the answer is no picture ({error})") from error
         _save(image, path)
 
@@ -164,5 +163,6 @@ def _open(path: Path) -> Image.Image:
 
 
 def _save(image: Image.Image, path: Path) -> None:
+    """Write 8-bit sRGB; transparency stays, and a judge sees it on white."""
     with atomic_path(path) as temporary:
-        image.convert("RGB").save(temporary, format="PNG")
+        image.save(temporary, format="PNG")

@@ -10,10 +10,11 @@ from typing import Any
 from glyphflow.evaluate.benchmark import MetricIdentity
 from glyphflow.evaluate.figures import STYLE, Shown, figure
 from glyphflow.evaluate.published import Reference, references
-from glyphflow.evaluate.score import read_scores
+from glyphflow.evaluate.score import read_scores, shaped
 
 ALL = 64  # pictures that a page shows without choosing
 EACH = 5  # of the worst, of the best and of the failed pictures of a category otherwise: a row each
+MOST = 240  # pictures of a page in all: some 7 MB, which a browser opens in under a second
 COLUMNS = {"ceiling": "ceiling", "readable": "readable only", "worst_case": "worst case"}
 MEANING = {
     "ceiling": "ceiling: what was asked for, perfectly typeset or drawn, seen by the same judge",
@@ -46,7 +47,8 @@ def table(scores: Mapping[str, Any]) -> str:
 
 def page(folder: Path) -> str:
     """The whole report of a scored folder as one self-contained HTML page."""
-    title = html.escape(f"{benchmark_name(read_scores(folder)['benchmark'])}: what was asked for and what was seen")
+    with shaped(folder):
+        title = html.escape(f"{benchmark_name(read_scores(folder)['benchmark'])}: what was asked for and what was seen")
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -59,6 +61,11 @@ def page(folder: Path) -> str:
 def fragment(folder: Path) -> str:
     """The report as a piece of HTML with its own style, pictures inlined, to set into another page."""
     scores = read_scores(folder)
+    with shaped(folder):
+        return _fragment(folder, scores)
+
+
+def _fragment(folder: Path, scores: Mapping[str, Any]) -> str:
     settings = "".join(f", {name} {value}" for name, value in scores["settings"].items() if value != "")
     judges = "; ".join(f"{kind}: {identity or 'no judge'}" for kind, identity in scores["judges"].items())
     notes = [*_notes(scores), *(sentence for kind, sentence in COLOURS.items() if kind in scores["judges"])]
@@ -136,21 +143,24 @@ def _published(benchmark: str, metrics: Sequence[Mapping[str, Any]]) -> list[tup
 
 def _pictures(folder: Path, scores: Mapping[str, Any]) -> str:
     """All pictures, or of large folders the worst, the best and some that nobody judged in each category."""
-    shown, parts = Shown.of(folder, scores), []
+    shown, parts = Shown.of(folder, scores), list[tuple[str, list[Shown]]]()
     categories = dict.fromkeys(entry.category for entry in shown)
+    if 3 * len(categories) > MOST:  # too many to show some of each
+        categories = {"": None}
+    each = min(EACH, MOST // (3 * max(1, len(categories))))
     every: list[Shown] = []
     for category in categories:
-        members = [entry for entry in shown if entry.category == category]
+        members = [entry for entry in shown if len(categories) == 1 or entry.category == category]
         failed = [entry for entry in members if entry.quality is None]
         ranked = sorted((entry for entry in members if entry.quality is not None), key=lambda entry: entry.quality or 0.0)
         every += [*ranked, *failed]
-        worst, best = ranked[:EACH], ranked[EACH:][-EACH:][::-1]
-        for label, chosen in (("the worst", worst), ("the best", best), ("not judged", failed[:EACH])):
+        worst, best = ranked[:each], ranked[each:][-each:][::-1]
+        for label, chosen in (("the worst", worst), ("the best", best), ("not judged", failed[:each])):
             if chosen:
-                parts.append(_grid(f"{category or 'All'}: {label} ({len(chosen)} of {len(members)})", chosen))
-    if len(every) > ALL:
-        return "".join(parts)
-    return _grid(f"All pictures, {'each category ' if len(categories) > 1 else ''}from worst to best", every)
+                parts.append((f"{category or 'All'}: {label} ({len(chosen)} of {len(members)})", chosen))
+    if len(every) <= ALL:
+        parts = [(f"All pictures, {'each category ' if len(categories) > 1 else ''}from worst to best", every)]
+    return "".join(_grid(title, chosen) for title, chosen in parts)
 
 
 def _grid(title: str, chosen: Sequence[Shown]) -> str:

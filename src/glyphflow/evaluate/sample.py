@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from glyphflow.core.errors import ConfigError, InputError
 from glyphflow.core.files import atomic_path, exclusive, storage_errors
 from glyphflow.core.hashing import fingerprint
 from glyphflow.core.progress import Progress
+from glyphflow.core.text import read_lines, whole_characters
 from glyphflow.evaluate.benchmark import Benchmark, Excerpt, Sample, Task, picture_name
 from glyphflow.evaluate.benchmarks import load_benchmark
 from glyphflow.evaluate.benchmarks.texts import TextBenchmark
@@ -56,6 +58,7 @@ def sample(
             raise ConfigError(f"{len(missing)} samples of {benchmark.name} have no rewritten prompt, {missing[0]} for one.")
         settings["rewritten_prompts"] = fingerprint(dict(rewritten))
     manifest = Manifest(benchmark.identity, maker.identity, settings)
+    _keep_apart(benchmark, folder)
     with exclusive(folder, "sampling"):
         write_manifest(folder, manifest)
         if source is not None:
@@ -63,7 +66,7 @@ def sample(
                 shutil.copyfile(source, path)
         wanted = [(entry, repeat) for entry in benchmark.samples() for repeat in range(benchmark.repeats)]
         paths = [folder / picture_name(entry.id, repeat, benchmark.repeats) for entry, repeat in wanted]
-        todo = [(*pair, path) for pair, path in zip(wanted, paths, strict=True) if not path.exists()]
+        todo = [(*pair, path) for pair, path in zip(wanted, paths, strict=True) if not is_whole(path)]
         (folder / "failures.jsonl").unlink(missing_ok=True)
         with Progress("sample", total=len(wanted), unit="img", initial=len(wanted) - len(todo)) as progress:
             for entry, repeat, path in todo:
@@ -71,18 +74,37 @@ def sample(
                 try:
                     maker(entry, prompt, entry.seed(repeat), benchmark.task, path)
                 except NotMade as error:
-                    row = {"id": entry.id, "repeat": repeat, "reason": str(error)}
+                    row = {"id": entry.id, "repeat": repeat, "reason": whole_characters(str(error))}
                     path = folder / "failures.jsonl"
-                    with storage_errors(path), path.open("a", encoding="utf-8") as file:
+                    with storage_errors(path), path.open("a", encoding="utf-8", newline="\n") as file:
                         file.write(json.dumps(row, ensure_ascii=False) + "\n")
                 progress.advance()
     return manifest
 
 
+def is_whole(path: Path) -> bool:
+    """Whether a PNG that was made lies at ``path``, from its first to its last bytes: a cut copy of one is made again."""
+    try:
+        with path.open("rb") as file:
+            begins = file.read(8) == b"\x89PNG\r\n\x1a\n"
+            file.seek(-12, os.SEEK_END)
+            return begins and file.read(12)[4:8] == b"IEND"
+    except OSError:
+        return False
+
+
+def _keep_apart(benchmark: Benchmark, folder: Path) -> None:
+    """Refuse a folder that holds the pictures which a model is given: they would be taken for its own, or overwritten."""
+    for entry in benchmark.samples():
+        for reference in entry.references:
+            if reference.resolve().parent == folder.resolve():
+                raise ConfigError(f"{folder} holds {reference.name}, which {benchmark.name} starts from; choose another --out.")
+
+
 def not_made(folder: Path) -> int:
     """How many pictures the last run could not make."""
     path = folder / "failures.jsonl"
-    return len(path.read_text(encoding="utf-8").splitlines()) if path.exists() else 0
+    return len(read_lines(path)) if path.exists() else 0
 
 
 def benchmark_of(folder: Path, data: Path | None = None) -> Benchmark:

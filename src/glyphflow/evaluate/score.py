@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import platform
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -15,17 +17,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from glyphflow.core.errors import InputError
-from glyphflow.core.files import atomic_path, exclusive, read_json, write_json
+from glyphflow.core.files import atomic_path, exclusive, read_json_object, write_json
 from glyphflow.core.progress import Progress
 from glyphflow.evaluate.benchmark import Benchmark, Metric, Sample, SampleScore, picture_name, readable, subset_hash
 from glyphflow.evaluate.bootstrap import intervals
 from glyphflow.evaluate.case import Judge, Verdict
-from glyphflow.evaluate.folder import Manifest, find_picture, load_picture, read_manifest
+from glyphflow.evaluate.folder import Manifest, Pictures, find_picture, load_picture, read_manifest, tally
 from glyphflow.evaluate.question import Question
 from glyphflow.evaluate.verdicts import Entry, VerdictBook, judge_of
 
 FORMAT = 2
 RESAMPLES = 200
+LARGEST = 16_384  # px: a side of a picture that a manifest of others may ask to be typeset
 WORST = Verdict("ok", None, {}, "the worst case")
 
 Typeset = Callable[[Sample, int, int], NDArray[np.uint8]]
@@ -59,14 +62,22 @@ def score(
     with exclusive(folder, "scoring"):
         book = VerdictBook(folder / "verdicts.jsonl", again=again)
         samples = benchmark.samples()
-        made = _Judged(benchmark, samples, [pictures_of(folder, benchmark, sample) for sample in samples])
+        pictures = Pictures(folder)
+        made = _Judged(benchmark, samples, [pictures_of(pictures, benchmark, sample) for sample in samples])
+        found = _found(pictures, made)
+        if not found["taken"]:
+            raise InputError(
+                f"{folder} holds none of the {len(found['missing'])} pictures of {benchmark.name}, the first of which is "
+                f"{found['missing'][0]}; {tally(0, found['missing'], found['left_out'])}."
+            )
         made.judge(book, kinds, "judge pictures")
         perfect = None
         if typeset is not None and (benchmark.typeset or benchmark.drawn):
             wanted = [sample for sample in samples if sample.targets or benchmark.drawn]
-            perfect = _Judged(benchmark, wanted, _ceiling(folder, manifest, benchmark, wanted, typeset))
+            perfect = _Judged(benchmark, wanted, _ceiling(pictures, manifest, benchmark, wanted, typeset))
             perfect.judge(book, kinds, "judge ceiling")
         result = _summary(manifest, benchmark, kinds, made, perfect, resamples)
+        result["pictures"] = found
         write_json(folder / "scores.json", result)
     if strict and result["failures"]:
         told = ", ".join(f"{count} {status}" for status, count in result["failures"].items())
@@ -82,10 +93,29 @@ def read_scores(folder: Path) -> dict[str, Any]:
     path = folder / "scores.json"
     if not path.exists():
         raise InputError(f"{folder} has no scores yet; run: glyphflow evaluate score {folder}")
-    result: dict[str, Any] = read_json(path)
+    result = read_json_object(path)
     if result.get("format") != FORMAT:
         raise InputError(f"{path} has format {result.get('format')!r}, this version reads {FORMAT}; score the folder again.")
+    with shaped(folder):
+        if not all(_is_finite(metric["value"]) for metric in result["metrics"]):
+            raise InputError(f"{path} holds a number that is not finite; score the folder again.")
     return result
+
+
+@contextlib.contextmanager
+def shaped(folder: Path) -> Iterator[None]:
+    """Whoever reads scores in here may take their shape for granted; another one is an :class:`InputError`."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+        path = folder / "scores.json"
+        raise InputError(
+            f"{path} is not as this version writes it ({type(error).__name__}: {error}); score the folder again."
+        ) from error
+
+
+def _is_finite(value: float | None) -> bool:
+    return value is None or math.isfinite(value)
 
 
 def find_metric(scores: Mapping[str, Any], name: str, **dimensions: str) -> dict[str, Any] | None:
@@ -97,10 +127,10 @@ def find_metric(scores: Mapping[str, Any], name: str, **dimensions: str) -> dict
     return None
 
 
-def pictures_of(folder: Path, benchmark: Benchmark, sample: Sample) -> list[Path]:
+def pictures_of(folder: Path | Pictures, benchmark: Benchmark, sample: Sample) -> list[Path]:
     """Where the pictures of ``sample`` lie, one path per repeat."""
     names = [picture_name(sample.id, repeat, benchmark.repeats) for repeat in range(benchmark.repeats)]
-    return [find_picture(folder / name) for name in names]
+    return [folder.find(name) if isinstance(folder, Pictures) else find_picture(folder / name) for name in names]
 
 
 class _Judged:
@@ -137,14 +167,14 @@ class _Judged:
 
 
 def _ceiling(
-    folder: Path, manifest: Manifest, benchmark: Benchmark, samples: Sequence[Sample], typeset: Typeset
+    pictures: Pictures, manifest: Manifest, benchmark: Benchmark, samples: Sequence[Sample], typeset: Typeset
 ) -> list[list[Path]]:
     """Typeset every sample at the size of its first picture that can be read (else of the manifest's settings)."""
     found = []
     with Progress("typeset ceiling", total=len(samples), unit="img") as progress:
         for sample in samples:
-            path = folder / "ceiling" / f"{sample.id}.png"
-            size = _size(pictures_of(folder, benchmark, sample), manifest.settings)
+            path = pictures.folder / "ceiling" / f"{sample.id}.png"
+            size = _size(pictures_of(pictures, benchmark, sample), manifest.settings)
             path.unlink(missing_ok=True)
             image = None if size is None else _set(typeset, sample, size)
             if image is not None:
@@ -170,7 +200,18 @@ def _size(pictures: Sequence[Path], settings: Mapping[str, Any]) -> tuple[int, i
             return width, height
         except InputError:
             continue
-    return (int(settings["width"]), int(settings["height"])) if {"width", "height"} <= settings.keys() else None
+    given = settings.get("width"), settings.get("height")
+    whole = all(isinstance(side, int) and 0 < side <= LARGEST for side in given)
+    return (int(settings["width"]), int(settings["height"])) if whole else None
+
+
+def _found(pictures: Pictures, made: _Judged) -> dict[str, Any]:
+    """How many of the pictures that the benchmark asks for are there, the names of the others, and what else lies there."""
+    every = [path for paths in made.pictures for path in paths]
+    there = [path for path in every if path.is_file() or path.with_suffix(".npy").is_file()]  # a map of depth may be an array
+    known = set(there)
+    missing = [path.name for path in every if path not in known]
+    return {"taken": len(there), "missing": missing, "left_out": pictures.beside(there)}
 
 
 def _summary(

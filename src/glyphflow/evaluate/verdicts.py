@@ -11,15 +11,26 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from glyphflow.core.errors import ConfigError
+from glyphflow.core.errors import ConfigError, InputError
 from glyphflow.core.files import storage_errors
 from glyphflow.core.progress import Progress
-from glyphflow.evaluate.case import Case, Judge, Verdict, ask, failed
+from glyphflow.core.text import whole_characters
+from glyphflow.evaluate.case import Case, Judge, Verdict, ask, failed, fits
 from glyphflow.evaluate.question import Question
 
 BATCH = 8  # cases per call of a judge that does not say what it likes
 ANSWERS = ("ok", "refused", "parse_error")
 """What a judge said; to ask again and keep the good ones would raise the score. A time-out or an error said nothing."""
+
+
+def existing_bytes(path: Path) -> bytes:
+    """The content of a file; nothing where there is none, an :class:`InputError` where it cannot be read."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); move it away, or make it readable.") from error
 
 
 class Entry(NamedTuple):
@@ -55,14 +66,16 @@ class VerdictBook:
         """Read what is known; with ``again``, what was refused or could not be understood counts as not asked."""
         self._path = path
         self._known: dict[str, tuple[Verdict, str]] = {}
-        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-        self._broken = bool(text) and not text.endswith("\n")
-        for line in text.split("\n"):
+        data = existing_bytes(path)
+        self._broken = bool(data) and not data.endswith(b"\n")
+        for line in data.split(b"\n"):
             try:
                 row = json.loads(line)
-                verdict = Verdict(row["status"], row["value"], row["raw"], row["identity"])
-                key, at = row["key"], row["at"]
-            except (ValueError, KeyError, TypeError):
+                verdict = Verdict(row["status"], row["value"], dict(row["raw"]), str(row["identity"]))
+                key, at = str(row["key"]), str(row["at"])
+                if verdict.ok and not fits(row["kind"], verdict.value):
+                    continue
+            except (ValueError, KeyError, TypeError, RecursionError):
                 continue  # blank, or the half line of a run that was killed while it wrote
             if verdict.ok or (verdict.status in ANSWERS and not again):
                 self._known[key] = (verdict, at)
@@ -131,7 +144,10 @@ class VerdictBook:
                     running[pool.submit(ask, judge, list(waiting.values()))] = waiting
                 collect(0)
             except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
+                pool.shutdown(wait=True, cancel_futures=True)
+                for future, cases in running.items():  # what was under way has been answered, and perhaps paid for
+                    if not future.cancelled() and future.exception() is None:
+                        self._append(cases, future.result())
                 raise
 
     def _append(self, cases: Mapping[str, Case], verdicts: Sequence[Verdict]) -> dict[str, Entry]:
@@ -142,7 +158,8 @@ class VerdictBook:
                 self._broken = False
             for (key, case), verdict in zip(cases.items(), verdicts, strict=True):
                 row = {"key": key, "id": case.id, "kind": case.kind, "pictures": list(case.pictures_sha256), "at": at}
-                file.write(json.dumps({**row, **asdict(verdict)}, ensure_ascii=False).encode() + b"\n")
+                text = json.dumps({**row, **asdict(verdict)}, ensure_ascii=False)
+                file.write(whole_characters(text).encode() + b"\n")
                 entries[key] = Entry(verdict, at, case.pictures_sha256)
                 if verdict.status in ANSWERS:
                     self._known[key] = (verdict, at)

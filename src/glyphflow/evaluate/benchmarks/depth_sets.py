@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glyphflow.core.errors import InputError
+from glyphflow.core.text import read_lines
 from glyphflow.evaluate.benchmark import Benchmark, Metric, Sample, SampleScore, mean
 from glyphflow.evaluate.benchmarks.shared import failed_row, file_id, good, metric, user_file
+from glyphflow.evaluate.benchmarks.texts import unique
 from glyphflow.evaluate.case import Verdict
 from glyphflow.evaluate.question import Question
 
@@ -69,7 +71,7 @@ class Depth(Benchmark):
         self._request: dict[str, Any] = {"measure": "depth", **protocol}
         path = user_file(data, self.name, "list.txt")
         samples, self._files = [], dict[str, tuple[Path, ...]]()
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in enumerate(read_lines(path), 1):
             names = line.split()
             if not names or "None" in names[:2]:
                 continue  # KITTI's list marks pictures without a measured map so
@@ -82,7 +84,7 @@ class Depth(Benchmark):
             samples.append(Sample(key, PROMPT, (), {"set": name}, (picture,)))
         if not samples:
             raise InputError(f"{path} names no picture.")
-        self._samples = tuple(samples)
+        self._samples = unique(samples, str(path))
 
     def samples(self) -> tuple[Sample, ...]:
         return self._samples

@@ -35,6 +35,7 @@ from glyphflow.evaluate.benchmarks.shared import (
     unusable,
     user_file,
 )
+from glyphflow.evaluate.benchmarks.texts import unique
 from glyphflow.evaluate.case import Verdict
 from glyphflow.evaluate.question import Question
 
@@ -70,7 +71,7 @@ class GEdit(Benchmark):
             samples.append(Sample(file_id(key), field(row, "instruction", str, origin), (), tags, (source,)))
         if not samples:
             raise InputError(f"{path} has no row with instruction_language {language!r}.")
-        self._samples = tuple(samples)
+        self._samples = unique(samples, str(path))
 
     def samples(self) -> tuple[Sample, ...]:
         return self._samples

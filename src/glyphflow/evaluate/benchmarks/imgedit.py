@@ -8,15 +8,16 @@ and rounds nothing.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from glyphflow.core.errors import InputError
+from glyphflow.core.files import read_json_object
 from glyphflow.evaluate.benchmark import Benchmark, Metric, Sample, SampleScore, Variant, mean
 from glyphflow.evaluate.benchmarks.shared import by, failed_row, field, file_id, good, metric, understood, unusable, user_file
+from glyphflow.evaluate.benchmarks.texts import unique
 from glyphflow.evaluate.case import Verdict
 from glyphflow.evaluate.question import Question
 
@@ -35,8 +36,8 @@ class ImgEdit(Benchmark):
     task = "edit"
 
     def __init__(self, data: Path | None = None) -> None:
-        edits = _object(user_file(data, self.name, "basic_edit.json"))
-        self._prompts = _object(user_file(data, self.name, "prompts.json"))
+        edits = read_json_object(user_file(data, self.name, "basic_edit.json"))
+        self._prompts = read_json_object(user_file(data, self.name, "prompts.json"))
         samples = []
         for key, row in edits.items():
             origin = f"basic_edit.json, {key}"
@@ -45,7 +46,7 @@ class ImgEdit(Benchmark):
                 raise InputError(f"{origin}: the edit_type {kind!r} has no judge prompt, or is none of {', '.join(TYPES)}.")
             source = user_file(data, self.name, "images", *field(row, "id", str, origin).split("/"))
             samples.append(Sample(file_id(key), field(row, "prompt", str, origin), (), {"type": kind}, (source,)))
-        self._samples = tuple(samples)
+        self._samples = unique(samples, "basic_edit.json")
 
     def samples(self) -> tuple[Sample, ...]:
         return self._samples
@@ -113,13 +114,3 @@ def corrected_score(reply: str) -> float | None:
 
 def _rounded(value: float | None, digits: int | None) -> float | None:
     return value if value is None or digits is None else round(value, digits)
-
-
-def _object(path: Path) -> dict[str, dict[str, object]]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path} is not JSON ({error}).") from error
-    if not isinstance(found, dict):
-        raise InputError(f"{path} must hold one JSON object.")
-    return found

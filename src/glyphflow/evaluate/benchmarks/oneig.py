@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from glyphflow.core.errors import InputError
+from glyphflow.core.files import read_json_object
 from glyphflow.evaluate.benchmark import Benchmark, Metric, Sample, SampleScore, Variant, mean
 from glyphflow.evaluate.benchmarks.graph import all_above, one_step
 from glyphflow.evaluate.benchmarks.long_text import clean_text
@@ -140,7 +141,7 @@ class OneIG(Benchmark):
         samples = []
         for name in names:
             path = user_file(data, self.name, "scripts", "alignment", "Q_D", f"{name}{ending}.json")
-            for key, item in json.loads(path.read_text(encoding="utf-8")).items():
+            for key, item in read_json_object(path).items():
                 origin = f"{path}, {key}"
                 questions = {str(number): text for number, text in _object(item, "question", origin).items()}
                 parents = {str(number): list(above) for number, above in _object(item, "dependency", origin).items()}
@@ -239,8 +240,11 @@ def _share(answers: Mapping[int, bool]) -> float:
 
 def _object(item: Mapping[str, Any], name: str, origin: str) -> dict[str, Any]:
     """A field that holds an object, or an object printed as a string."""
-    value = item.get(name)
-    found = json.loads(value) if isinstance(value, str) else value
+    value = item.get(name) if isinstance(item, dict) else item
+    try:
+        found = json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        found = None
     if not isinstance(found, dict):
         raise InputError(f"{origin}: {name} must be an object of numbered entries, not {value!r}.")
     return found

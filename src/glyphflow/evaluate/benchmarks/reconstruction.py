@@ -7,19 +7,20 @@ character agreement is 1 - Levenshtein / longer length without spaces, weighted 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from glyphflow.core.errors import InputError
 from glyphflow.evaluate.benchmark import Benchmark, Metric, Sample, SampleScore, ratio
 from glyphflow.evaluate.benchmarks.shared import chunks, failed_row, file_id, first_failure, good, lines_of, metric
+from glyphflow.evaluate.benchmarks.texts import unique
 from glyphflow.evaluate.benchmarks.views import similarity_metrics, similarity_row
 from glyphflow.evaluate.case import Verdict
+from glyphflow.evaluate.folder import SUFFIXES
 from glyphflow.evaluate.metrics.normalise import NORMALISATION, letters
 from glyphflow.evaluate.metrics.strings import levenshtein
 from glyphflow.evaluate.question import Question
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 class Reconstruction(Benchmark):
@@ -39,10 +40,14 @@ class Reconstruction(Benchmark):
         if data is None or not Path(data).is_dir():
             found = "none was named" if data is None else f"{data} is none"
             raise InputError(f"{self.name} needs a folder of pictures, and {found}; give --data such a folder.")
-        files = sorted(path for path in Path(data).iterdir() if path.suffix.lower() in SUFFIXES)
+        files = sorted(
+            path for path in Path(data).iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+        )
         if not files:
             raise InputError(f"{data} holds no picture ({', '.join(SUFFIXES)}).")
-        self._samples = tuple(Sample(file_id(path.stem), "", (), {}, (path,)) for path in files)
+        stems = Counter(file_id(path.stem).casefold() for path in files)
+        names = [file_id(path.stem if stems[file_id(path.stem).casefold()] == 1 else path.name) for path in files]
+        self._samples = unique([Sample(name, "", (), {}, (path,)) for name, path in zip(names, files, strict=True)], str(data))
 
     def samples(self) -> tuple[Sample, ...]:
         return self._samples

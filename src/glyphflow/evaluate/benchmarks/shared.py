@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from glyphflow.core.errors import InputError
+from glyphflow.core.text import read_lines as text_lines
+from glyphflow.core.text import read_text
 from glyphflow.evaluate.benchmark import Metric, MetricIdentity, Sample, SampleScore, Variant, failures
 from glyphflow.evaluate.case import Verdict
 
@@ -37,12 +40,12 @@ def user_file(folder: Path | None, benchmark: str, *names: str) -> Path:
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The objects of a file of JSON lines; a line that is none is an :class:`InputError` with its number."""
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+    for number, line in enumerate(text_lines(path), 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{path} line {number} is not JSON ({error}).") from error
         if not isinstance(row, dict):
             raise InputError(f"{path} line {number} holds {row!r}, where a JSON object is needed.")
@@ -54,17 +57,25 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """The rows of a CSV file that must have ``columns``."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = list(csv.DictReader(file))
+    try:
+        rows = list(csv.DictReader(io.StringIO(read_text(path), newline="")))
+    except csv.Error as error:
+        raise InputError(f"{path} is not a table ({error}); every row holds {', '.join(columns)}.") from error
     missing = [column for column in columns if not rows or column not in rows[0]]
     if missing:
         raise InputError(f"{path} has no column {', '.join(missing)}; it needs {', '.join(columns)}.")
+    for number, row in enumerate(rows, 1):
+        short = [column for column in columns if row[column] is None]
+        if short:
+            raise InputError(f"{path} row {number} ends before its column {short[0]}; it needs {', '.join(columns)}.")
     return rows
 
 
 def field(row: dict[str, Any], name: str, kind: type, origin: str) -> Any:
     """``row[name]`` when it is a ``kind``; an :class:`InputError` that names ``origin`` when it is not."""
-    if not isinstance(row.get(name), kind):
+    if not isinstance(row, dict):
+        raise InputError(f"{origin} must be a JSON object with the field {name!r}, not {row!r}.")
+    if not isinstance(row.get(name), kind) or (kind is int and isinstance(row[name], bool)):
         raise InputError(f"{origin}: the field {name!r} must be a {kind.__name__}, not {row.get(name)!r}.")
     return row[name]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from glyphflow.evaluate.benchmark import Benchmark, Metric, Sample, SampleScore, mean
 from glyphflow.evaluate.benchmarks.shared import failed_row, field, file_id, good, metric, read_lines, user_file
+from glyphflow.evaluate.benchmarks.texts import unique
 from glyphflow.evaluate.case import Verdict
 from glyphflow.evaluate.question import Question
 
@@ -36,7 +37,7 @@ class NovelViews(Benchmark):
             source = user_file(data, self.name, field(row, "input", str, origin))
             self._targets[name] = user_file(data, self.name, field(row, "target", str, origin))
             samples.append(Sample(name, prompt, (), {"object": field(row, "object", str, origin)}, (source,)))
-        self._samples = tuple(samples)
+        self._samples = unique(samples, str(path))
 
     def samples(self) -> tuple[Sample, ...]:
         return self._samples

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from glyphflow.core.errors import InputError
 from glyphflow.core.hashing import fingerprint
+from glyphflow.core.text import TextError, decode_text, read_lines, split_lines
 from glyphflow.perception.server import Reply
 
 
@@ -21,12 +23,12 @@ class Replay:
     def __init__(self, path: Path) -> None:
         self._replies: dict[str, str] = {}
         self.identity = "recorded replies"
-        for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+        for line in _lines(path):
             try:
                 row = json.loads(line)
                 row = row.get("raw", row)
                 self._replies[row["request_hash"]] = str(row["reply"])
-            except (ValueError, KeyError, TypeError, AttributeError):
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 continue  # blank, a failure, or another judge's verdict
         if not self._replies:
             raise InputError(f"{path} holds no recorded reply; every line needs request_hash and reply.")
@@ -37,3 +39,17 @@ class Replay:
         return (
             Reply("error", f"no reply is recorded for request {fingerprint(request)}") if found is None else Reply("ok", found)
         )
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines of the file; the half line that a killed run left at its end may be cut inside of a character."""
+    data = path.read_bytes() if path.is_file() else b""
+    with contextlib.suppress(TextError):
+        return split_lines(decode_text(data[: data.rfind(b"\n") + 1] or data).text) + _last(data)
+    return read_lines(path)  # says what is wrong
+
+
+def _last(data: bytes) -> list[str]:
+    with contextlib.suppress(UnicodeDecodeError):
+        return [data[data.rfind(b"\n") + 1 :].decode()]
+    return []
