@@ -257,7 +257,8 @@ def test_values_of_another_kind(name: str, tmp_path: Path, monkeypatch: Any, cap
     chance, text = random.Random(name), (made / name).read_text(encoding="utf-8")
     for _ in range(12):
         if name.endswith("l"):
-            content = lines(mangled([json.loads(line) for line in text.splitlines()], chance) or [])
+            rows = mangled([json.loads(line) for line in text.splitlines()], chance)
+            content = lines(rows if isinstance(rows, list) else [rows])
         else:
             content = json.dumps(mangled(json.loads(text), chance))
         (made / name).write_bytes(content.encode("utf-8", "surrogatepass"))

@@ -14,8 +14,9 @@ from toys import WORDS, Scripted, knows, make_folder, rows, typeset
 
 from glyphflow.core.errors import ConfigError, InputError
 from glyphflow.core.files import read_json
-from glyphflow.evaluate import Case, ChatJudge, Endpoint, OCRJudge, Sample, find_metric, score
-from glyphflow.evaluate.folder import Manifest, read_manifest, write_manifest
+from glyphflow.evaluate import Case, ChatJudge, Endpoint, FunctionJudge, OCRJudge, Sample, find_metric, score
+from glyphflow.evaluate.case import ask
+from glyphflow.evaluate.folder import Manifest, load_picture, read_manifest, tally, write_manifest
 from glyphflow.evaluate.sample import benchmark_of
 from glyphflow.perception.server import Server
 from local_server import Answer, Asked, says, serve
@@ -317,3 +318,46 @@ def test_manifests_that_cannot_be_used_say_why(tmp_path: Path, text: str | None,
         (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(InputError, match=message):
         benchmark_of(tmp_path)
+
+
+def test_every_picture_counts_or_is_counted_as_left_out(tmp_path: Path) -> None:
+    benchmark = make_folder(tmp_path, typeset)
+    for number, ending in enumerate((".PNG", ".JPG", ".Jpeg", ".webp", ".AVIF")):
+        with Image.open(tmp_path / f"en-{number}.png") as image:
+            image.load()
+        (tmp_path / f"en-{number}.png").unlink()
+        image.save(tmp_path / f"EN-{number}{ending}" if number == 4 else tmp_path / f"en-{number}{ending}")
+    Image.new("RGB", (8, 8)).save(tmp_path / "en-0.jpg")
+    Image.new("RGB", (8, 8)).save(tmp_path / "stranger.png")
+    (tmp_path / "en-5.png").unlink()
+    found = score(tmp_path, benchmark, [Scripted(knows(benchmark))], resamples=0)["pictures"]
+    assert (found["taken"], found["missing"]) == (5, ["en-5.png"])
+    assert found["left_out"] == {"en-0.jpg": "en-0.PNG was taken", "stranger.png": "no sample has this name"}
+    told = tally(found["taken"], found["missing"], found["left_out"])
+    assert told.startswith("5 of 6 pictures were there; 1 missing (en-5.png); 1 left out because another format was taken")
+
+
+def test_a_folder_without_any_of_the_pictures_is_an_error(tmp_path: Path) -> None:
+    benchmark = make_folder(tmp_path, typeset)
+    for path in tmp_path.glob("*.png"):
+        path.rename(path.with_name(f"picture_{path.name}"))
+    with pytest.raises(InputError, match=r"none of the 6 pictures of toy.*en-0\.png.*6 left out because no sample"):
+        score(tmp_path, benchmark, [Scripted(knows(benchmark))])
+
+
+def test_an_answer_that_is_no_number_is_a_failure_and_a_torn_line_costs_itself(tmp_path: Path) -> None:
+    case = Case("a", "pixels", (), {})
+    for value in ({"psnr": float("nan")}, {"psnr": float("inf")}, 7, None):
+        assert ask(FunctionJudge(lambda _, value=value: value, "f", {"pixels"}), [case])[0].status == "error"
+    benchmark, judge = make_folder(tmp_path, typeset), Scripted(lambda case: ["你好"])
+    score(tmp_path, benchmark, [judge], resamples=0)
+    data = (tmp_path / "verdicts.jsonl").read_bytes()
+    (tmp_path / "verdicts.jsonl").write_bytes(data[: data.rindex("你".encode()) + 1])  # cut inside of a character
+    judge.asked.clear()
+    score(tmp_path, benchmark, [judge], resamples=0)
+    assert len(judge.asked) == 1
+
+
+def test_a_transparent_picture_is_judged_and_shown_as_people_see_it(tmp_path: Path) -> None:
+    Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    assert (load_picture(tmp_path / "clear.png") == 255).all()

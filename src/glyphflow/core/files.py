@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from glyphflow.core.errors import GlyphFlowError, InputError, InUseError, StorageError
-from glyphflow.core.text import TextError, read_text
+from glyphflow.core.text import TextError, read_text, whole_characters
 
 _DISK = {
     errno.ENOSPC: "the disk is full",
@@ -205,7 +205,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` as UTF-8 to ``path`` atomically."""
-    write_bytes(path, text.encode("utf-8"))
+    write_bytes(path, whole_characters(text).encode("utf-8"))
 
 
 def write_json(path: Path, value: Any) -> None:
