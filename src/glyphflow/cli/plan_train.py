@@ -12,7 +12,7 @@ import typer
 
 from glyphflow.cli import plan_card
 from glyphflow.core.errors import InputError
-from glyphflow.core.numbers import checked
+from glyphflow.core.numbers import checked, whole
 
 if TYPE_CHECKING:
     from glyphflow.plan.layout import Layout
@@ -62,6 +62,9 @@ def register(plan: typer.Typer) -> None:
             raise InputError(f"--efficiency is {efficiency:g}; it is a share of the peak, above 0 and at most 1.")
         if price is not None:
             checked(price, "--price", 0.0)
+        for name, processes in (("--tp", tp), ("--sp", sp)):
+            if processes is not None:
+                whole(processes, name, 1, 2**20)
         curriculum, every = read_plannable(recipe, overrides or ()), _every(checkpoint)
         budget = None if memory is None else parse_bytes(memory)
         adapter, cards = curriculum.train.lora is not None, (gpus or "8xH200").split(",")
