@@ -144,7 +144,7 @@ def test_options_of_plan() -> None:
         "--price",
     ):
         for value in ("", "0", "-1", "nan", "inf", "x", "²", "0x0", "1x", "256=nan", "256=inf", "=", "1,1", "missing"):
-            said(["plan", "train", "demo-mmdit", option, value])
+            said(["plan", "train", "demo-mmdit", "--gpus", "1xH100", option, value])
 
 
 def test_directories_of_runs(tmp_path: Path) -> None:
