@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable
+from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,15 @@ def forkserver(preload: tuple[str, ...] = ()) -> Any:
     context = mp.get_context("forkserver")
     context.set_forkserver_preload([*PRELOAD, *preload])
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *([before] if before else [])])
+    try:
+        ensure_running()  # what it cannot find it leaves out, and every process would import it again
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
     return context
 
 

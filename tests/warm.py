@@ -32,9 +32,9 @@ class Said(NamedTuple):
 
 
 class Command:
-    """``work(*args)`` as a process of its own, with both of its streams in one file; it leads a session, so killpg takes all.
+    """``work(*args)`` as a process of its own, with both of its streams in the file ``log``.
 
-    In a ``with`` it is killed at the end, if it still runs.
+    It leads a session, so that a signal can reach whatever it starts, too. In a ``with`` all of that is killed at the end.
     """
 
     def __init__(
@@ -44,11 +44,16 @@ class Command:
         cwd: Path | None = None,
         environment: Mapping[str, str] | None = None,
         largest_file: int | None = None,
+        log: Path | None = None,
     ) -> None:
-        descriptor, self.log = tempfile.mkstemp(suffix=".log")
-        os.close(descriptor)
+        self._own_log = log is None
+        if log is None:
+            descriptor, name = tempfile.mkstemp(suffix=".log")
+            os.close(descriptor)
+            log = Path(name)
+        self.log = log.resolve()
         place, variables = str(cwd or Path.cwd()), dict(environment or os.environ)
-        started = (self.log, place, variables, largest_file, work, args)
+        started = (str(self.log), place, variables, largest_file, work, args)
         self._process: BaseProcess = forkserver().Process(target=_started, args=started)  # type: ignore[attr-defined]
         self._process.start()
 
@@ -71,9 +76,12 @@ class Command:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, number)
 
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
     def wait(self, timeout: float = 600.0) -> Said:
         self._process.join(timeout)
-        output = Path(self.log).read_text(encoding="utf-8", errors="replace")
+        output = self.log.read_text(encoding="utf-8", errors="replace")
         if self._process.exitcode is None:
             self.signal_all(signal.SIGKILL)
             raise TimeoutError(f"Still running after {timeout:.0f} s; it wrote:\n{output}")
@@ -85,7 +93,8 @@ class Command:
     def __exit__(self, *_: object) -> None:
         self.signal_all(signal.SIGKILL)
         self._process.join()
-        Path(self.log).unlink(missing_ok=True)
+        if self._own_log:
+            self.log.unlink(missing_ok=True)
 
 
 class Forked:

@@ -234,6 +234,22 @@ def losses(out: Path) -> list[dict[str, Any]]:
     return [{key: line[key] for key in keys if key in line} for line in read_metrics(out)]
 
 
+def abandoned(before: set[Path]) -> set[Path]:
+    """Shared memory made since ``before`` that no living process has: what another program shares is its own."""
+    found = set(_SHARED.glob("psm_*")) - before
+    for _ in range(2):  # one may be about to be mapped, or to be removed
+        for maps in Path("/proc").glob("[0-9]*/maps"):
+            try:
+                text = maps.read_text(errors="replace")
+            except OSError:
+                continue
+            found = {path for path in found if path.name not in text}
+        if not found:
+            break
+        time.sleep(1.0)
+    return {path for path in found if path.exists()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--transports", default="local,files,ray")
@@ -277,7 +293,7 @@ def compare(place: Path, transports: list[str], kills: int, steps: int, seed: in
         verdicts = [same(wanted, found, kind) for kind in ("model", "ema", "optimizer")]
         lines = losses(run.out)
         verdicts.append(f"{len(lines)} equal" if lines == written else "differ")
-        left = len(set(_SHARED.glob("psm_*")) - before)
+        left = len(abandoned(before))
         rows.append((transport, *(done[kind] for kind in KINDS), run.starts, *verdicts, left, f"{seconds:.0f}"))
         good = good and sum(done.values()) == kills and not any("differ" in verdict for verdict in verdicts) and not left
     print(machine(*(["ray"] if "ray" in transports else [])))

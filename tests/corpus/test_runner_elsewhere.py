@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -130,9 +130,17 @@ def test_a_part_is_written_as_a_fraction(two: tuple[Corpus, Corpus]) -> None:
     assert "--on mars is not known" in str(done.exception)
 
 
-@pytest.mark.slow
-def test_ray_writes_the_same_columns_also_when_actors_are_killed(two: tuple[Corpus, Corpus]) -> None:
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """Ray on this machine, started once for all that are asked of it here."""
     ray = pytest.importorskip("ray")
+    ray.init(include_dashboard=False, num_cpus=2, object_store_memory=80 << 20, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.slow
+def test_ray_writes_the_same_columns_also_when_actors_are_killed(two: tuple[Corpus, Corpus], cluster: None) -> None:
     here, there = two
     killed: list[int] = []
     ended = threading.Event()
@@ -146,7 +154,6 @@ def test_ray_writes_the_same_columns_also_when_actors_are_killed(two: tuple[Corp
                         os.kill(process, signal.SIGKILL)
                         killed.append(process)
 
-    ray.init(include_dashboard=False, num_cpus=2, object_store_memory=80 << 20, log_to_driver=False)
     killer = threading.Thread(target=kill_two)
     try:
         assert run(there, "header", on="ray", workers=2) == 20
@@ -158,25 +165,19 @@ def test_ray_writes_the_same_columns_also_when_actors_are_killed(two: tuple[Corp
         assert run(there, "pixels", on="ray") == 0
     finally:
         ended.set()
-        ray.shutdown()
     run(there, "duplicates")
     assert columns(there) == columns(here)
 
 
 @pytest.mark.slow
-def test_ray_data_reads_a_selection_by_itself(two: tuple[Corpus, Corpus]) -> None:
-    ray = pytest.importorskip("ray")
+def test_ray_data_reads_a_selection_by_itself(two: tuple[Corpus, Corpus], cluster: None) -> None:
     pytest.importorskip("pandas")  # which Ray's part for data needs
     from glyphflow.corpus.export import to_ray
     from glyphflow.render import RenderSpec
 
     here, _ = two
     add_specs(here, "lines", [RenderSpec("word", seed, 64, 64) for seed in range(3)])
-    ray.init(include_dashboard=False, num_cpus=2, object_store_memory=80 << 20, log_to_driver=False)
-    try:
-        rows = to_ray(here.records(), 5).take_all()
-    finally:
-        ray.shutdown()
+    rows = to_ray(here.records(), 5).take_all()
     assert sorted(row["id"] for row in rows) == sorted(here.records().ids)
     photos = [row for row in rows if row["source"] == "mine"]
     assert all(row["image"]["bytes"][:2] == b"\xff\xd8" and row["caption_en"].startswith("picture number") for row in photos)

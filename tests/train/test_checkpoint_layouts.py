@@ -200,7 +200,7 @@ def save_again_and_again(directory: Path) -> None:
 def test_a_kill_leaves_whole_checkpoints(tmp_path: Path) -> None:
     with Command(save_again_and_again, tmp_path) as process:
         for already, pause in enumerate((0.0, 0.004, 0.011)):
-            while len(Path(process.log).read_text().split()) < 3 * (already + 1) and process.poll() is None:
+            while len(process.log.read_text().split()) < 3 * (already + 1) and process.poll() is None:
                 time.sleep(0.001)
             time.sleep(pause)
         process.send_signal(signal.SIGKILL)

@@ -103,8 +103,9 @@ def _line(config: MMDiTConfig, tokens: StepTokens, batch: int, stay: Stay, learn
     found = {}
     for layers in _LAYERS:
         size = config.model_copy(update={"num_layers": layers})
-        at_one, at_two = (_counted(size, tokens, samples, stay, learns) for samples in _SAMPLES)
-        found[layers] = at_one + (at_two - at_one) * (batch - one) / (two - one)
+        at_one = _counted(size, tokens, one, stay, learns)
+        more_each = 0.0 if batch == one else (_counted(size, tokens, two, stay, learns) - at_one) / (two - one)
+        found[layers] = at_one + more_each * (batch - one)
     each = (found[more] - found[few]) / (more - few)
     return found[few] - few * each, each
 
