@@ -134,7 +134,16 @@ def test_every_published_row_names_metrics_that_exist_and_says_that_it_is_publis
     assert all(r.status == "published" and "2508.02324" in r.source for rows in tables.values() for r in rows)
     assert all(any(QWEN in r.model for r in rows) for rows in tables.values() if rows)
     without = {name for name, rows in tables.items() if not rows}
-    assert without == {"nano16", "nano64", "nano-text", "nano-subjects", "nano-edits", "nano-vae", "depth-kitti-garg"}
+    assert without == {
+        "nano16",
+        "nano64",
+        "nano-text",
+        "nano-subjects",
+        "nano-edits",
+        "nano-vae",
+        "nano-demo",
+        "depth-kitti-garg",
+    }
     assert row("longtext-zh").values == {("text_accuracy", (("language", "zh"),)): 0.946}
     assert row("gedit-cn").values[("G_O", (("language", "cn"), ("subset", "full")))] == 7.52
     assert row("depth-diode").values[("delta1", (("set", "diode"),))] == 0.832
