@@ -2,11 +2,11 @@
 #
 # PYTHON  the Python 3.11+ that makes the environment
 # TORCH   what pip installs first: the PyTorch build of your choice (README, "Choosing the PyTorch build")
-# WORKERS how many processes share the tests (auto: one for each core; 0: none, to see a test's output while it runs)
+# WORKERS how many processes share the tests (logical: one for each core that the system counts; 0: none, to see a test's output while it runs)
 # ARGS    goes to `glyphflow demo`, for example: make demo ARGS="--pictures ~/Pictures"
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
-WORKERS ?= auto
+WORKERS ?= logical
 ARGS ?=
 
 BIN := .venv/bin
