@@ -118,3 +118,9 @@ def test_a_caption_over_the_limit_costs_its_record_only(tmp_path: Path) -> None:
     assert len(cache.complete) == 1 and len(cache.skipped) == 1
     batch = feed(corpus.directory, tmp_path / "cache").batch(0)
     assert set(batch.ids) == set(cache.places)
+
+
+def test_of_two_equally_near_buckets_the_one_of_that_very_area_counts() -> None:
+    # 272 x 96 and 256 x 96 are both log(9 / 8) away from 3:1 at 24,576 pixels.
+    assert bucket_of((256, 96), bucket_sizes(256 * 96)) == (256, 96)
+    assert bucket_sizes(1024 * 1024)[-2:] == ((592, 1776), (1776, 592))  # as the caches of earlier versions have them

@@ -113,7 +113,7 @@ def test_previews_default_to_the_model_and_the_largest_area() -> None:
         preview = read.preview  # type: ignore[union-attr]
         assert preview.guidance is None and preview.steps is None and preview.width == preview.height
         assert side is None or preview.width == side
-    wide = read_recipe("demo-mmdit", ["preview={prompts: [a], width: 512}"])
+    wide = read_recipe("demo-mmdit", ["feed.area=65536", "preview={prompts: [a], width: 512}"])
     assert isinstance(wide, MMDiTRecipe) and (wide.preview.width, wide.preview.height) == (512, 128)
     facts = ModelFacts()
     assert (facts.default_steps, facts.default_true_cfg_scale) == (50, 4.0)

@@ -56,14 +56,20 @@ def fit(image: npt.NDArray[np.uint8], size: Size) -> npt.NDArray[np.uint8]:
 
 
 def _size(area: int, ratio: float) -> Size:
-    """Among the sides around the ideal ones, those with the truest ratio and area together."""
+    """Among the sides around the ideal ones, those of the truest ratio and area together; of equals, of that very area."""
     ideal_width, ideal_height = math.sqrt(area * ratio), math.sqrt(area / ratio)
     sides = [
         (max(MULTIPLE, width * MULTIPLE), max(MULTIPLE, height * MULTIPLE))
         for width in _around(ideal_width)
         for height in _around(ideal_height)
     ]
-    return min(sides, key=lambda s: abs(math.log(s[0] / s[1] / ratio)) + abs(math.log(s[0] * s[1] / area)))
+
+    def distance(size: Size) -> float:
+        return abs(math.log(size[0] / size[1] / ratio)) + abs(math.log(size[0] * size[1] / area))
+
+    best = min(sides, key=distance)
+    exact = (size for size in sides if size[0] * size[1] == area and math.isclose(distance(size), distance(best)))
+    return next(exact, best)
 
 
 def _around(side: float) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from glyphflow.core.errors import ConfigError, InputError
 from glyphflow.core.files import expanded
 from glyphflow.core.hardware import multiplies_bfloat16
 from glyphflow.core.text import read_text
+from glyphflow.feed.buckets import bucket_sizes
 from glyphflow.feed.settings import FeedSettings, Resolution, Source, Weights
 from glyphflow.train.lora import LoRAConfig
 from glyphflow.train.parallel import ParallelConfig
@@ -202,7 +203,7 @@ class PreviewConfig(Config):
     """None: what the model in ``train.init_from`` is drawn with."""
     width: Positive | None = None
     height: Positive | None = None
-    """Pixels; None: a square of the largest area that the run trains on."""
+    """Pixels; None: the bucket nearest to the largest area that the run trains on, a square where there is one."""
 
     @model_validator(mode="after")
     def _check(self) -> PreviewConfig:
@@ -214,12 +215,16 @@ class PreviewConfig(Config):
         return self
 
     def sized(self, area: int) -> PreviewConfig:
-        """With the sides that are left out: those of a square of ``area`` pixels, or what belongs to the side that is given."""
+        """With the sides that are left out: the bucket nearest to ``area`` pixels (of equals a square), or the other side
+        of the one that is given."""
         if self.width and self.height:
             return self
         given = self.width or self.height
-        other = max(16, round((area**0.5 if given is None else area / given) / 16) * 16)
-        return self.model_copy(update={"width": self.width or other, "height": self.height or other})
+        if given is None:
+            width, height = min(bucket_sizes(area), key=lambda size: abs(size[0] * size[1] - area))
+        else:
+            width = height = max(16, round(area / given / 16) * 16)
+        return self.model_copy(update={"width": self.width or width, "height": self.height or height})
 
 
 class Recipe(Config):
