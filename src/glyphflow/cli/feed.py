@@ -61,13 +61,13 @@ def _open(run: Path) -> StagedFeed:
     from glyphflow.core.errors import InputError
     from glyphflow.feed.amendments import FILE, AmendmentLog
     from glyphflow.feed.staged import StagedFeed
-    from glyphflow.train.curriculum import encoded_recipe, read_training
-    from glyphflow.train.resuming import RECIPE
+    from glyphflow.train.curriculum import encoded_recipe
+    from glyphflow.train.resuming import RECIPE, read_run
     from glyphflow.train.run import course_of
 
     if not (run / RECIPE).exists():
         raise InputError(f"{run} is no training run (it has no {RECIPE}); give the directory that the recipe names as out.")
-    recipe = encoded_recipe(read_training(str(run / RECIPE)), "a feed that can be changed belongs to")
+    recipe = encoded_recipe(read_run(run), "a feed that can be changed belongs to")
     return StagedFeed(course_of(recipe).segments, recipe.seed, AmendmentLog(run / FILE).read())
 
 

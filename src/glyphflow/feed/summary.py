@@ -210,6 +210,15 @@ def contents(feed: StagedFeed) -> dict[str, dict[str, str | int]]:
     return found
 
 
+def decided_by_limit(feed: StagedFeed, one: float, other: float) -> int:
+    """How many pictures of ``feed`` one crop_limit takes and the other leaves out."""
+    counted = 0
+    for group in groups_of(feed):
+        first, second = (cropped_away(group.records, bucket_sizes(group.area), limit) for limit in (one, other))
+        counted += int((first != second).sum())
+    return counted
+
+
 def changes(before: dict[str, dict[str, str | int]], now: dict[str, dict[str, str | int]]) -> list[str]:
     """What is no longer as it was, a sentence for each source."""
     found = []

@@ -12,10 +12,10 @@ from glyphflow.generate.directory import copy_without, locate
 from glyphflow.models import VAE, MMDiT
 from glyphflow.train.captioner import Captioner, open_captioner
 from glyphflow.train.checkpoint import Checkpoints
-from glyphflow.train.curriculum import Curriculum, read_training
+from glyphflow.train.curriculum import Curriculum
 from glyphflow.train.lora import TrainedLoRA, inject_lora
 from glyphflow.train.recipe import AnyRecipe, CaptionerRecipe, VAERecipe
-from glyphflow.train.resuming import RECIPE
+from glyphflow.train.resuming import read_run
 from glyphflow.train.vae_run import standardised
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -34,7 +34,7 @@ def export_run(run: Path, out: Path, *, average: bool = True, dtype: str = "bflo
     if dtype not in _DTYPES:
         raise ConfigError(f"The type {dtype!r} cannot be written; choose {' or '.join(_DTYPES)}.")
     require_new(Path(out))
-    recipe = read_training(run / RECIPE)
+    recipe = read_run(run)
     checkpoints = Checkpoints(run / "checkpoints", recipe.train.keep)
     step = checkpoints.latest()
     if step is None:

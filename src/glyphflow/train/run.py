@@ -31,6 +31,7 @@ from glyphflow.generate.directory import locate
 from glyphflow.models import MMDiT, MMDiTConfig
 from glyphflow.models.mmdit import init_weight
 from glyphflow.models.weights import open_parts, read_config
+from glyphflow.train.checkpoint import Checkpoints
 from glyphflow.train.curriculum import Curriculum
 from glyphflow.train.flops import batch_flops, matrix_rate
 from glyphflow.train.heldout import heldout_velocity
@@ -41,7 +42,7 @@ from glyphflow.train.lowmem import LowMemory, needs_low_memory, open_low_memory
 from glyphflow.train.objectives import flow_matching, image_tokens, predicted_elements
 from glyphflow.train.parallel import Weights, World
 from glyphflow.train.recipe import AnyRecipe, MMDiTRecipe, RunConfig, TrainConfig
-from glyphflow.train.resuming import RECIPE, check_recipe, check_records
+from glyphflow.train.resuming import RECIPE, as_begun, check_limit, check_recipe, check_records
 from glyphflow.train.sharing import shared
 
 Preview = Callable[[nn.Module], Image.Image]
@@ -64,11 +65,13 @@ def train_mmdit(
     is different where it goes on. Returns the step that the run is at.
     """
     with joined(recipe.out, recipe.train) as world:
-        news = look_at(recipe, say) if world.is_main else []
+        given, recipe = recipe, as_begun(recipe)
         root = locate(recipe.train.init_from)
         recipe = _with_fingerprint(recipe, root)
+        changed = check_recipe(recipe)  # before what the sources hold now is noted: a run that is refused saw nothing
+        news = look_at(recipe, say, given) if world.is_main else []
         course = course_of(recipe)
-        news = told([*news, *check_recipe(recipe)], say, world)
+        news = told([*news, *changed], say, world)
         feed = RunFeed(recipe, course, root, world)
         # Before the network is opened: a card need not hold it and the condition encoder at once.
         preview = preview or _previews(recipe, world)
@@ -101,13 +104,16 @@ def told(news: list[str], say: Say, world: World) -> list[str]:
     return news
 
 
-def look_at(recipe: MMDiTRecipe | Curriculum, say: Say) -> list[str]:
-    """Open the sources of ``recipe`` and say what the run learns from; returns what of it is no longer as it was."""
+def look_at(recipe: MMDiTRecipe | Curriculum, say: Say, given: MMDiTRecipe | Curriculum | None = None) -> list[str]:
+    """Open the sources of ``recipe`` and say what the run learns from; returns what of it is no longer as it was.
+
+    ``given``: the recipe before the run that it continues had its say.
+    """
     course = course_of(recipe)
     feed = StagedFeed(course.segments, recipe.seed, AmendmentLog(recipe.out / AMENDMENTS).read())
     for line in summary(feed, course.segments[0].settings.heldout_share):
         say(line)
-    return check_records(feed, recipe.out)
+    return [*check_limit(feed, recipe, given or recipe), *check_records(feed, recipe.out)]
 
 
 class Course(NamedTuple):
@@ -274,12 +280,16 @@ class RunFeed:
 
 @contextlib.contextmanager
 def joined(out: Path, settings: RunConfig) -> Iterator[World]:
-    """The processes of the run, joined; one of them holds the output directory against other runs."""
+    """The processes of the run, joined; one of them holds the output directory against other runs.
+
+    Damaged checkpoints are put aside here, so that all that follows speaks of the step at which the run really goes on.
+    """
     world = World.start(settings.parallel, settings.device)
     together = True
     try:
         with exclusive(out, "training") if world.is_main else contextlib.nullcontext():
             world.barrier()
+            Checkpoints(out / "checkpoints", settings.keep, world.group).latest(set_aside=True)
             yield world
     except BaseException as error:
         # Asked to stop, all processes stop; whatever else happens to one leaves the others waiting, for torchrun to end.
@@ -316,11 +326,12 @@ def encode_sources(
     what is there with its checksums. ``memory``: what a card may give, see :class:`glyphflow.feed.frozen.FrozenEncoders`.
     ``say`` is told what the run learns from, and at last which records were left out.
     """
+    given, recipe = recipe, as_begun(recipe)
     device, course = pick_device(recipe.train.device), course_of(recipe)
     feed = StagedFeed(course.segments, recipe.seed, AmendmentLog(recipe.out / AMENDMENTS).read())
     for source in (source for segment in course.segments for source in segment.settings.sources):
         cache_path(source)
-    for line in summary(feed, course.segments[0].settings.heldout_share):
+    for line in [*summary(feed, course.segments[0].settings.heldout_share), *check_limit(feed, recipe, given)]:
         say(line)
     encoders = Encoders(locate(recipe.train.init_from), device, recipe.train.computed_in(device), memory)
     return list(encode_feed(feed, encoders, recipe.train.heldout_samples, part, check=check, say=say).items())
