@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
+import glyphflow
 from glyphflow.core.errors import InputError
 from glyphflow.core.pictures import PictureError, foreign_profile, on_white, open_picture, plain, read_picture, read_rgb
 
@@ -171,3 +173,10 @@ def test_files_are_named_in_what_is_said_of_them(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=rf"{name} cannot be read as a picture: .*; give another file") as told:
             read_rgb(tmp_path / name)
         assert reason in str(told.value)
+
+
+def test_every_reader_has_a_list_of_formats() -> None:
+    """Pillow alone would hand PostScript to Ghostscript: whatever opens a file says which formats it takes."""
+    root = Path(glyphflow.__file__).parent
+    calls = [call for path in root.rglob("*.py") for call in re.findall(r"Image\.open\(.*", path.read_text(encoding="utf-8"))]
+    assert calls and all("formats=" in call for call in calls)

@@ -14,6 +14,7 @@ from typing import Literal
 import typer
 
 from glyphflow.cli.extras import problems, requirements
+from glyphflow.core.hardware import install_command
 
 Mark = Literal["ok", "slow", "missing"]
 
@@ -103,7 +104,7 @@ def _extras() -> Iterator[Finding]:
     wrong = problems({one.name: one for each in wanted.values() for one in each}.values())
     for extra, purpose in EXTRAS.items():
         lacking = [f"{one.name}: {wrong[one.name]}" for one in wanted[extra] if one.name in wrong]
-        advice = f'; {"; ".join(lacking)}; run: pip install -c constraints.txt ".[{extra}]"' if lacking else ""
+        advice = f"; {'; '.join(lacking)}; run: {install_command(extra)}" if lacking else ""
         yield Finding(f"[{extra}]", "missing" if lacking else "ok", purpose + advice)
 
 

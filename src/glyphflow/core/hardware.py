@@ -70,9 +70,12 @@ def require(module: str, extra: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise MissingError(
-            f'{module} is needed for this and is not installed; run: pip install "glyphflow[{extra}]"'
-        ) from error
+        raise MissingError(f"{module} is needed for this and is not installed; run: {install_command(extra)}") from error
+
+
+def install_command(extra: str) -> str:
+    """What brings ``extra`` in the repository, as the README has it: the package is installed from there, by no name."""
+    return f'pip install -c constraints.txt ".[{extra}]"'
 
 
 def parse_bytes(text: str) -> int:

@@ -1,4 +1,4 @@
-"""Image-text pairs: store, ingest, measure, curate, annotate, look at. Needs ``pip install "glyphflow[corpus]"``.
+"""Image-text pairs: store, ingest, measure, curate, annotate, look at. Needs ``pip install -c constraints.txt ".[corpus]"``.
 
 The modules here are what the rest stands on: the store, its tables, decoding and specs; reading it and taking rows out; the
 recipe; what an operator is. Then ``ingest`` brings pictures in, ``operators`` measure them, ``runner`` lets them do so on one

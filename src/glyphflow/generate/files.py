@@ -105,6 +105,7 @@ def read_metadata(path: Path) -> Metadata:
         with warnings.catch_warnings(), _opened(path) as file:
             warnings.simplefilter("ignore")  # Pillow's words on large pictures
             Image.init()
+            # Not through core.pictures: the texts are wanted and no pixel, and layers are PSD, which is read nowhere else.
             with Image.open(file, formats=_WRITTEN) as image:
                 text = _metadata_text(image)
     except Exception as error:  # codecs and archives raise what they like on damaged input

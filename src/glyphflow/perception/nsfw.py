@@ -47,6 +47,6 @@ def _as_trained(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     file = io.BytesIO()
     small.save(file, "JPEG")
     edge = (SIDE - CROP) // 2
-    with Image.open(file) as again:
+    with Image.open(file, formats=("JPEG",)) as again:  # which was just written: no reader of other people's files
         middle = np.asarray(again.convert("RGB"), np.float32)[edge : edge + CROP, edge : edge + CROP]
     return np.ascontiguousarray(middle[..., ::-1] - np.array(BGR_MEANS, np.float32))

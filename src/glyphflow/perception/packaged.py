@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from glyphflow.core.errors import InputError, MissingError
-from glyphflow.core.hardware import require
+from glyphflow.core.hardware import install_command, require
 from glyphflow.core.hashing import sha256_file
 
 
-def package_file(module: str, name: str, install: str = 'pip install "glyphflow[curate]"') -> Path:
+def package_file(module: str, name: str, install: str = install_command("curate")) -> Path:
     """The file ``name`` (path inside the package) of the installed ``module``, which is not imported.
 
     Raises :class:`MissingError` with the command ``install`` when the package is not there or is a version without that file.

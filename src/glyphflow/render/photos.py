@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from glyphflow.core.errors import InputError, MissingError
+from glyphflow.core.pictures import open_picture
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def load_photo(name: str) -> npt.NDArray[np.uint8]:
     path = Path(found.origin).parent / photo.file if found is not None and found.origin else None
     if path is None or not path.is_file():
         raise MissingError(f"The photograph {name!r} comes with {photo.pip}; run: pip install {photo.pip}")
-    with Image.open(path) as picture:
+    with open_picture(path) as picture:
         pixels = np.array(picture.convert("RGB"), dtype=np.uint8)
     pixels.setflags(write=False)
     return pixels

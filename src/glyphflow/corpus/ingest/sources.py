@@ -22,6 +22,8 @@ from PIL import Image, ImageFilter
 from glyphflow.core.config import Config, load_config, parse_yaml
 from glyphflow.core.errors import MissingError
 from glyphflow.core.files import write_bytes, write_json
+from glyphflow.core.hardware import install_command
+from glyphflow.core.pictures import open_picture
 
 _JPEG_QUALITY = 95
 
@@ -100,7 +102,7 @@ def _locate(file: str) -> Path:
     package, _, inside = file.partition("/")
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        raise MissingError(f'The picture {file} comes with a package that is not installed; run: pip install "glyphflow[demo]"')
+        raise MissingError(f"The picture {file} comes with a package that is not installed; run: {install_command('demo')}")
     path = Path(spec.origin).parent / inside
     if not path.exists():
         raise MissingError(f"The installed {package} lacks {inside}; install scikit-image>=0.24 and scikit-learn>=1.5.")
@@ -116,7 +118,7 @@ def _write(path: Path, make: Callable[[], bytes], en: str, zh: str, licence: str
 
 
 def _opened(path: Path) -> Image.Image:
-    with Image.open(path) as picture:
+    with open_picture(path) as picture:
         return picture.convert("RGB")
 
 
