@@ -28,8 +28,10 @@ SIX_SCRIPTS = {
     "euc-kr": ("매트 위에 앉아 있는 고양이", "a cat 고양이가"),
     "cp1251": ("кот сидит на коврике", "ПРИВЕТ МИР", "a cat, кот"),
     "koi8-r": ("кот сидит на коврике", "Привет"),
-    "cp1252": ("café crème", "Größe: 5 €", "“quoted” – it’s", "El niño comió", "5°C, 10 m², ½ liter", "Það er á mottunni"),
-    "cp1254": ("İstanbul güneşli bir gün", "çiçek ve ağaç"),
+    "cp1252": ("café crème", "Größe: 5 €", "“quoted” – it’s", "El niño comió", "5°C, 10 m², ½ liter", "Það er á mottunni",
+               "Það rignir", "hundur og köttur að leik", "skip við bryggju", "fjörður", "Þorp við fjörð", "tvær kýr"),
+    "cp1254": ("İstanbul güneşli bir gün", "çiçek ve ağaç", "Kırmızı bir araba", "Şeker ve çay", "café'nin önünde bir kız",
+               "İndirim", "garajın kapısı", "şemsiye", "ağaç altında oturan kız"),
 }  # fmt: skip
 
 

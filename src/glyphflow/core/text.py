@@ -218,9 +218,16 @@ def _western(text: str) -> float:
 
 
 def _icelandic(text: str) -> float:
-    # Windows-1252 and -1254 (Turkish) differ in six letters; Icelandic, which has them, has the others beside.
-    six, others = any(each in "ðþýÐÞÝ" for each in text), any(each in "áéíúæÁÉÍÚÆ" for each in text)
-    return 0.0 if six and not others else _western(text)
+    # Windows-1252 and -1254 differ in six letters: ð þ ý of Icelandic are ğ ş ı of Turkish. What stands beside them decides.
+    lower = text.lower()
+    if not any(each in "ðþý" for each in lower):
+        return _western(text)
+    words = re.findall(r"[^\W\d_]+", lower)
+    icelandic = sum(each in "áéíóúæjx" for each in lower)
+    icelandic += sum(bool(re.search("[rfg]ð|[eiuoö]ð$|^þ?að$", word)) for word in words)
+    turkish = sum(each in "zcçü" for each in lower)
+    turkish += sum(bool(re.search("^ý|..þ|ý.*ý|...ý$", word)) for word in words)
+    return _western(text) if icelandic > turkish else 0.0
 
 
 def _cyrillic(text: str) -> float:
