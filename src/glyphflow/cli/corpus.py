@@ -11,7 +11,7 @@ from glyphflow.cli.corpus_run import register as register_running
 
 _CORPUS = typer.Argument(help="The corpus directory.")
 _RECIPE = typer.Option(help="A recipe file, or a packaged one by name, such as demo-corpus.")
-_WORKERS = typer.Option(min=1, help="Threads (default: every core).")
+_WORKERS = typer.Option(min=1, max=1024, help="Threads (default: every core).")
 
 
 def register(app: typer.Typer) -> None:
@@ -133,8 +133,8 @@ def annotate(
         "truth"
     ),
     ocr: Annotated[bool, typer.Option(help="Check captions against the text read in photographs.")] = True,
-    concurrency: Annotated[int, typer.Option(min=1, help="Requests under way at a time.")] = 16,
-    attempts: Annotated[int, typer.Option(min=1, help="Requests for one caption until its answer fits.")] = 3,
+    concurrency: Annotated[int, typer.Option(min=1, max=1024, help="Requests under way at a time.")] = 16,
+    attempts: Annotated[int, typer.Option(min=1, max=100, help="Requests for one caption until its answer fits.")] = 3,
     workers: Annotated[int | None, _WORKERS] = None,
 ) -> None:
     """Write caption and metadata of every kept row, in the report's JSON: by a vision-language model, or by rules.

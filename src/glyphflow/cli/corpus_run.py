@@ -16,7 +16,9 @@ _CORPUS = typer.Argument(help="The corpus directory.")
 _STAGES = typer.Option(help="Operators, separated by commas, in the order in which they are to run.")
 _OPTIONS = typer.Argument(metavar="[OPTION...]", help="STAGE.KEY=VALUE sets an option of an operator, such as text.batch=4.")
 _VIEW = typer.Option(help="Only the rows that this view keeps; more can be added later.")
-_WORKERS = typer.Option(min=1, help="Threads or processes; on Ray actors, for Slurm jobs (default: every core; 64 jobs).")
+_WORKERS = typer.Option(
+    min=1, max=1024, help="Threads or processes; on Ray actors, for Slurm jobs (default: every core; 64 jobs)."
+)
 _ON = typer.Option(help="local, ray, ray://HOST:PORT, or slurm, which writes a batch script and prints it.")
 _PART = typer.Option(help="I/N: begin with the I-th (from 0) of N parts of the shards.")
 

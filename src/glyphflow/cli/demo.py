@@ -33,7 +33,9 @@ def register(app: typer.Typer) -> None:
         train_recipe: Annotated[
             str, typer.Option(help="How the model is fine-tuned: a file or a packaged recipe.")
         ] = "demo-mmdit",
-        train_steps: Annotated[int | None, typer.Option(min=1, help="Training steps (default: the recipe's).")] = None,
+        train_steps: Annotated[
+            int | None, typer.Option(min=1, max=10**9, help="Training steps (default: the recipe's).")
+        ] = None,
         bench: Annotated[str, typer.Option(help="Prompts: a .jsonl file or a packaged benchmark.")] = "nano-demo",
         quick: Annotated[
             bool, typer.Option("--quick", help="The same steps with small numbers, to see that they work.")

@@ -75,7 +75,7 @@ def register(app: typer.Typer) -> None:
         a: Annotated[Path, typer.Argument(help="Folder that was scored.")],
         b: Annotated[Path, typer.Argument(help="Folder scored on the same benchmark by the same judges.")],
         data: Annotated[Path | None, typer.Option(help=DATA)] = None,
-        resamples: Annotated[int, typer.Option(min=100, help="Rounds of the bootstrap.")] = 1000,
+        resamples: Annotated[int, typer.Option(min=100, max=1_000_000, help="Rounds of the bootstrap.")] = 1000,
         out: Annotated[Path | None, typer.Option("-o", "--out", help="JSON file to write as well.")] = None,
     ) -> None:
         """How much better B is than A, with 95 % intervals of the difference over the same prompts."""
@@ -105,7 +105,9 @@ def _register_sample(group: typer.Typer) -> None:
         key_env: Annotated[str, typer.Option(help="Environment variable with the endpoint's key.")] = "OPENAI_API_KEY",
         data: Annotated[Path | None, typer.Option(help=DATA)] = None,
         limit: Annotated[int | None, typer.Option(min=1, help=LIMIT)] = None,
-        steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps (default: the model's own).")] = None,
+        steps: Annotated[
+            int | None, typer.Option(min=1, max=10_000, help="Denoising steps (default: the model's own).")
+        ] = None,
         cfg: Annotated[
             float | None, typer.Option(help="True guidance scale (default: the model's own); 1 turns it off.")
         ] = None,
@@ -163,7 +165,9 @@ def _register_score(group: typer.Typer) -> None:
         ceiling: Annotated[bool, typer.Option(help="Also judge perfect pictures: the same texts typeset.")] = True,
         strict: Annotated[bool, typer.Option(help="Fail when any question has no answer.")] = False,
         again: Annotated[bool, typer.Option(help="Ask again where the judge refused or could not be understood.")] = False,
-        threads: Annotated[int | None, typer.Option(min=1, help="Threads of the OCR judge (default: every core).")] = None,
+        threads: Annotated[
+            int | None, typer.Option(min=1, max=1024, help="Threads of the OCR judge (default: every core).")
+        ] = None,
         judge_url: Annotated[str | None, typer.Option(help="Base address of an OpenAI-compatible vision endpoint.")] = None,
         judge_model: Annotated[str | None, typer.Option(help="Name of the model there.")] = None,
         judge_key_env: Annotated[str, typer.Option(help="Environment variable with its key.")] = "OPENAI_API_KEY",
@@ -172,8 +176,8 @@ def _register_score(group: typer.Typer) -> None:
         ] = None,
         read_by_model: Annotated[bool, typer.Option(help="Let that model read texts instead of the packaged OCR.")] = False,
         temperature: Annotated[float, typer.Option(min=0.0, help="Temperature of that model.")] = 0.0,
-        repeats: Annotated[int, typer.Option(min=1, help="How often each question is put to it.")] = 1,
-        quorum: Annotated[int | None, typer.Option(min=1, help="Answers needed of those (default: most).")] = None,
+        repeats: Annotated[int, typer.Option(min=1, max=100, help="How often each question is put to it.")] = 1,
+        quorum: Annotated[int | None, typer.Option(min=1, max=100, help="Answers needed of those (default: most).")] = None,
         detector: Annotated[Path | None, typer.Option(help="Directory of a COCO detector (transformers).")] = None,
         clip: Annotated[Path | None, typer.Option(help="Directory of a CLIP model (transformers).")] = None,
         lpips: Annotated[
