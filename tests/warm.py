@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import types
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
@@ -20,6 +21,8 @@ from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import psutil
 
 from ranks import forkserver
 
@@ -85,7 +88,22 @@ class Command:
         if self._process.exitcode is None:
             self.signal_all(signal.SIGKILL)
             raise TimeoutError(f"Still running after {timeout:.0f} s; it wrote:\n{output}")
+        if self._process.exitcode == -signal.SIGKILL:
+            self._wait_for_the_others()
         return Said(self._process.exitcode, output)
+
+    def _wait_for_the_others(self) -> None:
+        """What it started was killed with it and holds its locks until it is gone, too: a fork has them, where a command of a
+        shell has not."""
+        until = time.monotonic() + 30.0
+        while any(self._is_of_this(process) for process in psutil.process_iter()) and time.monotonic() < until:
+            time.sleep(0.01)
+
+    def _is_of_this(self, process: psutil.Process) -> bool:
+        try:
+            return os.getpgid(process.pid) == self.pid and process.status() != psutil.STATUS_ZOMBIE
+        except (ProcessLookupError, psutil.Error):
+            return False
 
     def __enter__(self) -> Command:
         return self

@@ -43,3 +43,10 @@ def test_no_sentence_installs_the_package_by_a_name() -> None:
     root = Path(glyphflow.__file__).parent
     texts = {path.name: path.read_text(encoding="utf-8") for path in root.rglob("*.py")}
     assert not [name for name, text in texts.items() if re.search(r"pip install [^\n]*glyphflow", text)]
+
+
+def test_a_package_that_is_there_and_broken_is_not_called_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken_one.py").write_text("raise ImportError('libGL.so.1: no such file')", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(MissingError, match=r"cannot be imported \(libGL.so.1: no such file\); run: pip install"):
+        require("broken_one", "corpus")

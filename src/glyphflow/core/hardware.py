@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import re
 import sys
 from types import ModuleType
@@ -70,7 +71,9 @@ def require(module: str, extra: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise MissingError(f"{module} is needed for this and is not installed; run: {install_command(extra)}") from error
+        there = importlib.util.find_spec(module.partition(".")[0]) is not None
+        why = f"cannot be imported ({' '.join(str(error).split())})" if there else "is not installed"
+        raise MissingError(f"{module} is needed for this and {why}; run: {install_command(extra)}") from error
 
 
 def install_command(extra: str) -> str:

@@ -72,7 +72,11 @@ def read_rates(path: Path) -> dict[int, float]:
     Lines without the three are of other things and skipped. Raises InputError when none has them.
     """
     found: dict[int, list[float]] = {}
-    for line in split_lines(read_text(path)):
+    try:
+        lines = split_lines(read_text(path))
+    except InputError as error:
+        raise InputError(f"Cannot read the feed log: {error}") from error
+    for line in lines:
         try:
             entry = json.loads(line)
             if {"side", "pictures", "seconds"} <= entry.keys() and 0 < entry["seconds"] < math.inf:
