@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from typing import Any
 
 import parallel_runs
@@ -202,15 +201,10 @@ def test_bfloat16_stays_near(two: list[dict[str, Any]]) -> None:
     assert two[0]["bfloat16"] == pytest.approx(bfloat16({}), rel=2e-2)
 
 
-def rank_here() -> int:
-    return int(os.environ.get("RANK", "0"))
-
-
 def compiled(configs: list[dict[str, Any]]) -> list[list[float]]:
     """Losses of two steps of one shape, and the norms of their gradients, with blocks that are traced and run by parts.
 
-    What the compiler makes of a trace is its own affair; whether one can be made, and computes the same, is ours. A
-    configuration that names its ``rank`` is traced in that process only: the others answer it untraced, as the same program.
+    What the compiler makes of a trace is its own affair; whether one can be made, and computes the same, is ours.
     """
     whole = torch.compile
     torch.compile = functools.partial(whole, backend="aot_eager")  # type: ignore[assignment]
@@ -218,8 +212,7 @@ def compiled(configs: list[dict[str, Any]]) -> list[list[float]]:
     try:
         found = []
         for config in configs:
-            here = config.get("rank", rank_here()) == rank_here()
-            run = begin({key: value for key, value in config.items() if key != "rank" and (here or key != "compile")})
+            run = begin(config)
             steps = [train(run, number, 1) for number in (0, 2)]
             found.append([step[key][0] for step in steps for key in ("losses", "norms")])
         return found
@@ -229,8 +222,8 @@ def compiled(configs: list[dict[str, Any]]) -> list[list[float]]:
 
 @pytest.mark.slow
 def test_compiled_blocks_speak_to_other_processes() -> None:
-    """Also where they are computed again, and in the process whose part of the tokens is filled up."""
+    """Also where they are computed again."""
     [expected] = compiled([{}])
-    configs = [{"compile": True, "tp": 2, "checkpointing": 2, "rank": 0}, {"compile": True, "sp": 2, "rank": 1}]
+    configs = [{"compile": True, "tp": 2, "checkpointing": 2}, {"compile": True, "sp": 2}]
     for found in [*compiled([{"compile": True}]), *run_ranks(2, compiled, configs)[0]]:
         assert found == pytest.approx(expected, rel=1e-4)
