@@ -174,7 +174,7 @@ class Checkpoints:
                 sums = self._gathered(sums_of(unfinished, self._rank))
                 if self._main:
                     write_json(unfinished / SUMS, {name: found for part in sums for name, found in part.items()})
-                    shutil.rmtree(path, ignore_errors=True)
+                    _remove(path)
                     unfinished.replace(path)
                     _sync_directory(path.parent)
                     self._prune()
@@ -188,7 +188,7 @@ class Checkpoints:
         kept = {*self.steps()[-self._keep :], self.best()}
         for step in self.steps():
             if step not in kept:
-                shutil.rmtree(self.path(step), ignore_errors=True)
+                _remove(self.path(step))
 
     def _damage(self, step: int) -> str | None:
         """What is wrong with the checkpoint, for all processes alike, each of which looks at its share of the files."""
@@ -288,6 +288,15 @@ def _staged(piece: Piece) -> Piece:
     if not data.is_cuda:
         return piece.like(data.clone(memory_format=torch.contiguous_format))
     return piece.like(torch.empty_like(data, device="cpu", pin_memory=True).copy_(data, non_blocking=True))
+
+
+def _remove(path: Path) -> None:
+    """Take away a checkpoint. It loses its name first: one that a kill leaves half removed is none."""
+    nameless = path.with_name(f".{path.name}.gone")
+    shutil.rmtree(nameless, ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError):
+        path.replace(nameless)
+    shutil.rmtree(nameless, ignore_errors=True)
 
 
 def _sync_directory(directory: Path) -> None:
