@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from corpus_pictures import encoded, photo
+from packed import rows_of
 
 from glyphflow.core.errors import InputError
 from glyphflow.core.hashing import sha256_bytes, sha256_file
@@ -44,20 +45,6 @@ def _tar(path: Path, members: list[tuple[str, bytes]]) -> Path:
     return path
 
 
-def _rows(corpus: Corpus) -> dict[str, dict[str, Any]]:
-    """Every row of a corpus by its key, with its bytes."""
-    found = {}
-    for shard in corpus.shards():
-        index = corpus.index(shard)
-        for number, key in enumerate(index["key"]):
-            row = {name: values[number] for name, values in index.items()}
-            row["captions"] = json.loads(row["captions"])
-            row["data"] = corpus.payload(shard, "photo", row["offset"], row["size"]) if row["size"] else None
-            assert key not in found
-            found[key] = row
-    return found
-
-
 def test_tars_as_img2dataset_writes_them_with_everything_that_goes_wrong(tmp_path: Path) -> None:
     place = tmp_path / "laion"
     place.mkdir()
@@ -76,7 +63,7 @@ def test_tars_as_img2dataset_writes_them_with_everything_that_goes_wrong(tmp_pat
     pq.write_table(pa.table({"url": ["x"], "status": ["success"]}), place / "00000.parquet")
     corpus = Corpus.create(tmp_path / "corpus")
     assert ingest(corpus, place, "laion", "unknown").total == 5 + 2 + 1
-    rows = _rows(corpus)
+    rows = rows_of(corpus)
     assert rows["00000.tar/000"]["data"] == good[0] and rows["00000.tar/000#4"]["data"] == good[3]
     assert rows["00000.tar/000"]["captions"] == {"en": "a cat"} and rows["00000.tar/000"]["licence"] == "CC0-1.0"
     assert rows["00000.tar/001"]["error"] == "the sample holds no picture"
@@ -103,7 +90,7 @@ def test_tars_and_tables_are_cut_into_shards_without_losing_a_row(tmp_path: Path
         corpus = Corpus.create(tmp_path / run.__name__)
         assert run(corpus, file, "mine", "x", per_shard=4).added == 11
         assert len(corpus.shards()) == 3
-        rows = _rows(corpus)
+        rows = rows_of(corpus)
         assert [row["data"] for row in rows.values()] == pictures and len({row["id"] for row in rows.values()}) == 11
 
 
@@ -121,7 +108,7 @@ def test_tables_with_bytes_paths_and_failures(tmp_path: Path) -> None:
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 nothing PAR1")
     corpus = Corpus.create(tmp_path / "corpus")
     assert ingest_parquet(corpus, tmp_path, "hf", "x").total == 6
-    rows = _rows(corpus)
+    rows = rows_of(corpus)
     assert rows["hf.parquet/0"]["data"] == data and rows["hf.parquet/0"]["captions"] == {"en": "a", "zh": "一"}
     assert rows["hf.parquet/1"]["format"] == "png"
     assert "leads out" in rows["hf.parquet/2"]["error"] and rows["hf.parquet/3"]["error"] == "the file is empty"
@@ -135,7 +122,7 @@ def test_captions_from_a_csv(folder: Folder, tmp_path: Path) -> None:
     (tmp_path / "captions.csv").write_bytes(b"\xef\xbb\xbf" + lines.encode() + b"picture-002.jpg,caf\xe9 \xff,\n")
     corpus = Corpus.create(tmp_path / "corpus")
     ingest(corpus, pictures, "mine", "x", tmp_path / "captions.csv")
-    rows = _rows(corpus)
+    rows = rows_of(corpus)
     assert [row["captions"] for row in rows.values()] == [{"en": 'a "cat", sitting'}, {"zh": "一只猫"}, {"en": "café ÿ"}]
     assert [row["licence"] for row in rows.values()] == ["CC0-1.0", "x", "x"]
     (tmp_path / "wrong.csv").write_text("a,b\n1,2\n")
@@ -169,7 +156,7 @@ def test_edits_name_the_rows_of_their_references_in_order(tmp_path: Path) -> Non
     file = _edits(tmp_path / "edits")
     corpus = Corpus.create(tmp_path / "corpus")
     done = ingest_edits(corpus, file, "edits", "x", per_shard=2)
-    rows = _rows(corpus)
+    rows = rows_of(corpus)
     assert done.added == len(rows) == 5 + 7  # room, lamp, both, gone, secret; seven lines
     first, second = rows["line-000001/both.jpg"], rows["line-000002/red.jpg"]
     assert json.loads(first["references"]) == [rows["room.jpg"]["id"], rows["lamp.jpg"]["id"]]
@@ -217,14 +204,14 @@ def test_exports_hold_the_original_bytes_and_come_back(mixed: Corpus, tmp_path: 
     again = Corpus.create(tmp_path / "again")
     assert ingest_folder(again, tmp_path / "folder", "again", "x").added == 7
     ours = {sha256_bytes(data) for data in bytes_of.values() if data}
-    assert ours <= {row["sha256"] for row in _rows(again).values()}
+    assert ours <= {row["sha256"] for row in rows_of(again).values()}
     assert export_parquet(selection, tmp_path / "tables", per_file=4) == 7
     table = pq.read_table(tmp_path / "tables" / "00000.parquet")
     assert table.column("image")[0].as_py()["bytes"] == bytes_of[table.column("id")[0].as_py()]
     assert json.loads(table.schema.metadata[b"huggingface"])["info"]["features"]["image"] == {"_type": "Image"}
     back = Corpus.create(tmp_path / "back")
     assert ingest(back, tmp_path / "tables", "back", "x").added == 7
-    assert [row["sha256"] for row in _rows(back).values()][:4] == [sha256_bytes(bytes_of[each]) for each in selection.ids[:4]]
+    assert [row["sha256"] for row in rows_of(back).values()][:4] == [sha256_bytes(bytes_of[each]) for each in selection.ids[:4]]
     assert sum(len(batch) for batch in arrow_batches(selection, 3)) == 7
     assert export_webdataset(selection, tmp_path / "tars", per_file=4) == 7  # goes on where it was
     with pytest.raises(InputError, match="another export"):
@@ -236,7 +223,7 @@ def test_exports_hold_the_original_bytes_and_come_back(mixed: Corpus, tmp_path: 
 def _rows_of_photos(corpus: Corpus) -> dict[str, dict[str, Any]]:
     photos = Corpus(corpus.directory)
     photos.shards = lambda: [shard for shard in corpus.shards() if shard.startswith("edits")]  # type: ignore[method-assign]
-    return _rows(photos)
+    return rows_of(photos)
 
 
 def _kept() -> list[Stage]:
@@ -250,7 +237,7 @@ def test_forgotten_rows_leave_a_tombstone_and_nothing_else(folder: Folder, tmp_p
     ingest_folder(corpus, pictures, "mine", "x", per_shard=4)
     measure(corpus)
     curate(corpus, _kept(), "all")
-    before = _rows(corpus)
+    before = rows_of(corpus)
     gone = before["picture-002.jpg"]
     assert forget(corpus, [gone["id"]]) == 1 and forget(corpus, [gone["id"]]) == 0
     assert tombstones(corpus) == [gone["id"]] and not is_waiting(corpus)
@@ -258,7 +245,7 @@ def test_forgotten_rows_leave_a_tombstone_and_nothing_else(folder: Folder, tmp_p
         if path.is_file() and path.parent.name != "sources":  # the plan keeps the name, or it would be ingested again
             content = path.read_bytes()
             assert gone["data"][-400:-200] not in content and b"picture number 2" not in content
-    after = _rows(corpus)
+    after = rows_of(corpus)
     assert {key: row for key, row in before.items() if key != "picture-002.jpg"} == {
         key: row for key, row in after.items() if key
     }
@@ -312,7 +299,7 @@ def test_killed_while_forgetting_it_is_completed_by_the_next_writer(folder: Fold
         corpora[name] = Corpus.create(tmp_path / name)
         ingest_folder(corpora[name], pictures, "mine", "x", per_shard=2)
         measure(corpora[name])
-    ids = [_rows(corpora["calm"])[f"picture-00{number}.jpg"]["id"] for number in (1, 2)]
+    ids = [rows_of(corpora["calm"])[f"picture-00{number}.jpg"]["id"] for number in (1, 2)]
     forget(corpora["calm"], ids)
     for name, corpus in corpora.items():
         if name == "calm":
